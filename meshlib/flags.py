@@ -1,0 +1,46 @@
+"""ResponseFlag: Envoy's short words for why a call went wrong (access log `%RESPONSE_FLAGS%`)."""
+
+from __future__ import annotations
+
+import enum
+
+
+class ResponseFlag(enum.StrEnum):
+    """Envoy's response flags, where this library can raise them."""
+
+    NR = "NR"
+    """No route configured for the request."""
+    NC = "NC"
+    """The route's cluster does not exist."""
+    UH = "UH"
+    """No healthy upstream host in the cluster."""
+    UF = "UF"
+    """Upstream connection failure."""
+    UO = "UO"
+    """Upstream overflow: a circuit breaker is open."""
+    UC = "UC"
+    """The upstream terminated the connection."""
+    UT = "UT"
+    """The request timed out."""
+    UR = "UR"
+    """The upstream reset the stream remotely."""
+    LR = "LR"
+    """Reset locally."""
+    URX = "URX"
+    """The retry limit was reached."""
+    UPE = "UPE"
+    """The upstream's response was not valid HTTP."""
+    RL = "RL"
+    """Rate limited locally."""
+    RLSE = "RLSE"
+    """The shared rate limit's store failed and the policy says to refuse."""
+    DI = "DI"
+    """A fault was injected: delay."""
+    FI = "FI"
+    """A fault was injected: abort."""
+    DC = "DC"
+    """The caller went away (cancelled)."""
+    DO = "DO"
+    """Dropped by the cluster's drop_overload."""
+    NFCF = "NFCF"
+    """The configuration could not be fetched in time (no cluster found by on-demand discovery)."""

@@ -1,0 +1,176 @@
+"""Cluster (`envoy.config.cluster.v3`): how to reach a service, how to balance to it, how to protect it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from meshlib.model.endpoint import ClusterLoadAssignment
+from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata, Struct
+
+ClusterType = Literal["STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST", "AGGREGATE"]
+
+
+@dataclass(frozen=True, slots=True)
+class LbPolicy:
+    """Base of the load-balancing policies."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRobin(LbPolicy):
+    """Weighted round robin (Envoy schedules by earliest deadline first)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeastRequest(LbPolicy):
+    """Power of N choices on active requests; with unequal weights, weight / (active + 1) ** bias."""
+
+    choice_count: int = 2
+    active_request_bias: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Random(LbPolicy):
+    """A uniformly (or weight-proportionally) random host."""
+
+
+@dataclass(frozen=True, slots=True)
+class RingHash(LbPolicy):
+    """Ketama ring. Sizes as in Envoy: minimum 1024, maximum 8 388 608 entries."""
+
+    minimum_ring_size: int = 1024
+    maximum_ring_size: int = 8_388_608
+    hash_function: Literal["XX_HASH", "MURMUR_HASH_2"] = "XX_HASH"
+    use_hostname_for_hashing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnsupportedLbPolicy(LbPolicy):
+    """A policy this version does not have; the plan balances round robin instead and says so."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetSelector:
+    """The metadata keys that make a subset."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LbSubsetConfig:
+    """Subsets by endpoint metadata (`envoy.lb`). The fallback is for requests whose criteria match no subset."""
+
+    selectors: tuple[SubsetSelector, ...]
+    fallback_policy: Literal["NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET"] = "NO_FALLBACK"
+    default_subset: Struct = EMPTY_STRUCT
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBudget:
+    """Share of active requests that may be retries, with a floor (Envoy: 20 %, 3)."""
+
+    budget_percent: float = 20.0
+    min_retry_concurrency: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """`envoy.config.cluster.v3.CircuitBreakers.Thresholds` for one priority; `retry_budget` replaces `max_retries`."""
+
+    max_connections: int = 1024
+    max_pending_requests: int = 1024
+    max_requests: int = 1024
+    max_retries: int = 3
+    retry_budget: RetryBudget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreakers:
+    """Thresholds for the two routing priorities."""
+
+    default: Thresholds = Thresholds()
+    high: Thresholds = Thresholds()
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierDetection:
+    """`envoy.config.cluster.v3.OutlierDetection`, consecutive detectors (the statistical ones are not in this version).
+
+    Times in seconds, `enforcing_*` in percent. Defaults are Envoy's.
+    """
+
+    consecutive_5xx: int = 5
+    enforcing_consecutive_5xx: int = 100
+    interval: float = 10.0
+    base_ejection_time: float = 30.0
+    max_ejection_time: float = 300.0
+    max_ejection_percent: int = 10
+    always_eject_one_host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreaker:
+    """A closed / open / half-open breaker per cluster, in pybreaker's words.
+
+    `fail_max` consecutive failures open it; after `reset_timeout` seconds it is half open and lets
+    `half_open_permits` probes through; `success_threshold` successes close it.
+    On the wire it is cluster metadata: `metadata.filter_metadata["meshlib.circuit_breaker"]`, because xDS has no such
+    resource; a data plane that does not know it ignores it.
+    """
+
+    fail_max: int = 5
+    reset_timeout: float = 60.0
+    success_threshold: int = 1
+    half_open_permits: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """Client side TLS of a cluster. Without `trusted_ca` the server is not verified, as in Envoy.
+
+    Inline PEM (`*_pem`) or file names; `subject_alt_names` are (type, matcher kind, value) rules of which one must hold.
+    """
+
+    sni: str = ""
+    trusted_ca: str = ""
+    trusted_ca_pem: bytes = b""
+    certificate_chain: str = ""
+    certificate_chain_pem: bytes = b""
+    private_key: str = ""
+    private_key_pem: bytes = b""
+    subject_alt_names: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One upstream service. `load_assignment` is inline, or comes by EDS under `eds_service_name` (or the name).
+
+    `healthy_panic_threshold` in percent (Envoy 50; 0 switches panic off). `clusters` are the children of an AGGREGATE.
+    `idle_timeout` of upstream connections (Envoy 1 h, None = never); `max_requests_per_connection` None = unlimited.
+    """
+
+    name: str
+    type: ClusterType = "STATIC"
+    eds_service_name: str = ""
+    load_assignment: ClusterLoadAssignment | None = None
+    lb_policy: LbPolicy = RoundRobin()
+    subsets: LbSubsetConfig | None = None
+    clusters: tuple[str, ...] = ()
+    connect_timeout: float = 5.0
+    healthy_panic_threshold: float = 50.0
+    locality_weighted: bool = False
+    circuit_breakers: CircuitBreakers = CircuitBreakers()
+    circuit_breaker: CircuitBreaker | None = None
+    outlier_detection: OutlierDetection | None = None
+    tls: UpstreamTls | None = None
+    http2: bool = False
+    idle_timeout: float | None = 3600.0
+    max_requests_per_connection: int | None = None
+    metadata: Metadata = EMPTY_METADATA
+
+    @property
+    def endpoints_name(self) -> str:
+        """The EDS resource to read when the type is EDS."""
+        return self.eds_service_name or self.name

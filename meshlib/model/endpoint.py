@@ -1,0 +1,72 @@
+"""ClusterLoadAssignment: endpoints by locality and priority (`envoy.config.endpoint.v3`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from meshlib.model.metadata import EMPTY_METADATA, Metadata
+
+HealthStatus = Literal["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`host:port`, or a unix socket (`path`, then host is empty and port 0). `host` may be a name for DNS clusters."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    """Where endpoints are: region, zone, sub-zone; all empty when not said."""
+
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LbEndpoint:
+    """One upstream host. UNHEALTHY, DRAINING and TIMEOUT are not balanced to (outside panic); weight is at least 1."""
+
+    address: Address
+    weight: int = 1
+    health_status: HealthStatus = "UNKNOWN"
+    hostname: str = ""
+    metadata: Metadata = EMPTY_METADATA
+
+
+@dataclass(frozen=True, slots=True)
+class LocalityLbEndpoints:
+    """Endpoints of one locality at one priority (0 is tried first). `weight=None`: no locality weight given."""
+
+    endpoints: tuple[LbEndpoint, ...]
+    locality: Locality = Locality()
+    priority: int = 0
+    weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DropOverload:
+    """`drop_overloads`: a share of the requests to drop, for a category."""
+
+    category: str
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLoadAssignment:
+    """`overprovisioning_factor` is a percentage (Envoy: 140)."""
+
+    cluster_name: str
+    localities: tuple[LocalityLbEndpoints, ...] = ()
+    overprovisioning_factor: int = 140
+    drop_overloads: tuple[DropOverload, ...] = ()

@@ -1,0 +1,80 @@
+"""RequestHead: what every layer needs to know of a request, the same for HTTP and gRPC.
+
+It lives beside the model because routing, balancing, policies and the engine all read it and none of them owns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+class RequestHead:
+    """Method, scheme, authority, path and headers of one request.
+
+    `path` is the raw request target with its query string; `headers` are the wire's (name, value) byte pairs, any case.
+    Names and values are decoded (latin-1, lower-case names) only when something asks for a header, because most routes
+    never do.
+    """
+
+    __slots__ = ("_index", "_split", "authority", "headers", "method", "path", "scheme")
+
+    def __init__(self, method: str, scheme: str, authority: str, path: str, headers: RawHeaders = ()) -> None:
+        self.method = method
+        self.scheme = scheme
+        self.authority = authority
+        self.path = path
+        self.headers = headers
+        self._index: dict[str, list[str]] | None = None
+        self._split: tuple[str, str] | None = None
+
+    @property
+    def path_only(self) -> str:
+        """The path without query string and fragment."""
+        return self._parts()[0]
+
+    @property
+    def query(self) -> str:
+        """The query string without its `?`, empty when there is none."""
+        return self._parts()[1]
+
+    def _parts(self) -> tuple[str, str]:
+        split = self._split
+        if split is None:
+            target = self.path.partition("#")[0]
+            path, _, query = target.partition("?")
+            split = self._split = (path, query)
+        return split
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of a header (`name` in lower case) or pseudo header, in order; an empty list when missing."""
+        if name.startswith(":"):
+            value = self._pseudo(name)
+            return [] if value is None else [value]
+        index = self._index
+        if index is None:
+            index = self._index = {}
+            for raw_name, raw_value in self.headers:
+                index.setdefault(raw_name.decode("latin-1").lower(), []).append(raw_value.decode("latin-1"))
+            if "host" not in index and self.authority:
+                index["host"] = [self.authority]
+        return index.get(name, [])
+
+    def get(self, name: str) -> str | None:
+        """The header's values joined by `,` as Envoy matches them, None when missing."""
+        values = self.get_all(name)
+        if not values:
+            return None
+        return values[0] if len(values) == 1 else ",".join(values)
+
+    def _pseudo(self, name: str) -> str | None:
+        return {
+            ":method": self.method,
+            ":scheme": self.scheme,
+            ":authority": self.authority,
+            ":path": self.path,
+        }.get(name)
+
+    def __repr__(self) -> str:
+        return f"RequestHead({self.method} {self.scheme}://{self.authority}{self.path})"

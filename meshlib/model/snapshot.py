@@ -1,0 +1,44 @@
+"""Snapshot: everything known at one moment, consistent in itself. A source makes them; a plan is compiled from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeVar
+
+from meshlib.model.cluster import Cluster
+from meshlib.model.endpoint import ClusterLoadAssignment
+from meshlib.model.listener import Listener
+from meshlib.model.route import RouteConfiguration
+
+T = TypeVar("T")
+
+
+def _none() -> Mapping[str, T]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Resources by name. `endpoints` is keyed by EDS service name.
+
+    `listeners` route by name or port; `routes` holds both RDS answers and route configurations that stand alone in a
+    file: those no listener refers to are route tables of their own. `absent` names listeners that are known not to
+    exist; with `on_demand`, an authority that is neither there nor absent can still be asked for.
+    `version` is for people: a counter, a file time, an xDS version.
+    """
+
+    listeners: Mapping[str, Listener] = field(default_factory=_none)
+    routes: Mapping[str, RouteConfiguration] = field(default_factory=_none)
+    clusters: Mapping[str, Cluster] = field(default_factory=_none)
+    endpoints: Mapping[str, ClusterLoadAssignment] = field(default_factory=_none)
+    absent: frozenset[str] = frozenset()
+    on_demand: bool = False
+    version: str = ""
+
+    def assignment(self, cluster: Cluster) -> ClusterLoadAssignment | None:
+        """The endpoints of a cluster: by EDS where its type says so, inline otherwise; None when not (yet) known."""
+        if cluster.type == "EDS":
+            return self.endpoints.get(cluster.endpoints_name)
+        return cluster.load_assignment

@@ -1,0 +1,133 @@
+"""ClusterState and EndpointState: what is learnt while serving, kept when configuration changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from meshlib.state.counter import Counter
+
+Priority = Literal["DEFAULT", "HIGH"]
+
+
+@dataclass(slots=True, eq=False)
+class Ejection:
+    """An outlier ejection in force: `until` is monotonic seconds."""
+
+    since: float
+    until: float
+    reason: str
+
+
+class EndpointState:
+    """One endpoint of one cluster.
+
+    `live` holds a token per active request: `active` is its size, and a token put in twice or taken out twice does no
+    harm. `failures_5xx` is the current streak of consecutive 5xx, as a list so that appending and clearing are atomic.
+    `ejection` is set while the endpoint is ejected; `ejections` is Envoy's back-off multiplier.
+    """
+
+    __slots__ = ("address", "breaker", "ejection", "ejections", "failures_5xx", "live", "requests")
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.live: dict[object, None] = {}
+        self.failures_5xx: list[None] = []
+        self.ejection: Ejection | None = None
+        self.ejections = 0
+        self.breaker: Any = None
+        self.requests = Counter()
+
+    @property
+    def active(self) -> int:
+        """Requests in flight to this endpoint, until their bodies have ended."""
+        return len(self.live)
+
+    @property
+    def ejected(self) -> bool:
+        """Whether outlier detection holds the endpoint out of balancing."""
+        return self.ejection is not None
+
+
+class PriorityState:
+    """Requests, pending requests, connections and retries in flight, for one routing priority of one cluster."""
+
+    __slots__ = ("connections", "pending", "requests", "retries")
+
+    def __init__(self) -> None:
+        self.requests: dict[object, None] = {}
+        self.pending: dict[object, None] = {}
+        self.connections: dict[object, None] = {}
+        self.retries: dict[object, None] = {}
+
+
+STAT_NAMES = (
+    "upstream_rq_total",
+    "upstream_rq_completed",
+    "upstream_rq_2xx",
+    "upstream_rq_3xx",
+    "upstream_rq_4xx",
+    "upstream_rq_5xx",
+    "upstream_rq_error",
+    "upstream_rq_timeout",
+    "upstream_rq_per_try_timeout",
+    "upstream_rq_retry",
+    "upstream_rq_retry_success",
+    "upstream_rq_retry_limit_exceeded",
+    "upstream_rq_retry_overflow",
+    "upstream_rq_pending_overflow",
+    "upstream_cx_total",
+    "upstream_cx_overflow",
+    "upstream_cx_connect_fail",
+    "lb_healthy_panic",
+    "outlier_detection.ejections_enforced_total",
+    "outlier_detection.ejections_overflow",
+    "membership_change",
+)
+
+
+class ClusterState:
+    """One cluster: its endpoints by address, its load by routing priority, its counters by Envoy's stat names.
+
+    `ejected` holds the cells that are ejected now. `epoch` changes whenever availability does, so that a balancer's
+    compiled view knows that it is out of date.
+    """
+
+    __slots__ = ("breaker", "default", "ejected", "endpoints", "epoch", "high", "name", "stats")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.endpoints: dict[str, EndpointState] = {}
+        self.ejected: dict[EndpointState, None] = {}
+        self.default = PriorityState()
+        self.high = PriorityState()
+        self.breaker: Any = None
+        self.epoch: object = object()
+        self.stats: dict[str, Counter] = {name: Counter() for name in STAT_NAMES}
+
+    def endpoint(self, address: str) -> EndpointState:
+        """The endpoint's cell, made on first use and the same ever after."""
+        cell = self.endpoints.get(address)
+        return cell if cell is not None else self.endpoints.setdefault(address, EndpointState(address))
+
+    def priority(self, priority: Priority) -> PriorityState:
+        """The load of one routing priority."""
+        return self.high if priority == "HIGH" else self.default
+
+    def availability_changed(self) -> None:
+        """Mark compiled views as out of date: an endpoint was ejected or came back."""
+        self.epoch = object()
+
+
+class MeshState:
+    """Every cluster's state, by name."""
+
+    __slots__ = ("clusters",)
+
+    def __init__(self) -> None:
+        self.clusters: dict[str, ClusterState] = {}
+
+    def cluster(self, name: str) -> ClusterState:
+        """The cluster's state, made on first use and the same ever after."""
+        state = self.clusters.get(name)
+        return state if state is not None else self.clusters.setdefault(name, ClusterState(name))
