@@ -1,0 +1,3 @@
+"""Parts and servers for every test: see tests/README.md."""
+
+pytest_plugins = ["parts.plugin", "parts.fixtures"]

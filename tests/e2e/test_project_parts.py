@@ -1,0 +1,152 @@
+"""The helpers the other tests stand on: each server starts, answers, misbehaves as told and stops."""
+
+import json
+import socket
+import struct
+import urllib.error
+
+import pytest
+
+from parts.fast_backend import Reply, Request
+from parts.process import Process, ServerError
+from parts.web import fetch
+
+ENVOY_DIRECT_RESPONSE = """
+static_resources:
+  listeners:
+  - name: front
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: front
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes: [{match: {prefix: /}, direct_response: {status: 200, body: {inline_string: hello}}}]
+          http_filters:
+          - name: router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+"""
+
+
+def test_backend_echoes_what_it_was_asked(backend):
+    stable = backend("stable")
+    echo = json.loads(fetch(f"{stable.url}/a%2Fb?x=1", data=b"hello"))
+    assert (echo["name"], echo["method"], echo["path"], echo["query"]) == ("stable", "POST", "/a%2Fb", "x=1")
+    assert (echo["body"], echo["body_length"]) == ("hello", 5)
+    assert stable.count == 1
+
+
+def test_backend_misbehaves_by_query_and_by_standing_order(backend):
+    flaky = backend("flaky")
+    assert len(fetch(f"{flaky.url}/?size=1000&chunks=3")) == 1000
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        fetch(f"{flaky.url}/?status=503")
+    caught.value.close()
+    flaky.behave(status=429)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        fetch(flaky.url)
+    assert caught.value.code == 429
+    caught.value.close()
+    flaky.behave()
+    assert fetch(flaky.url)
+
+
+def test_backend_dies_and_comes_back_on_its_port(backend):
+    mortal = backend("mortal")
+    port = mortal.port
+    mortal.kill()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port), timeout=1)
+    mortal.restart()
+    assert mortal.port == port
+    assert fetch(mortal.url)
+
+
+def test_fast_backend_answers_values(fast_backend):
+    def reply(request: Request) -> Reply:
+        return Reply(201 if request.header("x-a") is None else 202, request.target.encode())
+
+    service = fast_backend("fast", reply)
+    assert fetch(f"{service.url}/path") == b"/path"
+    assert service.requests[0].method == "GET"
+    service.behave(Reply(503))
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        fetch(service.url)
+    caught.value.close()
+    service.behave()
+    assert json.loads(fetch(service.url))["name"] == "fast"
+    assert service.count == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "received"),
+    [("reset", ConnectionResetError), ("close", b""), ("hang", TimeoutError), ("truncate", b"half")],
+)
+def test_fast_backend_faults_at_the_socket(fast_backend, fault, received):
+    service = fast_backend("faulty", Reply(body=b"halfgone", fault=fault))
+    with socket.create_connection((service.host, service.port), timeout=0.3) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        if isinstance(received, bytes):
+            with connection.makefile("rb") as answer:
+                assert answer.read().partition(b"\r\n\r\n")[2] == received
+        else:
+            with pytest.raises(received):
+                connection.recv(1)
+
+
+def test_fast_backend_survives_a_client_that_resets(fast_backend):
+    service = fast_backend("fast")
+    with socket.create_connection((service.host, service.port), timeout=5) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+    assert fetch(service.url)
+
+
+def test_a_server_that_ends_early_tells_what_it_said(tmp_path):
+    process = Process(["/bin/sh", "-c", "echo no such option; exit 3"], tmp_path / "log")
+    with pytest.raises(ServerError, match=r"ended with 3 before [\s\S]*no such option"):
+        process.wait_line("^ready")
+    assert process.stop() == 3
+
+
+def test_envoy_serves_the_bootstrap(envoy):
+    proxy = envoy(ENVOY_DIRECT_RESPONSE)
+    assert fetch(f"http://127.0.0.1:{proxy.port}/") == b"hello"
+    assert proxy.listener_port("front") == proxy.port
+    assert proxy.stats("^http.front.downstream_rq_2xx$") == {"http.front.downstream_rq_2xx": 1}
+
+
+def test_redis_is_empty_for_each_test_and_comes_back_on_its_port(redis_server, redis_factory):
+    assert redis_server.command("DBSIZE") == ":0"
+    assert redis_server.command("SET a 1") == "+OK"
+    own = redis_factory()
+    own.kill()
+    with pytest.raises(OSError, match="refused"):
+        own.command("PING")
+    own.restart()
+    assert own.command("PING") == "+PONG"
+
+
+def test_redis_forgets_what_the_test_before_wrote(redis_server):
+    assert redis_server.command("DBSIZE") == ":0"
+
+
+def test_go_control_plane_serves_each_change_of_its_folder(go_control_plane):
+    cluster = {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "a", "type": "EDS"}
+    server = go_control_plane()
+    first = server.write([cluster])
+    second = server.write([cluster, {**cluster, "name": "b"}])
+    assert second > first
+
+
+def test_go_control_plane_keeps_the_last_good_folder(go_control_plane):
+    server = go_control_plane()
+    (server.folder / "bad.json").write_text(
+        '[{"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "nam": 1}]'
+    )
+    server._process.wait_line("^rejected .*bad.json")
