@@ -1,13 +1,16 @@
 """The reference ADS server (go-control-plane) over a folder of xDS resources; see tests/servers/go_control_plane."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from parts.ports import free_port
-from parts.process import Process
+from parts.process import Process, ServerError
 from parts.registry import path_of
+
+VERDICT = re.compile(r"^(?:snapshot (?P<number>\d+) .*|rejected (?P<why>.*))\n", re.MULTILINE)
 
 
 class GoControlPlane:
@@ -37,11 +40,18 @@ class GoControlPlane:
         Gives the snapshot's number. A folder the server refuses is a ServerError with what it said; the old
         snapshot stays.
         """
-        before = self._versions()
+        before = len(self.log())
         partial = self.folder / f".{name}.partial"
         partial.write_text(json.dumps(resources, indent=2))
         partial.rename(self.folder / name)
-        return self._process.wait_for(lambda: self._newer(before), "new snapshot")
+        verdict = self._process.wait_for(lambda: VERDICT.search(self.log(), before), "verdict on the folder")
+        if verdict["why"]:
+            raise ServerError(verdict["why"])
+        return int(verdict["number"])
+
+    def wait_line(self, pattern: str) -> re.Match[str]:
+        """Wait for an event; see ``log``."""
+        return self._process.wait_line(pattern)
 
     def log(self) -> str:
         """One line an event: ``snapshot N ...``, ``request ...``, ``nack ...``, ``rejected ...``."""
@@ -64,13 +74,6 @@ class GoControlPlane:
         """Start again on the same port."""
         self.stop()
         self._process = self._start()
-
-    def _newer(self, before: list[int]) -> int | None:
-        versions = self._versions()
-        return versions[-1] if len(versions) > len(before) else None
-
-    def _versions(self) -> list[int]:
-        return [int(line.split()[1]) for line in self.log().splitlines() if line.startswith("snapshot ")]
 
     def _start(self) -> Process:
         argv = [path_of("go_control_plane"), "-dir", str(self.folder), "-port", str(self.port), *self._args]
