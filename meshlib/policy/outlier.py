@@ -1,0 +1,127 @@
+"""Outlier detection by consecutive 5xx (`source/common/upstream/outlier_detection_impl.cc`, rule by rule).
+
+Detected: the n-th 5xx in a row. Ejected: if that keeps the ejected share of the hosts at or under
+`max_ejection_percent` (or it is the first and `always_eject_one_host` is set), and the `enforcing` draw says so.
+For `base_ejection_time` times the multiplier, at most `max_ejection_time`; the multiplier grows by one per ejection and
+shrinks by one per `interval` in which the host was healthy. As in Envoy a host comes back at the first sweep after its
+time, not at the very moment: sweeps are `interval` apart.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from meshlib.model.cluster import OutlierDetection
+from meshlib.policy.classify import Classification
+from meshlib.policy.rng import Rng, happens
+from meshlib.state.cells import ClusterState, Ejection, EndpointState
+from meshlib.state.counter import Counter
+
+CONSECUTIVE_5XX = "consecutive_5xx"
+
+
+class OutlierDetector:
+    """The rules of one cluster. It keeps nothing itself: streaks and ejections live in the cells.
+
+    Safe under threads without a lock: of the threads that see one streak complete exactly one gets the cell's place
+    among the ejected, and that place is taken before the ejected share is looked at, so it is never exceeded.
+    """
+
+    __slots__ = ("_config", "_threshold")
+
+    def __init__(self, config: OutlierDetection) -> None:
+        self._config = config
+        self._threshold = max(1, config.consecutive_5xx)
+
+    def record(
+        self,
+        cluster: ClusterState,
+        cell: EndpointState,
+        classification: Classification,
+        now: float,
+        host_count: int,
+        rng: Rng,
+    ) -> Ejection | None:
+        """Count one attempt's end; the ejection it caused, if it did. `host_count` is the cluster's size."""
+        streak = cell.failures_5xx
+        if not classification.counts_as_5xx:
+            if streak and not classification.neutral:
+                streak.clear()
+            return None
+        if cell.ejection is not None:
+            return None
+        streak.append(None)
+        if len(streak) < self._threshold:
+            return None
+        ejection = self._eject(cluster, cell, now, host_count, rng)
+        streak.clear()  # also when not ejected: the next detection needs a whole streak again
+        return ejection
+
+    def sweep(self, cluster: ClusterState, now: float) -> float:
+        """Let hosts back whose time is over and forgive one ejection to hosts that were healthy since the last sweep.
+
+        To be called every `interval`; returns when next.
+        """
+        for cell in list(cluster.endpoints.values()):
+            if cell.ejections and cell.ejection is None:
+                cell.ejections -= 1
+        over = [cell for cell in list(cluster.ejected) if cell.ejection is not None and cell.ejection.until <= now]
+        for cell in over:
+            self._uneject(cluster, cell)
+        if over:
+            cluster.availability_changed()
+        return now + self._config.interval
+
+    def forget(self, cluster: ClusterState, cell: EndpointState) -> None:
+        """The host has left the cluster: it no longer takes up a place among the ejected."""
+        if cell.ejection is not None:
+            self._uneject(cluster, cell)
+            cluster.availability_changed()
+
+    def _eject(
+        self, cluster: ClusterState, cell: EndpointState, now: float, host_count: int, rng: Rng
+    ) -> Ejection | None:
+        # setdefault is atomic: of several threads with one cell only the first finds its own token there.
+        places = cast("dict[EndpointState, object]", cluster.ejected)
+        token = object()
+        if places.setdefault(cell, token) is not token:
+            return None
+        _count(cluster, "ejections_detected_consecutive_5xx")
+        if not self._allowed(len(places), host_count):
+            _count(cluster, "ejections_overflow")
+        elif happens(self._config.enforcing_consecutive_5xx / 100.0, rng):
+            return self._enforce(cluster, cell, now)
+        places.pop(cell, None)
+        return None
+
+    def _enforce(self, cluster: ClusterState, cell: EndpointState, now: float) -> Ejection:
+        config = self._config
+        if cell.ejections * config.base_ejection_time < config.max_ejection_time + config.base_ejection_time:
+            cell.ejections += 1
+        ejection = Ejection(now, now + self._duration(cell.ejections), CONSECUTIVE_5XX)
+        cell.ejection = ejection
+        _count(cluster, "ejections_enforced_total")
+        _count(cluster, "ejections_enforced_consecutive_5xx")
+        cluster.availability_changed()
+        return ejection
+
+    def _allowed(self, ejected: int, host_count: int) -> bool:
+        """Whether `ejected` hosts, the new one among them, may be out of `host_count`."""
+        if ejected == 1 and self._config.always_eject_one_host:
+            return True
+        return 100.0 * ejected <= min(100, self._config.max_ejection_percent) * host_count
+
+    def _duration(self, multiplier: int) -> float:
+        config = self._config
+        longest = max(config.max_ejection_time, config.base_ejection_time)
+        return min(config.base_ejection_time * multiplier, longest)
+
+    @staticmethod
+    def _uneject(cluster: ClusterState, cell: EndpointState) -> None:
+        cell.failures_5xx.clear()  # so that a few new errors do not eject it again
+        cell.ejection = None
+        cluster.ejected.pop(cell, None)
+
+
+def _count(cluster: ClusterState, name: str) -> None:
+    cluster.stats.setdefault(f"outlier_detection.{name}", Counter()).add()

@@ -1,0 +1,100 @@
+"""Retry rules: is this outcome worth another attempt? (Envoy's `RetryStateImpl`, condition by condition.)
+
+How often is `num_retries`; when is `backoff`; whether the cluster can bear it is `budget`; whether the body can be
+sent again and time is left is the call flow's to know.
+"""
+
+from __future__ import annotations
+
+from meshlib.model.outcome import Outcome
+from meshlib.model.route import RetryPolicy
+from meshlib.policy.classify import CONDITION_WORDS, GRPC_CONDITIONS, Classification, Condition
+
+_STATUS_CODES = "retriable-status-codes"
+_RATE_LIMITED = "envoy-ratelimited"
+_GRPC_MASK = sum(int(bit) for bit in GRPC_CONDITIONS.values())
+
+
+class RetryRules:
+    """A RetryPolicy made ready to ask. Immutable.
+
+    `unknown` holds the `retry_on` words that mean nothing here: words Envoy does not know either, and
+    `retriable-headers` and `http3-post-connect-failure`, which this version cannot honour. They never fire; whoever
+    compiles the plan reports them.
+    """
+
+    __slots__ = (
+        "_codes",
+        "_mask",
+        "_rate_limited",
+        "_words",
+        "base_interval",
+        "host_selection_retry_max_attempts",
+        "max_interval",
+        "num_retries",
+        "per_try_idle_timeout",
+        "per_try_timeout",
+        "previous_hosts",
+        "unknown",
+    )
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        asked = {part.strip() for word in policy.retry_on for part in word.split(",")} - {""}
+        self._words = tuple((word, int(bit)) for word, bit in CONDITION_WORDS.items() if word in asked)
+        self._mask = sum(bit for _, bit in self._words)
+        self._codes = frozenset(policy.retriable_status_codes if _STATUS_CODES in asked else ())
+        self._rate_limited = _RATE_LIMITED in asked
+        self.unknown = tuple(sorted(asked - CONDITION_WORDS.keys() - {_STATUS_CODES, _RATE_LIMITED}))
+        self.num_retries = policy.num_retries
+        self.per_try_timeout = policy.per_try_timeout
+        self.per_try_idle_timeout = policy.per_try_idle_timeout
+        self.base_interval = policy.base_interval
+        self.max_interval = policy.max_interval
+        self.previous_hosts = policy.previous_hosts
+        self.host_selection_retry_max_attempts = policy.host_selection_retry_max_attempts
+
+    def reason(self, outcome: Outcome, classification: Classification) -> str | None:
+        """The `retry_on` word that asks for another attempt, None when no word does.
+
+        A response with `x-envoy-ratelimited` is retried only where `envoy-ratelimited` was asked for, whatever its
+        status. `x-envoy-overloaded` changes nothing, as in Envoy since 1.14.
+        """
+        if outcome.failure is not None:
+            return self._first(classification.conditions & self._mask)
+        if self._rate_limited and outcome.header("x-envoy-ratelimited") is not None:
+            return _RATE_LIMITED
+        reason = self._of_response(outcome, classification)
+        if reason is not None and outcome.header("x-envoy-ratelimited") is not None:
+            return None
+        return reason
+
+    def _of_response(self, outcome: Outcome, classification: Classification) -> str | None:
+        hit = classification.conditions & self._mask
+        if hit & ~_GRPC_MASK:
+            return self._first(hit)
+        if outcome.status in self._codes:
+            return _STATUS_CODES
+        if hit:
+            return self._first(hit)
+        if self._mask & _GRPC_MASK and outcome.grpc_status is None:
+            return self._first(_grpc_condition(outcome.header("grpc-status")) & self._mask)
+        return None
+
+    def _first(self, hit: int) -> str | None:
+        if not hit:
+            return None
+        return next(word for word, bit in self._words if bit & hit)
+
+
+def compile_retry(policy: RetryPolicy | None) -> RetryRules | None:
+    """The rules of a policy; None without a policy. A policy whose words are all unknown never retries, but its
+    `per_try_timeout` still holds, as in Envoy.
+    """
+    return None if policy is None else RetryRules(policy)
+
+
+def _grpc_condition(value: str | None) -> int:
+    """The condition of a `grpc-status` response header; anything that is not a small decimal number is none."""
+    if value is None or not (value.isascii() and value.isdigit()) or len(value) > 2:
+        return 0
+    return int(GRPC_CONDITIONS.get(int(value), Condition.NONE))
