@@ -1,0 +1,117 @@
+"""Takes the resources of one response one by one: good ones are used, bad ones refused by name (gRFC A46)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from meshlib.sources.xds.cache import Rejection, ResourceCache
+from meshlib.sources.xds.events import (
+    Event,
+    ResourceDoesNotExist,
+    ResourceFailed,
+    ResourceRejected,
+    ResourceRemoved,
+    ResourceUpdate,
+)
+from meshlib.sources.xds.resource_name import resource_name
+from meshlib.sources.xds.subscriptions import Subscriptions
+from meshlib.sources.xds.types import NamedError, WireResource, short_type
+
+Accept = Callable[[str, str, bytes], "str | None"]
+"""``accept(type_url, name, body)`` decodes; it returns None, or the reason to refuse, with the field path."""
+
+_NOT_FOUND = 5
+_MAX_ERRORS_IN_NACK = 32
+
+
+@dataclass(slots=True)
+class Reception:
+    """What one response brought: events in order, the reasons to NACK it, and the names that were in it."""
+
+    events: list[Event] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    present: set[str] = field(default_factory=set)
+
+    def error_detail(self) -> str | None:
+        """The text of the NACK, one line a bad resource, or None when everything was good."""
+        if not self.errors:
+            return None
+        shown = self.errors[:_MAX_ERRORS_IN_NACK]
+        hidden = len(self.errors) - len(shown)
+        return "\n".join([*shown, f"and {hidden} more"] if hidden else shown)
+
+
+@dataclass(slots=True)
+class Receiver:
+    """Checks what comes against the subscriptions and the owner's decoder, and keeps the cache."""
+
+    subscriptions: Subscriptions
+    cache: ResourceCache
+    accept: Accept
+
+    def take(self, type_url: str, resources: Iterable[WireResource], version: str, origin: int) -> Reception:
+        """Take all resources of a response; ``version`` serves those that do not carry their own."""
+        into = Reception()
+        for index, resource in enumerate(resources):
+            name = resource.name or resource_name(resource.body) or ""
+            problem = _shape_problem(type_url, resource, name, into)
+            if problem:
+                into.errors.append(f"{short_type(type_url)} resources[{index}] {name!r}: {problem}")
+                continue
+            into.present.add(name)
+            into.present.update(resource.aliases)
+            if not resource.is_heartbeat:
+                for known_as in self.subscriptions.match(type_url, name, resource.aliases):
+                    self._take_one(type_url, known_as, resource, resource.version or version, origin, into)
+        return into
+
+    def _take_one(
+        self, type_url: str, name: str, resource: WireResource, version: str, origin: int, into: Reception
+    ) -> None:
+        entry = self.cache.entry(type_url, name)
+        is_new = entry.body != resource.body
+        reason = self.accept(type_url, name, resource.body) if is_new else None
+        if reason is not None:
+            entry.rejection = Rejection(version, reason)
+            into.errors.append(f"{short_type(type_url)} {name!r}: {reason}")
+            into.events.append(ResourceRejected(type_url, name, version, reason, entry.body is not None))
+            return
+        entry.body, entry.version, entry.origin = resource.body, version, origin
+        entry.is_missing, entry.rejection = False, None
+        if is_new:
+            into.events.append(ResourceUpdate(type_url, name, version, resource.body))
+
+    def remove(self, type_url: str, name: str) -> list[Event]:
+        """A resource the control plane says is gone, or never was."""
+        entry = self.cache.get(type_url, name)
+        by_name = name in self.subscriptions.names(type_url)
+        had_body = entry is not None and entry.body is not None
+        was_missing = entry is not None and entry.is_missing
+        if by_name:
+            self.cache.mark_missing(type_url, name)
+        else:
+            self.cache.drop(type_url, name)
+        if had_body:
+            return [ResourceRemoved(type_url, name)]
+        return [ResourceDoesNotExist(type_url, name)] if by_name and not was_missing else []
+
+    def fail(self, type_url: str, errors: Iterable[NamedError]) -> list[Event]:
+        """Errors the control plane reports itself (xRFC TP3): "not found" is an answer, the rest is weather."""
+        events: list[Event] = []
+        for error in errors:
+            if not self.subscriptions.covers(type_url, error.name):
+                continue
+            if error.code == _NOT_FOUND:
+                events += self.remove(type_url, error.name)
+            else:
+                events.append(ResourceFailed(type_url, error.name, f"status {error.code}: {error.message}"))
+        return events
+
+
+def _shape_problem(type_url: str, resource: WireResource, name: str, so_far: Reception) -> str | None:
+    if not name:
+        return f"no name in {len(resource.body)} bytes of {resource.type_url or 'no type'}"
+    if resource.type_url != type_url and not resource.is_heartbeat:
+        return f"is a {resource.type_url or 'resource without a type'} in a response for {type_url}"
+    return "the same name twice in one response" if name in so_far.present else None

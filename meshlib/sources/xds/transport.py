@@ -1,0 +1,242 @@
+"""Drives the xDS session: one daemon thread a process, grpcio underneath, every callback on that thread.
+
+Safe before a fork: nothing starts before the first subscription, and a child of a process that was already connected
+opens its own stream the next time it subscribes or calls ``ensure_running``, keeping what its parent knew.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from meshlib.sources.xds import messages
+from meshlib.sources.xds.backoff import BackoffPolicy, Rng
+from meshlib.sources.xds.bootstrap import Bootstrap
+from meshlib.sources.xds.events import Event, StreamConnected, StreamEnded
+from meshlib.sources.xds.grpc_stream import ChannelOptions, Ended, GrpcStream, Received, Sent, StreamReport
+from meshlib.sources.xds.reception import Accept
+from meshlib.sources.xds.request_rate import RequestRate
+from meshlib.sources.xds.session import AdsSession, CloseStream, Delta, OpenStream, SendRequest
+from meshlib.sources.xds.stats import SessionStats
+
+__all__ = ["ChannelOptions", "XdsClient"]
+
+_log = logging.getLogger(__name__)
+_clients: weakref.WeakSet[XdsClient] = weakref.WeakSet()
+
+
+class XdsClient:
+    """A client of the control planes a bootstrap names, on exactly one ADS stream.
+
+    ``accept(type_url, name, body)`` decodes a resource and returns None or the reason to refuse it; ``on_events`` gets
+    the events of each step. Both run on the source thread. ``delta`` is True, False or "auto" (delta where the server
+    has it). ``rate`` limits requests (Envoy: 100 at once, 10 a second, off by default).
+
+    ``subscribe`` and ``unsubscribe`` may be called from any thread and never wait. ``close`` returns within its
+    timeout, whatever the network does. Raises nothing after construction: failures are events and ``stats``.
+    """
+
+    def __init__(
+        self,
+        bootstrap: Bootstrap,
+        accept: Accept,
+        on_events: Callable[[Sequence[Event]], None],
+        *,
+        delta: Delta = "auto",
+        clock: Callable[[], float] = time.monotonic,
+        rng: Rng | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        backoff: BackoffPolicy | None = None,
+        does_not_exist_after: float = 15.0,
+        options: ChannelOptions = ChannelOptions(),
+        rate: RequestRate | None = None,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._accept = accept
+        self._on_events = on_events
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._options = options
+        self._rate = rate
+        self._session = AdsSession(
+            [server.server_uri for server in bootstrap.servers],
+            self._accept_or_reason,
+            rng or random.Random(),  # noqa: S311 - jitter, no secret
+            delta=delta,
+            backoff=backoff,
+            does_not_exist_after=does_not_exist_after,
+        )
+        self._node: Any = None
+        self._stats = self._session.stats()
+        self._after_fork()
+        _clients.add(self)
+
+    def subscribe(self, type_url: str, name: str) -> None:
+        """Ask for a resource, or for all of a type by the name ``*``. Starts the client if need be."""
+        self._put(lambda: self._session.subscribe(type_url, name))
+        self.ensure_running()
+
+    def unsubscribe(self, type_url: str, name: str) -> None:
+        """Ask no more for it."""
+        self._put(lambda: self._session.unsubscribe(type_url, name))
+
+    def ensure_running(self) -> None:
+        """Start the thread, if it is not running and the client is not closed."""
+        with self._wake:
+            if self._thread is None and not self._is_closed:
+                self._thread = threading.Thread(target=self._run, name="meshlib-xds", daemon=True)
+                self._thread.start()
+
+    def stats(self) -> SessionStats:
+        """A recent consistent picture; never waits for the source thread."""
+        return self._stats
+
+    def close(self, timeout: float = 2.0) -> None:
+        """End the stream and the thread; waits at most ``timeout`` seconds."""
+        with self._wake:
+            self._is_closed = True
+            thread = self._thread
+            self._wake.notify()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    # The source thread -------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._node = messages.node_message(self._bootstrap.node)
+        self._session.streams_lost()
+        while not self._is_closed:
+            self._step(self._inbox_items(self._session.deadline()))
+        for stream in self._streams.values():
+            stream.close()
+        for stream in self._streams.values():
+            stream.join(1.0)
+
+    def _step(self, commands: list[Callable[[], None]]) -> None:
+        for command in commands:
+            command()
+        now = self._clock()
+        self._tell(self._session.tick(now))
+        self._carry_out(now)
+        self._stats = self._session.stats()
+
+    def _carry_out(self, now: float) -> None:
+        if self._rate is not None and not self._rate.allows(now):
+            return
+        for action in self._session.poll(now):
+            match action:
+                case OpenStream(link, delta):
+                    self._open(link, delta=delta)
+                case CloseStream(link):
+                    self._streams.pop(link).close()
+                case SendRequest(link, request):
+                    if self._rate is not None:
+                        self._rate.spend(now)
+                    self._streams[link].send(request)
+
+    def _open(self, link: int, *, delta: bool) -> None:
+        stream = GrpcStream(
+            self._bootstrap.servers[link],
+            self._node,
+            delta=delta,
+            options=self._options,
+            wall_clock=self._wall_clock,
+            report=lambda stream, report: self._put(lambda: self._handle(link, stream, report)),
+        )
+        self._streams[link] = stream
+        stream.start()
+
+    def _handle(self, link: int, stream: GrpcStream, report: StreamReport) -> None:
+        is_current = self._streams.get(link) is stream
+        if isinstance(report, Received):
+            stream.taken()
+        if not is_current:  # what a closed stream still had to say
+            return
+        now = self._clock()
+        match report:
+            case Sent(request):
+                self._session.request_sent(link, request, now)
+            case Received(response):
+                self._tell(self._session.received(link, response, now))
+            case Ended(code, reason, is_fault):
+                del self._streams[link]
+                self._tell(self._session.stream_ended(link, code, reason, now, is_fault=is_fault))
+
+    def _tell(self, events: list[Event]) -> None:
+        if not events:
+            return
+        _log_streams(events)
+        try:
+            self._on_events(events)
+        except Exception:  # the owner's bug must not end the process's only source of configuration
+            _log.exception("the owner of the xDS client failed on %d events", len(events))
+
+    def _accept_or_reason(self, type_url: str, name: str, body: bytes) -> str | None:
+        try:
+            return self._accept(type_url, name, body)
+        except Exception as error:  # as above; the control plane learns of it as of any resource that is no good
+            _log.exception("decoding %s %r failed", type_url, name)
+            return f"internal error: {error!r}"
+
+    # The inbox ---------------------------------------------------------------------------------------------------
+
+    def _put(self, command: Callable[[], None]) -> None:
+        with self._wake:
+            self._inbox.append(command)
+            self._wake.notify()
+
+    def _inbox_items(self, deadline: float | None) -> list[Callable[[], None]]:
+        with self._wake:
+            if not self._inbox and not self._is_closed:
+                self._wake.wait(self._wait_time(deadline))
+            items = list(self._inbox)
+            self._inbox.clear()
+            return items
+
+    def _wait_time(self, deadline: float | None) -> float | None:
+        now = self._clock()
+        waits = [] if deadline is None else [deadline - now]
+        if self._rate is not None and not self._rate.allows(now):
+            waits = [self._rate.wait(now)]
+        return max(min(waits), 0.0) if waits else None
+
+    def _after_fork(self) -> None:
+        """Everything a thread or a lock of the parent could hold is made anew; the session's knowledge is kept."""
+        self._wake = threading.Condition()
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._streams: dict[int, GrpcStream] = {}
+        self._thread: threading.Thread | None = None
+        self._is_closed = getattr(self, "_is_closed", False)
+
+
+def _log_streams(events: list[Event]) -> None:
+    for event in events:
+        if isinstance(event, StreamConnected):
+            _log.info("xDS: connected to %s%s", event.server, " (fallback)" if event.fallback else "")
+        elif isinstance(event, StreamEnded):
+            level = logging.WARNING if event.is_failure else logging.INFO
+            _log.log(level, "xDS: stream to %s: %s; next in %.1f s", event.server, event.reason, event.retry_in)
+
+
+def _forked() -> None:
+    for client in list(_clients):
+        client._after_fork()  # noqa: SLF001 - this module's own
+
+
+def _exit() -> None:
+    # A thread inside grpcio while the interpreter goes down may crash it.
+    for client in list(_clients):
+        client.close(0.5)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+atexit.register(_exit)
