@@ -20,6 +20,6 @@ def upper_bound(attempt: int, base: float, maximum: float) -> float:
     return min(float((1 << min(attempt, _MAX_EXPONENT)) - 1) * base, max(maximum, base))
 
 
-def delay(attempt: int, base: float, maximum: float, rng: Rng) -> float:
+def backoff(attempt: int, base: float, maximum: float, rng: Rng) -> float:
     """Seconds to wait before the n-th retry: uniform in `[0, upper_bound)`."""
     return rng.random() * upper_bound(attempt, base, maximum)

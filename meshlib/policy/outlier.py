@@ -3,8 +3,8 @@
 Detected: the n-th 5xx in a row. Ejected: if that keeps the ejected share of the hosts at or under
 `max_ejection_percent` (or it is the first and `always_eject_one_host` is set), and the `enforcing` draw says so.
 For `base_ejection_time` times the multiplier, at most `max_ejection_time`; the multiplier grows by one per ejection and
-shrinks by one per `interval` in which the host was healthy. As in Envoy a host comes back at the first sweep after its
-time, not at the very moment: sweeps are `interval` apart.
+shrinks by one per `interval` in which the host was healthy. A host comes back at the first sweep after its time. Envoy
+sweeps every `interval`, so do we if nobody asks for more; a caller may sweep earlier to let a host back on the dot.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ CONSECUTIVE_5XX = "consecutive_5xx"
 
 
 class OutlierDetector:
-    """The rules of one cluster. It keeps nothing itself: streaks and ejections live in the cells.
+    """The rules of one cluster. Streaks, ejections and multipliers live in the cells and outlive it; what it keeps is
+    only when a multiplier is due to shrink.
 
     Safe under threads without a lock: of the threads that see one streak complete exactly one gets the cell's place
     among the ejected, and that place is taken before the ejected share is looked at, so it is never exceeded.
     """
 
-    __slots__ = ("_config", "_threshold")
+    __slots__ = ("_config", "_forgive_at", "_threshold")
 
     def __init__(self, config: OutlierDetection) -> None:
         self._config = config
         self._threshold = max(1, config.consecutive_5xx)
+        self._forgive_at: dict[EndpointState, float] = {}
 
     def record(
         self,
@@ -58,16 +60,17 @@ class OutlierDetector:
         return ejection
 
     def sweep(self, cluster: ClusterState, now: float) -> float:
-        """Let hosts back whose time is over and forgive one ejection to hosts that were healthy since the last sweep.
+        """Let hosts back whose time is over, and forgive hosts that have been healthy for an interval one ejection.
 
-        To be called every `interval`; returns when next.
+        To be called at least every `interval`; returns when next.
         """
         for cell in list(cluster.endpoints.values()):
             if cell.ejections and cell.ejection is None:
-                cell.ejections -= 1
+                self._forgive(cell, now)
         over = [cell for cell in list(cluster.ejected) if cell.ejection is not None and cell.ejection.until <= now]
         for cell in over:
             self._uneject(cluster, cell)
+            self._forgive_at[cell] = now + self._config.interval
         if over:
             cluster.availability_changed()
         return now + self._config.interval
@@ -77,6 +80,16 @@ class OutlierDetector:
         if cell.ejection is not None:
             self._uneject(cluster, cell)
             cluster.availability_changed()
+
+    def _forgive(self, cell: EndpointState, now: float) -> None:
+        due = self._forgive_at.pop(cell, None)  # atomic: of two sweeps at once only one forgives
+        if due is None:
+            due = now + self._config.interval
+        elif now >= due:
+            due = now + self._config.interval
+            cell.ejections -= 1
+        if cell.ejections:
+            self._forgive_at[cell] = due
 
     def _eject(
         self, cluster: ClusterState, cell: EndpointState, now: float, host_count: int, rng: Rng
@@ -100,6 +113,7 @@ class OutlierDetector:
             cell.ejections += 1
         ejection = Ejection(now, now + self._duration(cell.ejections), CONSECUTIVE_5XX)
         cell.ejection = ejection
+        self._forgive_at.pop(cell, None)
         _count(cluster, "ejections_enforced_total")
         _count(cluster, "ejections_enforced_consecutive_5xx")
         cluster.availability_changed()

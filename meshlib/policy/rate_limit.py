@@ -1,0 +1,94 @@
+"""Local rate limit: a token bucket in this process (`envoy.filters.http.local_ratelimit`).
+
+Envoy 1.40 fills its bucket continuously (`AtomicTokenBucketImpl`), at `tokens_per_fill / fill_interval` tokens a second,
+not in steps; so does this one.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+
+from meshlib.model.filters import LocalRateLimit, TokenBucket
+from meshlib.model.headers import HeaderValueOption
+from meshlib.policy.rng import Rng, happens
+
+MINIMUM_FILL_RATE = 1.0 / (365 * 24 * 3600)
+"""Tokens per second below which Envoy does not go: one a year."""
+
+
+class LocalTokenBucket:
+    """A token bucket that starts full. Thread-safe: a lock is held for a few float operations, never over a call.
+
+    All that changes is one number, the moment at which the bucket was (or would have been) empty; the tokens in it are
+    the time since then times the rate, at most `max_tokens`. A clock that stands still or goes back gives no tokens.
+    """
+
+    __slots__ = ("_empty_at", "_lock", "max_tokens", "rate")
+
+    def __init__(self, config: TokenBucket) -> None:
+        self.max_tokens = float(config.max_tokens)
+        self.rate = max(config.tokens_per_fill / config.fill_interval, MINIMUM_FILL_RATE)
+        self._empty_at = -math.inf
+        self._lock = threading.Lock()
+
+    def take(self, now: float, n: int = 1) -> bool:
+        """Take `n` tokens, or none and give False."""
+        with self._lock:
+            tokens = min(self.max_tokens, (now - self._empty_at) * self.rate)
+            if tokens < n:
+                return False
+            self._empty_at = now - (tokens - n) / self.rate
+        return True
+
+    def remaining(self, now: float) -> float:
+        """The tokens in the bucket."""
+        return max(0.0, min(self.max_tokens, (now - self._empty_at) * self.rate))
+
+    def next_available(self, now: float, n: int = 1) -> float:
+        """Seconds until `n` tokens are there if nobody else takes any: 0 when they are, infinity when they never are."""
+        if n > self.max_tokens:
+            return math.inf
+        return max(0.0, (n - self.remaining(now)) / self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalVerdict:
+    """`allowed`: let the request through. `limited`: the bucket was empty, enforced or not.
+
+    When it is not allowed, answer with `status`, the body `local_rate_limited`, flag RL, and `headers`.
+    """
+
+    allowed: bool
+    limited: bool = False
+    status: int = 200
+    headers: tuple[HeaderValueOption, ...] = ()
+
+
+_ALLOWED = LocalVerdict(True)
+_NOT_ENFORCED = LocalVerdict(True, limited=True)
+
+
+class LocalRateLimiter:
+    """The filter's decision in Envoy's order: enabled for this request? a token? enforced for this request?
+
+    A request the filter is not enabled for takes no token; one that is limited but not enforced passes. Without a
+    bucket everything passes.
+    """
+
+    __slots__ = ("_config", "_refused", "bucket")
+
+    def __init__(self, config: LocalRateLimit) -> None:
+        self._config = config
+        self._refused = LocalVerdict(False, True, config.status, config.response_headers)
+        self.bucket = LocalTokenBucket(config.token_bucket) if config.token_bucket is not None else None
+
+    def check(self, now: float, rng: Rng) -> LocalVerdict:
+        """Decide about one request."""
+        bucket = self.bucket
+        if bucket is None or not happens(self._config.enabled.fraction, rng) or bucket.take(now):
+            return _ALLOWED
+        if not happens(self._config.enforced.fraction, rng):
+            return _NOT_ENFORCED
+        return self._refused
