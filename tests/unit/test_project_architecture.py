@@ -1,0 +1,235 @@
+"""The arrows between meshlib's packages, and who may act, read from the imports: no arrow turns round unseen."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+VALUES = {"flags", "errors", "model"}
+DECIDES = VALUES | {"state", "routing", "balancing", "policy", "security"}
+ENGINE = DECIDES | {"engine"}
+DOORS = ENGINE | {"context", "drivers", "telemetry"}
+EVERYTHING = {"*"}
+
+# Each part of meshlib -> the parts it may import beside itself. A new part gets a line, with the smallest set it needs.
+MAY_IMPORT: dict[str, set[str]] = {
+    "flags": set(),
+    "errors": {"flags"},
+    "model": {"flags"},
+    "context": {"flags", "model"},  # what a request in progress hands on to the calls it makes
+    "state": {"flags", "model"},
+    "routing": {"flags", "model"},
+    "security": {"flags", "model"},
+    "policy": {"flags", "model", "state"},
+    "balancing": {"flags", "model", "state"},
+    "engine": DECIDES,
+    "telemetry": ENGINE | {"context"},  # observes what the engine reports
+    "drivers": ENGINE | {"context", "telemetry"},
+    "http": DOORS,
+    "grpc": DOORS,
+    "decorators": DOORS,
+    "explain": ENGINE | {"sources"},  # the hot path's own decision over a configuration just read
+    "sources": VALUES,
+    "control": VALUES | {"sources"},  # validates and decodes with what the sources decode with
+    "admin": DOORS | {"sources"},
+    "mesh": EVERYTHING,  # the one place that knows all parts
+    "__init__": EVERYTHING,  # lazy names only, see test_project_import
+    "cli": EVERYTHING,
+    "__main__": {"cli"},
+    "testing": EVERYTHING,
+    "integrations": {"__init__", "mesh", "http", "grpc", "errors", "decorators", "security"},
+}
+
+# Pure parts: they get `now` and an `rng`, and cannot reach a clock, a loop, a thread or a socket.
+PURE = ("flags", "errors", "model", "routing", "balancing", "policy", "security", "engine")
+ACTING = {
+    "_thread",
+    "asyncio",
+    "concurrent",
+    "http.client",
+    "http.server",
+    "multiprocessing",
+    "random",
+    "secrets",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+    "urllib.request",
+}
+MAY_ACT = {"engine/clock.py"}
+
+# Third-party packages -> where they may be imported. What is not named here is imported nowhere in meshlib.
+THIRD_PARTY: dict[str, set[str]] = {
+    "consul": {"sources"},
+    "envoy": {"sources", "control", "testing", "admin"},
+    "fastapi": {"integrations"},
+    "google": {"sources", "control", "testing", "admin"},
+    "grpc": {"sources", "control", "grpc", "testing", "admin", "errors"},
+    "gunicorn": {"integrations"},
+    "httptools": {"http"},
+    "httpx": {"http", "errors", "integrations", "testing"},
+    "httpx2": {"http", "errors", "integrations", "testing"},
+    "limits": {"policy", "drivers"},
+    "opentelemetry": {"telemetry"},
+    "pybreaker": {"policy", "errors"},
+    "pytest": {"testing"},
+    "re2": {"routing", "sources"},
+    "redis": {"drivers", "policy"},
+    "rich": {"cli"},
+    "starlette": {"integrations"},
+    "validate": {"sources", "control"},
+    "udpa": {"sources", "control", "testing"},
+    "uvicorn": {"integrations", "cli"},
+    "watchfiles": {"sources", "control", "cli"},
+    "xds": {"sources", "control", "testing"},
+    "xxhash": {"balancing", "routing"},
+    "yaml": {"sources", "control", "cli"},
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    file: str  # relative to the package, as "engine/call.py"
+    line: int
+    module: str  # as written: "meshlib.model.route", "time"
+
+    @property
+    def part(self) -> str:
+        """The part of meshlib that imports."""
+        return part_of_path(self.file)
+
+    @property
+    def target(self) -> str | None:
+        """The part of meshlib that is imported, or None for anything else."""
+        first, _, rest = self.module.partition(".")
+        if first != "meshlib":
+            return None
+        return rest.split(".")[0] or "__init__"
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.module}"
+
+
+def part_of_path(file: str) -> str:
+    return file.partition("/")[0].removesuffix(".py")
+
+
+def imports_of(source: str, file: str) -> Iterator[Import]:
+    """Every import in the file, at any depth: a lazy import is knowledge too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(file, node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            # "from meshlib import errors" reaches the part errors; "from urllib import request" the module.
+            deeper = base in {"meshlib", "urllib"}
+            for alias in node.names:
+                yield Import(file, node.lineno, f"{base}.{alias.name}" if deeper else base)
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    for folder, prefix in ((ROOT / "meshlib", ""), (ROOT / "integrations", "integrations/")):
+        for path in sorted(folder.rglob("*.py")):
+            relative = path.relative_to(folder).as_posix()
+            yield f"{prefix}{relative}", path.read_text()
+
+
+@pytest.fixture(scope="module")
+def imports() -> list[Import]:
+    return [found for file, source in sources() for found in imports_of(source, file)]
+
+
+def wrong_arrow(found: Import) -> bool:
+    if found.target is None or found.target == found.part:
+        return False
+    allowed = MAY_IMPORT[found.part]
+    return allowed != EVERYTHING and not allowed & {found.target, names_public(found.module)}
+
+
+def names_public(module: str) -> str:
+    """``from meshlib import Mesh`` takes a public name from the package, which is not a part of its own."""
+    rest = module.removeprefix("meshlib.")
+    return "__init__" if rest[:1].isupper() else rest.split(".")[0]
+
+
+def acts(found: Import) -> bool:
+    first = found.module.split(".")[0]
+    return first in ACTING or found.module in ACTING
+
+
+def stranger(found: Import) -> bool:
+    first = found.module.split(".")[0]
+    if found.target is not None or first in sys.stdlib_module_names:
+        return False
+    return found.part not in THIRD_PARTY.get(first, set())
+
+
+def test_every_part_has_its_place():
+    parts = {part_of_path(file) for file, _ in sources()}
+    assert parts - set(MAY_IMPORT) == set(), "give the new part a line in MAY_IMPORT"
+
+
+def test_arrows_point_one_way(imports):
+    assert [str(found) for found in imports if found.part in MAY_IMPORT and wrong_arrow(found)] == []
+
+
+def test_pure_parts_cannot_act(imports):
+    acting = [found for found in imports if found.part in PURE and acts(found)]
+    assert [str(found) for found in acting if found.file not in MAY_ACT] == []
+
+
+def test_third_party_packages_stay_where_they_belong(imports):
+    assert [str(found) for found in imports if stranger(found)] == []
+
+
+def test_the_wire_knows_nothing_of_the_mesh(imports):
+    wire = [found for found in imports if found.file.startswith("http/wire/")]
+    assert [str(found) for found in wire if found.target and not found.module.startswith("meshlib.http.wire")] == []
+
+
+def test_no_arrow_makes_a_circle():
+    """The table itself is a set of layers: a part may not allow what allows it back."""
+    closed = {part for part, allowed in MAY_IMPORT.items() if allowed != EVERYTHING}
+    circles = [(a, b) for a in closed for b in MAY_IMPORT[a] & closed if a in MAY_IMPORT[b]]
+    assert circles == []
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "check"),
+    [
+        ("from meshlib.engine.plan import Plan", "model/route.py", wrong_arrow),
+        ("def f():\n    import meshlib.http.client", "engine/call.py", wrong_arrow),
+        ("from meshlib import engine", "sources/base.py", wrong_arrow),
+        ("from meshlib.engine.plan import Plan", "integrations/fastapi.py", wrong_arrow),
+        ("from time import monotonic", "policy/retry.py", acts),
+        ("import asyncio.events", "engine/call.py", acts),
+        ("from urllib import request", "routing/router.py", acts),
+        ("import grpc", "engine/call.py", stranger),
+        ("import requests", "sources/consul.py", stranger),
+    ],
+)
+def test_the_checks_see_what_they_forbid(source, file, check):
+    assert [found for found in imports_of(source, file) if check(found)]
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        ("from meshlib import Mesh", "integrations/fastapi.py"),
+        ("from urllib.parse import quote", "routing/rewrite.py"),
+        ("from meshlib.model.route import Route", "engine/plan.py"),
+        ("import meshlib.engine.plan", "mesh.py"),
+    ],
+)
+def test_the_checks_allow_what_is_right(source, file):
+    assert not [found for found in imports_of(source, file) if wrong_arrow(found) or acts(found) or stranger(found)]

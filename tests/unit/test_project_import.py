@@ -1,0 +1,76 @@
+"""``import meshlib`` is free of every optional part, and cheap."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONAL = (
+    "consul",
+    "envoy",
+    "fastapi",
+    "google.protobuf",
+    "grpc",
+    "httptools",
+    "httpx",
+    "httpx2",
+    "limits",
+    "opentelemetry",
+    "pybreaker",
+    "re2",
+    "redis",
+    "rich",
+    "starlette",
+    "watchfiles",
+    "xxhash",
+    "yaml",
+)
+LIMIT = 0.030  # seconds over a bare interpreter
+RUNS = 7
+
+LOADED = """
+import json, sys
+{statement}
+print(json.dumps(sorted(sys.modules)))
+"""
+COST = """
+import time
+begun = time.perf_counter()
+import meshlib
+print(time.perf_counter() - begun)
+"""
+
+
+def run(code: str) -> str:
+    """The output of a fresh interpreter, in the source tree."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def loaded_after(statement: str) -> set[str]:
+    return set(json.loads(run(LOADED.format(statement=statement))))
+
+
+@pytest.fixture(scope="module")
+def loaded() -> set[str]:
+    """Modules in a fresh interpreter after ``import meshlib``, less those every interpreter of this environment has."""
+    return loaded_after("import meshlib") - loaded_after("pass")
+
+
+def test_an_optional_part_would_be_seen():
+    assert {"yaml", "yaml.nodes"} <= loaded_after("import yaml")
+    assert not {part for part in OPTIONAL if part in loaded_after("pass")}
+
+
+@pytest.mark.parametrize("part", OPTIONAL)
+def test_importing_meshlib_imports_no(part, loaded):
+    assert "meshlib" in loaded
+    assert [name for name in loaded if name == part or name.startswith(f"{part}.")] == []
+
+
+def test_importing_meshlib_costs_little():
+    cost = min(float(run(COST)) for _ in range(RUNS))
+    assert cost <= LIMIT, f"import meshlib took {cost * 1000:.1f} ms at the best of {RUNS}"
