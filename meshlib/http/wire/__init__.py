@@ -1,0 +1,60 @@
+"""The HTTP/1.1 wire: per-endpoint connection pools, asyncio and sync.
+
+`AsyncPool` and `SyncPool` send one request to one address and return its response, or raise `WireError`. They
+decide nothing: no retry but the one RFC 9112 section 9.3.1 allows on a stale kept-alive connection, no routing, no
+redirects, no decoding.
+
+    pool = AsyncPool(Address("10.0.0.7", 8080))
+    response = await pool.send(WireRequest(b"GET", b"/", [(b"Host", b"payments")]), Timeouts(connect=5.0, read=5.0))
+    async for chunk in response: ...
+
+From the bytes up: `reader` (sans-I/O) and `request` know HTTP/1.1; `ledger` (no I/O, no clock) knows who may use
+which connection; `aio_*` and `sync_*` are the same three parts twice, a connection, an exchange, a pool, because
+what differs is exactly who waits and how.
+
+The engine was chosen by measurement (`benchmarks/parsers.py`, microseconds for one small response; only ratios
+carry over): httptools on a kept parser 1.3, a strict regular-expression reader of our own 2.7, h11 an order of
+magnitude more. httptools is llhttp, Node's parser, strict unless told otherwise; what it leaves to its user is
+closed in `reader` and fuzzed. Bodies of a known length bypass the parser after the first piece, so a large one is
+never copied.
+"""
+
+from meshlib.http.wire.aio_pool import AsyncPool
+from meshlib.http.wire.aio_response import AsyncWireResponse
+from meshlib.http.wire.network import NetworkInfo
+from meshlib.http.wire.reader import ReaderLimits
+from meshlib.http.wire.sync_pool import SyncPool
+from meshlib.http.wire.sync_response import SyncWireResponse
+from meshlib.http.wire.types import (
+    NO_TIMEOUTS,
+    Address,
+    ConnectionEvent,
+    ConnectionEventKind,
+    FailureKind,
+    Gate,
+    PoolLimits,
+    PoolStats,
+    Timeouts,
+    WireError,
+    WireRequest,
+)
+
+__all__ = [
+    "NO_TIMEOUTS",
+    "Address",
+    "AsyncPool",
+    "AsyncWireResponse",
+    "ConnectionEvent",
+    "ConnectionEventKind",
+    "FailureKind",
+    "Gate",
+    "NetworkInfo",
+    "PoolLimits",
+    "PoolStats",
+    "ReaderLimits",
+    "SyncPool",
+    "SyncWireResponse",
+    "Timeouts",
+    "WireError",
+    "WireRequest",
+]

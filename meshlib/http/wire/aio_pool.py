@@ -1,0 +1,326 @@
+"""The connections of one endpoint on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from meshlib.http.wire.aio_connection import AsyncConnection
+from meshlib.http.wire.aio_response import AsyncWireResponse
+from meshlib.http.wire.dial import connect_error, earliest
+from meshlib.http.wire.fork import forgets_on_fork
+from meshlib.http.wire.ledger import Ledger, PendingOverflowError, Slot
+from meshlib.http.wire.reader import ReaderLimits
+from meshlib.http.wire.request import encode
+from meshlib.http.wire.types import (
+    NO_TIMEOUTS,
+    Address,
+    ConnectionEvent,
+    ConnectionEventKind,
+    ConnectionHook,
+    FailureKind,
+    Gate,
+    PoolLimits,
+    PoolStats,
+    Timeouts,
+    WireError,
+    WireRequest,
+)
+
+Grant = AsyncConnection | Slot | WireError
+Waiter = asyncio.Future[Grant]
+_GOODBYE_SECONDS = 0.25  # for TLS's close_notify when the pool is closed
+
+
+class AsyncPool:
+    """Sends requests to one address over kept-alive HTTP/1.1 connections; make it on the loop it will be used on.
+
+    `ssl_context` None means plain TCP; `server_hostname` is what SNI says and the certificate must match (default:
+    the host). `connections` and `pending` count across the pools of a cluster; `on_connection` hears of
+    connections, not of requests. Cancelling `send`, or closing a response early, closes that one connection and
+    nothing else.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        limits: PoolLimits | None = None,
+        reader_limits: ReaderLimits | None = None,
+        connections: Gate | None = None,
+        pending: Gate | None = None,
+        on_connection: ConnectionHook | None = None,
+    ) -> None:
+        self.address = address
+        self._peer = str(address)
+        self._ssl = ssl_context
+        self._server_hostname = (server_hostname or address.host) if ssl_context is not None else None
+        self._limits = limits or PoolLimits()
+        self._reader_limits = reader_limits or ReaderLimits()
+        self._on_connection = on_connection
+        self._new_ledger: Callable[[], Ledger[AsyncConnection, Waiter]] = lambda: Ledger(
+            self._limits, connections, pending
+        )
+        self._ledger = self._new_ledger()
+        self._loop = asyncio.get_running_loop()
+        self._open: set[AsyncConnection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Event | None = None
+        self._closed = False
+        forgets_on_fork(self)
+
+    async def send(self, request: WireRequest, timeouts: Timeouts = NO_TIMEOUTS) -> AsyncWireResponse:
+        """The response as soon as its head is read. Raises WireError.
+
+        One request is sent twice in one case only: a kept-alive connection turned out to be closed before a byte of the
+        response came, the method is idempotent and the body is at hand (RFC 9112 section 9.3.1).
+        """
+        encoded = encode(request)
+        conn = self._idle_connection() or await self._connection(timeouts)
+        exchange = AsyncWireResponse(conn, request, encoded, timeouts)
+        try:
+            await exchange.run(request)
+        except WireError:
+            exchange.abandon()
+            slot, exchange.kept_slot = exchange.kept_slot, None
+            if slot is None:
+                raise
+            return await self._send_again(slot, request, timeouts)
+        except BaseException:
+            exchange.abandon()
+            if exchange.kept_slot is not None:
+                self._vacate(exchange.kept_slot)
+            raise
+        return exchange
+
+    def drain(self) -> None:
+        """The endpoint is going away: idle connections are closed now, busy ones after their response.
+
+        A call that chose the endpoint a moment ago still gets through, on a connection that is closed after it.
+        """
+        self._ledger.draining = True
+        for conn in self._ledger.empty_idle():
+            conn.close()
+            self._vacate(conn.slot)
+
+    async def aclose(self) -> None:
+        """Close every connection; requests in flight and waiting fail with POOL_CLOSED. Idempotent."""
+        self._closed = True
+        self.drain()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for waiter in self._ledger.dismiss():
+            _grant(waiter, self._closed_error())
+        for conn in list(self._open):
+            if conn.open:
+                conn.fail(FailureKind.POOL_CLOSED, "the pool was closed")
+        await self._until_emptied()
+
+    def stats(self) -> PoolStats:
+        """Connections active and idle, requests pending."""
+        return self._ledger.stats()
+
+    # What a connection reports.
+
+    def finished(self, conn: AsyncConnection, reusable: bool) -> None:
+        """An exchange is over: pass the connection, or the right to open another, to whoever waits."""
+        if reusable and not self._closed and self._ledger.keeps(conn, self._loop.time()):
+            self._offer(conn)
+        else:
+            if conn.open:
+                conn.close()
+            self._vacate(conn.slot)
+
+    def lost(self, conn: AsyncConnection) -> None:
+        """A socket is closed; if it was idle its slot is free."""
+        self._open.discard(conn)
+        if self._ledger.forget_idle(conn):
+            self._vacate(conn.slot)
+        self._tell(ConnectionEventKind.CLOSED)
+        if self._emptied is not None and not self._open:
+            self._emptied.set()
+
+    # Getting a connection.
+
+    def _idle_connection(self) -> AsyncConnection | None:
+        conn = self._ledger.take(self._loop.time())
+        if self._ledger.doomed:
+            self._bury()
+        return conn
+
+    async def _connection(self, timeouts: Timeouts) -> AsyncConnection:
+        if self._closed:
+            raise self._closed_error()
+        try:
+            slot = self._ledger.reserve()
+            if slot is not None:
+                return await self._dial(slot, timeouts)
+            waiter: Waiter = self._loop.create_future()
+            self._ledger.wait(waiter)
+        except PendingOverflowError as error:
+            raise WireError(FailureKind.OVERFLOW, f"{self._peer}: overflow of {error}") from None
+        grant = await self._turn(waiter, timeouts)
+        if isinstance(grant, WireError):
+            raise grant
+        if isinstance(grant, Slot):
+            return await self._dial(grant, timeouts)
+        return grant if grant.open else await self._dial(grant.slot, timeouts)
+
+    async def _turn(self, waiter: Waiter, timeouts: Timeouts) -> Grant:
+        limit, kind = earliest(self._loop.time(), timeouts.deadline, timeouts.pool, FailureKind.POOL_TIMEOUT)
+        timer = None
+        if limit is not None:
+            error = WireError(kind, f"{self._peer}: no connection became free in time ({kind.value})")
+            timer = self._loop.call_at(limit, _grant, waiter, error)
+        try:
+            return await waiter
+        except BaseException:
+            # Cancelled in the very moment of the hand-over: what was granted goes to the next in line.
+            if not self._ledger.withdraw(waiter) and waiter.done() and not waiter.cancelled():
+                self._pass_on(waiter.result())
+            raise
+        finally:
+            self._ledger.withdraw(waiter)
+            if timer is not None:
+                timer.cancel()
+
+    async def _dial(self, slot: Slot, timeouts: Timeouts) -> AsyncConnection:
+        try:
+            conn = await self._connect(slot, timeouts)
+        except BaseException as error:
+            self._vacate(slot)
+            if isinstance(error, WireError):
+                self._tell(ConnectionEventKind.CONNECT_FAILED, error)
+            raise
+        self._ledger.dialled(slot)
+        self._tell(ConnectionEventKind.CONNECTED)
+        if self._closed or not conn.open:
+            conn.abort()
+            self._vacate(slot)
+            raise (
+                self._closed_error()
+                if self._closed
+                else WireError(
+                    FailureKind.RESET_BEFORE_REQUEST, f"{self._peer}: the connection was closed as soon as it stood"
+                )
+            )
+        return conn
+
+    async def _connect(self, slot: Slot, timeouts: Timeouts) -> AsyncConnection:
+        limit, kind = earliest(self._loop.time(), timeouts.deadline, timeouts.connect, FailureKind.CONNECT_TIMEOUT)
+
+        def protocol() -> AsyncConnection:
+            conn = AsyncConnection(self, slot, self._peer, self._loop, self._reader_limits)
+            self._open.add(conn)
+            made.append(conn)
+            return conn
+
+        made: list[AsyncConnection] = []
+        address = self.address
+        scope = asyncio.timeout_at(limit)
+        try:
+            async with scope:
+                if address.path:
+                    await self._loop.create_unix_connection(
+                        protocol, address.path, ssl=self._ssl, server_hostname=self._server_hostname
+                    )
+                else:
+                    await self._loop.create_connection(
+                        protocol, address.host, address.port, ssl=self._ssl, server_hostname=self._server_hostname
+                    )
+        except BaseException as error:
+            self._open.difference_update(made)
+            if isinstance(error, TimeoutError) and scope.expired():
+                raise WireError(kind, f"{self._peer}: connecting took too long ({kind.value})") from error
+            if isinstance(error, OSError):
+                raise connect_error(self._peer, error) from error
+            raise
+        return made[0]
+
+    async def _send_again(self, slot: Slot, request: WireRequest, timeouts: Timeouts) -> AsyncWireResponse:
+        try:
+            conn = await self._dial(slot, timeouts)
+        except WireError as error:
+            error.request_sent = True  # on the stale connection
+            raise
+        exchange = AsyncWireResponse(conn, request, encode(request), timeouts)
+        try:
+            await exchange.run(request)
+        except BaseException:
+            exchange.abandon()
+            raise
+        return exchange
+
+    # Passing on what is free.
+
+    def _offer(self, conn: AsyncConnection) -> None:
+        now = self._loop.time()
+        while (waiter := self._ledger.give_back(conn, now)) is not None:
+            if _grant(waiter, conn):
+                return
+        if self._sweep is None:
+            self._plan_sweep()
+
+    def _vacate(self, slot: Slot) -> None:
+        while (waiter := self._ledger.vacate(slot)) is not None:
+            if _grant(waiter, slot):
+                return
+
+    def _pass_on(self, grant: Grant) -> None:
+        if isinstance(grant, Slot):
+            self._vacate(grant)
+        elif isinstance(grant, AsyncConnection):
+            self.finished(grant, grant.open)
+
+    def _plan_sweep(self) -> None:
+        when = self._ledger.next_expiry()
+        self._sweep = None if when is None else self._loop.call_at(when, self._on_sweep)
+
+    def _on_sweep(self) -> None:
+        self._ledger.expire(self._loop.time())
+        self._bury()
+        self._plan_sweep()
+
+    def _bury(self) -> None:
+        doomed, self._ledger.doomed = self._ledger.doomed, []
+        for conn in doomed:
+            conn.close()
+            self._vacate(conn.slot)
+
+    # Ends.
+
+    def forget_inherited(self) -> None:
+        """In a forked child the loop and its connections are the parent's: this pool is closed, make another."""
+        self._closed = True
+        self._ledger = self._new_ledger()
+        self._open = set()
+        self._sweep = None
+
+    async def _until_emptied(self) -> None:
+        if not self._open:
+            return
+        self._emptied = asyncio.Event()
+        try:
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self._emptied.wait()
+        except TimeoutError:
+            for conn in list(self._open):
+                conn.abort()
+
+    def _closed_error(self) -> WireError:
+        return WireError(FailureKind.POOL_CLOSED, f"{self._peer}: the pool is closed")
+
+    def _tell(self, kind: ConnectionEventKind, error: WireError | None = None) -> None:
+        if self._on_connection is not None:
+            self._on_connection(ConnectionEvent(kind, self.address, error))
+
+
+def _grant(waiter: Waiter, grant: Grant) -> bool:
+    if waiter.done():
+        return False
+    waiter.set_result(grant)
+    return True
