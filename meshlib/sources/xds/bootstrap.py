@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from meshlib.sources.xds.bootstrap_json import JsonObject, JsonPathError
@@ -21,7 +20,6 @@ PATH_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP"
 INLINE_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
 CHANNEL_CREDS: Final = ("insecure", "tls")
 CALL_CREDS: Final = ("jwt_token_file",)
-_EMPTY: Mapping[str, Json] = MappingProxyType({})
 
 
 class BootstrapError(ValueError):
@@ -39,7 +37,7 @@ class Credentials:
     """Channel or call credentials: a type and its own configuration."""
 
     type: str
-    config: Mapping[str, Json] = field(default=_EMPTY, hash=False)
+    config: Mapping[str, Json] = field(default_factory=dict, hash=False)
 
     def text(self, key: str) -> str:
         """A string of the configuration, empty if absent."""
@@ -72,7 +70,7 @@ class CertificateProvider:
 
     instance_name: str
     plugin_name: str
-    config: Mapping[str, Json] = field(default=_EMPTY, hash=False)
+    config: Mapping[str, Json] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 Json = None | bool | float | str | list["Json"] | dict[str, "Json"]
-_NO_METADATA: Mapping[str, Json] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,7 @@ class Node:
 
     id: str = ""
     cluster: str = ""
-    metadata: Mapping[str, Json] = field(default=_NO_METADATA, hash=False)
+    metadata: Mapping[str, Json] = field(default_factory=dict, hash=False)
     locality: Locality = Locality()
 
 

@@ -81,8 +81,11 @@ class SotwProtocol(AdsProtocol[SotwRequest, SotwResponse]):
         # Only what was there can be taken away: a name asked for a moment ago may be missing because this response
         # answers an older request. Its timer decides.
         for name, entry in self._cache.entries(type_url).items():
-            if entry.body is not None and name not in reception.present:
+            if name in reception.present:
+                continue
+            if entry.body is not None:
                 reception.events += self._receiver.remove(type_url, name)
+            entry.rejection = None
 
     def _answer(self, response: SotwResponse, error: str | None) -> None:
         state = self._on_stream[response.type_url]

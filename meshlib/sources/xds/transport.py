@@ -30,6 +30,7 @@ from meshlib.sources.xds.stats import SessionStats
 __all__ = ["ChannelOptions", "XdsClient"]
 
 _log = logging.getLogger(__name__)
+_LONGEST_STEP = 5.0  # seconds a fork waits for a step; longer ones are an owner that hangs
 _clients: weakref.WeakSet[XdsClient] = weakref.WeakSet()
 
 
@@ -56,7 +57,7 @@ class XdsClient:
         wall_clock: Callable[[], float] = time.time,
         backoff: BackoffPolicy | None = None,
         does_not_exist_after: float = 15.0,
-        options: ChannelOptions = ChannelOptions(),
+        options: ChannelOptions | None = None,
         rate: RequestRate | None = None,
     ) -> None:
         self._bootstrap = bootstrap
@@ -64,7 +65,7 @@ class XdsClient:
         self._on_events = on_events
         self._clock = clock
         self._wall_clock = wall_clock
-        self._options = options
+        self._options = options or ChannelOptions()
         self._rate = rate
         self._session = AdsSession(
             [server.server_uri for server in bootstrap.servers],
@@ -76,7 +77,13 @@ class XdsClient:
         )
         self._node: Any = None
         self._stats = self._session.stats()
-        self._after_fork()
+        self._is_closed = False
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._streams: dict[int, GrpcStream] = {}
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Condition()
+        self._stepping = threading.RLock()
+        self._holds_step = False
         _clients.add(self)
 
     def subscribe(self, type_url: str, name: str) -> None:
@@ -92,6 +99,7 @@ class XdsClient:
         """Start the thread, if it is not running and the client is not closed."""
         with self._wake:
             if self._thread is None and not self._is_closed:
+                self._inbox.appendleft(self._session.streams_lost)
                 self._thread = threading.Thread(target=self._run, name="meshlib-xds", daemon=True)
                 self._thread.start()
 
@@ -112,9 +120,10 @@ class XdsClient:
 
     def _run(self) -> None:
         self._node = messages.node_message(self._bootstrap.node)
-        self._session.streams_lost()
         while not self._is_closed:
-            self._step(self._inbox_items(self._session.deadline()))
+            commands = self._inbox_items(self._session.deadline())
+            with self._stepping:
+                self._step(commands)
         for stream in self._streams.values():
             stream.close()
         for stream in self._streams.values():
@@ -155,16 +164,14 @@ class XdsClient:
         stream.start()
 
     def _handle(self, link: int, stream: GrpcStream, report: StreamReport) -> None:
-        is_current = self._streams.get(link) is stream
-        if isinstance(report, Received):
-            stream.taken()
-        if not is_current:  # what a closed stream still had to say
+        if self._streams.get(link) is not stream:  # what a closed stream still had to say
             return
         now = self._clock()
         match report:
             case Sent(request):
                 self._session.request_sent(link, request, now)
             case Received(response):
+                stream.taken()
                 self._tell(self._session.received(link, response, now))
             case Ended(code, reason, is_fault):
                 del self._streams[link]
@@ -176,13 +183,13 @@ class XdsClient:
         _log_streams(events)
         try:
             self._on_events(events)
-        except Exception:  # the owner's bug must not end the process's only source of configuration
+        except Exception:  # noqa: BLE001 - the owner's bug must not end the process's only source of configuration
             _log.exception("the owner of the xDS client failed on %d events", len(events))
 
     def _accept_or_reason(self, type_url: str, name: str, body: bytes) -> str | None:
         try:
             return self._accept(type_url, name, body)
-        except Exception as error:  # as above; the control plane learns of it as of any resource that is no good
+        except Exception as error:  # noqa: BLE001 - as above; the control plane learns of it as of any resource that is no good
             _log.exception("decoding %s %r failed", type_url, name)
             return f"internal error: {error!r}"
 
@@ -208,13 +215,23 @@ class XdsClient:
             waits = [self._rate.wait(now)]
         return max(min(waits), 0.0) if waits else None
 
-    def _after_fork(self) -> None:
-        """Everything a thread or a lock of the parent could hold is made anew; the session's knowledge is kept."""
+    # Forks -------------------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Wait for the end of a step, so that the child finds the session and its owner agreeing on what is known."""
+        self._holds_step = self._stepping.acquire(timeout=_LONGEST_STEP)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._holds_step:
+            self._stepping.release()
+
+    def after_fork_in_child(self) -> None:
+        """Make anew what a thread of the parent could hold; keep what is known and what was asked for."""
         self._wake = threading.Condition()
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._streams: dict[int, GrpcStream] = {}
-        self._thread: threading.Thread | None = None
-        self._is_closed = getattr(self, "_is_closed", False)
+        self._stepping = threading.RLock()
+        self._streams = {}
+        self._thread = None
 
 
 def _log_streams(events: list[Event]) -> None:
@@ -226,9 +243,19 @@ def _log_streams(events: list[Event]) -> None:
             _log.log(level, "xDS: stream to %s: %s; next in %.1f s", event.server, event.reason, event.retry_in)
 
 
-def _forked() -> None:
+def _before_fork() -> None:
     for client in list(_clients):
-        client._after_fork()  # noqa: SLF001 - this module's own
+        client.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for client in list(_clients):
+        client.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_clients):
+        client.after_fork_in_child()
 
 
 def _exit() -> None:
@@ -238,5 +265,5 @@ def _exit() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 atexit.register(_exit)
