@@ -1,0 +1,1 @@
+"""Files as configuration: Envoy-format YAML and JSON, and Istio resources, located, validated, watched."""

@@ -1,0 +1,48 @@
+"""Kubernetes-style objects in files: Istio's networking kinds are used, others are named as not used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from meshlib.model.report import Issue
+from meshlib.sources.files.resources import IstioDocument, Origin
+from meshlib.sources.files.schema import Problem
+
+GROUP = "networking.istio.io"
+KINDS = ("VirtualService", "DestinationRule", "ServiceEntry")
+DEFAULT_NAMESPACE = "default"
+
+
+def read_object(value: dict[str, Any], origin: Origin) -> Iterator[IstioDocument | Issue]:
+    """The Istio documents of an object or of a `List`."""
+    kind, version = str(value["kind"]), str(value["apiVersion"])
+    if kind.endswith("List") and isinstance(value.get("items"), list):
+        yield from _read_items(value["items"], origin)
+        return
+    metadata = value.get("metadata") if isinstance(value.get("metadata"), dict) else {}
+    name, namespace = _text(metadata, "name"), _text(metadata, "namespace") or DEFAULT_NAMESPACE
+    label = f"{kind} {namespace}/{name}"
+    if version.partition("/")[0] != GROUP or kind not in KINDS:
+        reason = f"{kind} ({version}) is not used from files; {', '.join(KINDS)} of {GROUP} are"
+        yield origin.issue(Problem(("kind",), reason, severity="degraded"), label)
+    elif not name:
+        yield origin.issue(Problem(("metadata",), "the object has no metadata.name"), kind)
+    elif not isinstance(value.get("spec"), dict):
+        yield origin.issue(Problem(("spec",), "the object has no spec"), label)
+    else:
+        yield IstioDocument(kind, name, namespace, value["spec"], origin.at("spec"))
+
+
+def _read_items(items: list[Any], origin: Origin) -> Iterator[IstioDocument | Issue]:
+    for index, item in enumerate(items):
+        inside = origin.at("items", index)
+        if isinstance(item, dict) and "kind" in item and "apiVersion" in item:
+            yield from read_object(item, inside)
+        else:
+            yield inside.issue(Problem((), "an item of a List needs apiVersion and kind"), "List")
+
+
+def _text(metadata: Any, key: str) -> str:
+    value = metadata.get(key)
+    return value if isinstance(value, str) else ""
