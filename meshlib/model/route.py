@@ -94,6 +94,8 @@ class HostRewrite:
 class RouteAction:
     """Send the request to a cluster. `timeout` covers the whole call including retries (Envoy: 15 s; None = off).
 
+    `idle_timeout` and `max_stream_duration`: None takes the connection manager's, 0 switches it off for this route.
+
     `metadata_match` chooses a subset of the cluster's endpoints (namespace `envoy.lb`).
     `retry_policy=None` takes the virtual host's.
     """

@@ -58,3 +58,15 @@ class Context:
             name = descriptor.name
             if name not in known.honoured and name not in known.harmless:
                 self.degraded(join(path, name), known.instead.get(name, NOT_APPLIED))
+
+
+class UnsupportedError(Exception):
+    """A part without which its parent must not be used at all (a matcher: leaving it out would match more).
+
+    Raised and caught inside the decoders; the parent is dropped and reported.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason

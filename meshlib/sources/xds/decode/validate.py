@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from meshlib.model.report import ResourceError
@@ -113,7 +113,7 @@ def _check_struct(value: Any, path: str) -> None:
             _check_struct(getattr(item, kind), where)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _plan(descriptor: Any) -> _Message:
     from validate import validate_pb2
 

@@ -1,0 +1,170 @@
+"""Cluster (`envoy.config.cluster.v3`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.model.cluster import Cluster, ClusterType, LbSubsetConfig
+from meshlib.model.endpoint import ClusterLoadAssignment
+from meshlib.model.report import ResourceError
+from meshlib.sources.xds.decode.common import duration, enum_name, metadata, unpack
+from meshlib.sources.xds.decode.config_source import check_config_source
+from meshlib.sources.xds.decode.context import Context, fields
+from meshlib.sources.xds.decode.endpoint import cluster_load_assignment
+from meshlib.sources.xds.decode.lb import legacy_policy, subset_config
+from meshlib.sources.xds.decode.lb_extension import Balancing, load_balancing_policy
+from meshlib.sources.xds.decode.protection import circuit_breaker, circuit_breakers, outlier_detection
+from meshlib.sources.xds.decode.tls import transport_socket
+from meshlib.sources.xds.decode.upstream_http import upstream_http
+
+_AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+_DNS = "envoy.extensions.clusters.dns.v3.DnsCluster"
+_TYPES = {
+    _AGGREGATE: "envoy.extensions.clusters.aggregate.v3.cluster_pb2",
+    _DNS: "envoy.extensions.clusters.dns.v3.dns_cluster_pb2",
+}
+_DNS_FIELDS = fields("all_addresses_in_single_endpoint")
+_CLUSTER = fields(
+    "name",
+    "type",
+    "cluster_type",
+    "eds_cluster_config",
+    "connect_timeout",
+    "lb_policy",
+    "load_assignment",
+    "max_requests_per_connection",
+    "circuit_breakers",
+    "common_http_protocol_options",
+    "http2_protocol_options",
+    "typed_extension_protocol_options",
+    "outlier_detection",
+    "lb_subset_config",
+    "ring_hash_lb_config",
+    "least_request_lb_config",
+    "round_robin_lb_config",
+    "maglev_lb_config",  # goes with an lb_policy that is reported
+    "original_dst_lb_config",
+    "common_lb_config",
+    "transport_socket",
+    "metadata",
+    "load_balancing_policy",
+    harmless={
+        "alt_stat_name": "a name for metrics only",
+        "protocol_selection": "every door speaks its own protocol",
+        "wait_for_warm_on_init": "endpoints are always waited for before a cluster is used",
+        "ignore_health_on_host_removal": "an endpoint that is removed is always let go",
+    },
+    instead={
+        "health_checks": "endpoints are not probed; their EDS health status and outlier detection count",
+        "transport_socket_matches": "transport_socket alone decides, or plain text without one",
+    },
+)
+_COMMON_LB = fields(
+    "healthy_panic_threshold",
+    "locality_weighted_lb_config",
+    "consistent_hashing_lb_config",
+    harmless={"update_merge_window": "updates are applied at once"},
+    instead={"zone_aware_lb_config": "localities are chosen by priority and weight only"},
+)
+_EDS = fields("eds_config", "service_name")
+
+
+def _custom_type(ctx: Context, message: Any) -> tuple[ClusterType, tuple[str, ...]]:
+    path = "cluster_type.typed_config"
+    name, found = unpack(message.cluster_type.typed_config, _TYPES, path)
+    if name == _AGGREGATE and found is not None:
+        return "AGGREGATE", tuple(found.clusters)
+    if name == _DNS and found is not None:
+        ctx.check_fields(found, path, _DNS_FIELDS)
+        return ("LOGICAL_DNS" if found.all_addresses_in_single_endpoint else "STRICT_DNS"), ()
+    what = name or message.cluster_type.name
+    ctx.degraded("cluster_type", f"{what} is not supported; the cluster has only the endpoints of its load_assignment")
+    return "STATIC", ()
+
+
+def _type(ctx: Context, message: Any) -> tuple[ClusterType, tuple[str, ...]]:
+    if message.HasField("cluster_type"):
+        return _custom_type(ctx, message)
+    found: Any = enum_name(message, "type", "")
+    return found, ()
+
+
+def _eds_service_name(ctx: Context, message: Any, kind: ClusterType) -> str:
+    if kind != "EDS":
+        if message.HasField("eds_cluster_config"):
+            raise ResourceError("eds_cluster_config", f"is only valid with type EDS, the type is {kind}")
+        return ""
+    if not message.HasField("eds_cluster_config"):
+        raise ResourceError("eds_cluster_config", "is required by type EDS")
+    config = message.eds_cluster_config
+    ctx.check_fields(config, "eds_cluster_config", _EDS)
+    check_config_source(ctx, config.eds_config, "eds_cluster_config.eds_config")
+    return str(config.service_name)
+
+
+def _load_assignment(ctx: Context, message: Any, kind: ClusterType) -> ClusterLoadAssignment | None:
+    path = "load_assignment"
+    if kind == "EDS" or not message.HasField(path):
+        if message.HasField(path):
+            ctx.degraded(path, "endpoints come by EDS; left out")
+        if kind == "LOGICAL_DNS":
+            raise ResourceError(path, "is required by type LOGICAL_DNS")
+        return None
+    by_dns = kind in {"STRICT_DNS", "LOGICAL_DNS"}
+    found = cluster_load_assignment(ctx, message.load_assignment, path, allow_names=by_dns)
+    if kind == "LOGICAL_DNS" and sum(len(locality.endpoints) for locality in found.localities) != 1:
+        raise ResourceError(path, "LOGICAL_DNS needs exactly one locality with one endpoint")
+    return found
+
+
+def _balancing(ctx: Context, message: Any) -> Balancing:
+    if message.HasField("load_balancing_policy"):
+        return load_balancing_policy(ctx, message.load_balancing_policy, "load_balancing_policy")
+    subsets: LbSubsetConfig | None = None
+    if message.HasField("lb_subset_config"):
+        subsets = subset_config(ctx, message.lb_subset_config, "lb_subset_config")
+    weighted = message.common_lb_config.HasField("locality_weighted_lb_config")
+    return Balancing(legacy_policy(ctx, message), weighted, subsets)
+
+
+def _panic_threshold(message: Any) -> float:
+    common = message.common_lb_config
+    return float(common.healthy_panic_threshold.value) if common.HasField("healthy_panic_threshold") else 50.0
+
+
+def _connect_timeout(message: Any) -> float:
+    found = duration(message, "connect_timeout")
+    return 5.0 if found is None else found
+
+
+def cluster(ctx: Context, message: Any) -> Cluster:
+    """A validated Cluster message."""
+    ctx.check_fields(message, "", _CLUSTER)
+    ctx.check_fields(message.common_lb_config, "common_lb_config", _COMMON_LB)
+    kind, children = _type(ctx, message)
+    balancing = _balancing(ctx, message)
+    http = upstream_http(ctx, message)
+    found = metadata(message.metadata)
+    has = message.HasField
+    return Cluster(
+        name=message.name,
+        type=kind,
+        eds_service_name=_eds_service_name(ctx, message, kind),
+        load_assignment=_load_assignment(ctx, message, kind),
+        lb_policy=balancing.policy,
+        subsets=balancing.subsets,
+        clusters=children,
+        connect_timeout=_connect_timeout(message),
+        healthy_panic_threshold=_panic_threshold(message),
+        locality_weighted=balancing.locality_weighted,
+        circuit_breakers=circuit_breakers(ctx, message.circuit_breakers, "circuit_breakers"),
+        circuit_breaker=circuit_breaker(found),
+        outlier_detection=(
+            outlier_detection(ctx, message.outlier_detection, "outlier_detection") if has("outlier_detection") else None
+        ),
+        tls=transport_socket(ctx, message.transport_socket, "transport_socket") if has("transport_socket") else None,
+        http2=http.http2,
+        idle_timeout=http.idle_timeout,
+        max_requests_per_connection=http.max_requests_per_connection,
+        metadata=found,
+    )

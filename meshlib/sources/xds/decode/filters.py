@@ -1,0 +1,138 @@
+"""HTTP filters, and `typed_per_filter_config`. What is not known becomes `UnsupportedFilter`, and is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from meshlib.model.filters import (
+    FilterConfig,
+    HttpFilter,
+    LocalRateLimit,
+    PerFilterConfig,
+    RouterFilter,
+    TokenBucket,
+    UnsupportedFilter,
+)
+from meshlib.model.matchers import FractionalPercent
+from meshlib.model.report import ResourceError
+from meshlib.sources.xds.decode.common import duration, header_options, runtime_fraction, unpack, wrapped
+from meshlib.sources.xds.decode.context import Context, fields, join
+
+_ROUTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
+_LOCAL_RATE_LIMIT_TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+_MODULES = {
+    _ROUTER_TYPE: "envoy.extensions.filters.http.router.v3.router_pb2",
+    _LOCAL_RATE_LIMIT_TYPE: "envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2",
+}
+_PER_ROUTE_MODULES = {
+    **_MODULES,
+    "envoy.config.route.v3.FilterConfig": "envoy.config.route.v3.route_components_pb2",
+}
+
+_ROUTER = fields("suppress_envoy_headers")
+_LOCAL_RATE_LIMIT = fields(
+    "stat_prefix",
+    "status",
+    "token_bucket",
+    "filter_enabled",
+    "filter_enforced",
+    "response_headers_to_add",
+    harmless={
+        "local_rate_limit_per_downstream_connection": "false, its default, is what is done",
+        "stage": "orders rate-limit actions, which are not in this version",
+    },
+    instead={"descriptors": "the default token bucket applies to every request"},
+)
+_MIN_FILL_INTERVAL = 0.05
+_HTTP_FILTER = fields("name", "typed_config", "is_optional", "disabled")
+
+
+def _router(ctx: Context, message: Any, path: str) -> FilterConfig:
+    ctx.check_fields(message, path, _ROUTER)
+    return RouterFilter(suppress_envoy_headers=message.suppress_envoy_headers)
+
+
+def _token_bucket(message: Any, path: str) -> TokenBucket:
+    interval = duration(message, "fill_interval") or 0.0
+    if interval < _MIN_FILL_INTERVAL:
+        raise ResourceError(join(path, "fill_interval"), f"must be at least 0.05s, is {interval:g}s")
+    return TokenBucket(message.max_tokens, wrapped(message, "tokens_per_fill", 1), interval)
+
+
+def _local_rate_limit(ctx: Context, message: Any, path: str) -> FilterConfig:
+    ctx.check_fields(message, path, _LOCAL_RATE_LIMIT)
+
+    def share(name: str) -> FractionalPercent:
+        if not message.HasField(name):
+            return FractionalPercent(0)
+        return runtime_fraction(ctx, getattr(message, name), join(path, name))
+
+    bucket = None
+    if message.HasField("token_bucket"):
+        bucket = _token_bucket(message.token_bucket, join(path, "token_bucket"))
+    return LocalRateLimit(
+        stat_prefix=message.stat_prefix,
+        token_bucket=bucket,
+        enabled=share("filter_enabled"),
+        enforced=share("filter_enforced"),
+        status=message.status.code if message.status.code >= 400 else 429,  # as Envoy: only error codes are taken
+        response_headers=header_options(ctx, message.response_headers_to_add, join(path, "response_headers_to_add")),
+    )
+
+
+_DECODERS: dict[str, Callable[[Context, Any, str], FilterConfig]] = {
+    _ROUTER_TYPE: _router,
+    _LOCAL_RATE_LIMIT_TYPE: _local_rate_limit,
+}
+
+
+def _config(ctx: Context, typed_config: Any, path: str) -> FilterConfig:
+    name, message = unpack(typed_config, _MODULES, path)
+    if message is not None:
+        return _DECODERS[name](ctx, message, path)
+    ctx.degraded(path, f"filter {name or 'without a type'} is not supported; requests skip it")
+    return UnsupportedFilter(typed_config.type_url)
+
+
+def _http_filter(ctx: Context, message: Any, path: str) -> HttpFilter:
+    ctx.check_fields(message, path, _HTTP_FILTER)
+    if not message.HasField("typed_config"):
+        if not message.HasField("config_discovery"):
+            raise ResourceError(join(path, "typed_config"), f"filter {message.name!r} needs a typed_config")
+        return HttpFilter(message.name, UnsupportedFilter(""), message.disabled)
+    return HttpFilter(message.name, _config(ctx, message.typed_config, join(path, "typed_config")), message.disabled)
+
+
+def http_filters(ctx: Context, messages: Any, path: str) -> tuple[HttpFilter, ...]:
+    """`http_filters`: at least one, and the router last, once (gRFC A39; Envoy's terminal filter)."""
+    filters = tuple(_http_filter(ctx, message, f"{path}[{index}]") for index, message in enumerate(messages))
+    if not filters:
+        raise ResourceError(path, "needs at least the router filter (envoy.filters.http.router)")
+    for index, found in enumerate(filters[:-1]):
+        if isinstance(found.config, RouterFilter):
+            raise ResourceError(f"{path}[{index}]", "the router is a terminal filter: it must be the last one")
+    last = filters[-1]
+    if last.disabled or not isinstance(last.config, RouterFilter | UnsupportedFilter):
+        raise ResourceError(f"{path}[{len(filters) - 1}]", f"the last filter must be the router, is {last.name!r}")
+    return filters
+
+
+_FILTER_CONFIG = fields("config", "is_optional", "disabled")
+
+
+def _per_filter(ctx: Context, name: str, typed_config: Any, path: str) -> PerFilterConfig:
+    kind, message = unpack(typed_config, _PER_ROUTE_MODULES, path)
+    if kind != "envoy.config.route.v3.FilterConfig":
+        return PerFilterConfig(name, _config(ctx, typed_config, path))
+    ctx.check_fields(message, path, _FILTER_CONFIG)
+    if message is None or not message.HasField("config"):
+        return PerFilterConfig(name, None, disabled=bool(message and message.disabled))
+    return PerFilterConfig(name, _config(ctx, message.config, join(path, "config")), message.disabled)
+
+
+def per_filter_configs(ctx: Context, message: Any, path: str) -> tuple[PerFilterConfig, ...]:
+    """`typed_per_filter_config` of a route configuration, virtual host, route or weighted cluster, by filter name."""
+    configs = message.typed_per_filter_config
+    where = join(path, "typed_per_filter_config")
+    return tuple(_per_filter(ctx, name, configs[name], f'{where}["{name}"]') for name in sorted(configs))

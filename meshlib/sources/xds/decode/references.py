@@ -1,0 +1,68 @@
+"""What a resource points at: the edges LDS → RDS → CDS → EDS along which dependencies are followed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from meshlib.model.cluster import Cluster
+from meshlib.model.endpoint import ClusterLoadAssignment
+from meshlib.model.listener import Listener
+from meshlib.model.route import ClusterSpecifier, RouteAction, RouteConfiguration, WeightedClusters
+
+Resource = Listener | RouteConfiguration | Cluster | ClusterLoadAssignment
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """Names by type. Clusters named by a request header are unknown until a request comes, and are not here."""
+
+    routes: frozenset[str] = frozenset()
+    clusters: frozenset[str] = frozenset()
+    endpoints: frozenset[str] = frozenset()
+
+
+NO_REFERENCES = References()
+
+
+def _specified(specifier: ClusterSpecifier) -> Iterator[str]:
+    if isinstance(specifier, str):
+        yield specifier
+    elif isinstance(specifier, WeightedClusters):
+        yield from (share.name for share in specifier.clusters)
+
+
+def _clusters(configuration: RouteConfiguration) -> frozenset[str]:
+    return frozenset(
+        name
+        for host in configuration.virtual_hosts
+        for route in host.routes
+        if isinstance(route.action, RouteAction)
+        for name in _specified(route.action.cluster)
+    )
+
+
+def _of_listener(listener: Listener) -> References:
+    routes: set[str] = set()
+    clusters: set[str] = set()
+    for manager in listener.managers:
+        if isinstance(manager.routes, str):
+            routes.add(manager.routes)
+        else:
+            clusters |= _clusters(manager.routes)
+    return References(frozenset(routes), frozenset(clusters))
+
+
+def references(resource: Resource) -> References:
+    """The names `resource` points at."""
+    match resource:
+        case Listener():
+            return _of_listener(resource)
+        case RouteConfiguration():
+            return References(clusters=_clusters(resource))
+        case Cluster(type="EDS"):
+            return References(endpoints=frozenset({resource.endpoints_name}))
+        case Cluster():
+            return References(clusters=frozenset(resource.clusters))
+        case ClusterLoadAssignment():
+            return NO_REFERENCES

@@ -1,0 +1,147 @@
+"""RouteConfiguration, VirtualHost, Route (`envoy.config.route.v3`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from meshlib.model.report import ResourceError
+from meshlib.model.route import Action, NonForwardingAction, Route, RouteConfiguration, VirtualHost
+from meshlib.sources.xds.decode.common import MUTATION_FIELDS, enum_name, mutations, wrapped
+from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
+from meshlib.sources.xds.decode.filters import per_filter_configs
+from meshlib.sources.xds.decode.matchers import route_match
+from meshlib.sources.xds.decode.retry import retry_policy
+from meshlib.sources.xds.decode.route_action import route_action
+from meshlib.sources.xds.decode.route_answers import direct_response, redirect
+
+_DEFAULT_MAX_BODY = 4096
+_ORIGIN = "says where the configuration came from"
+
+_ROUTE = fields(
+    "name",
+    "match",
+    "route",
+    "redirect",
+    "direct_response",
+    "non_forwarding_action",
+    "typed_per_filter_config",
+    *MUTATION_FIELDS,
+    harmless={"metadata": _ORIGIN},
+)
+_VIRTUAL_HOST = fields(
+    "name",
+    "domains",
+    "routes",
+    "require_tls",
+    "retry_policy",
+    "include_request_attempt_count",
+    "typed_per_filter_config",
+    *MUTATION_FIELDS,
+    harmless={"metadata": _ORIGIN},
+    instead={"matcher": "matcher trees are not supported; no route of this virtual host matches"},
+)
+_ROUTE_CONFIGURATION = fields(
+    "name",
+    "virtual_hosts",
+    "most_specific_header_mutations_wins",
+    "max_direct_response_body_size_bytes",
+    "ignore_port_in_host_matching",
+    "typed_per_filter_config",
+    *MUTATION_FIELDS,
+    harmless={
+        "metadata": _ORIGIN,
+        "validate_clusters": "a route to a missing cluster answers with cluster_not_found_response_code, as when unset",
+    },
+)
+
+
+def _action(ctx: Context, message: Any, path: str, max_body: int) -> Action:
+    match message.WhichOneof("action"):
+        case "route":
+            return route_action(ctx, message.route, join(path, "route"))
+        case "redirect":
+            return redirect(ctx, message.redirect, join(path, "redirect"))
+        case "direct_response":
+            return direct_response(ctx, message.direct_response, join(path, "direct_response"), max_body)
+        case "non_forwarding_action":
+            return NonForwardingAction()
+        case other:
+            raise UnsupportedError(join(path, str(other)), "this action is not supported")
+
+
+def _route(ctx: Context, message: Any, path: str, max_body: int) -> Route:
+    ctx.check_fields(message, path, _ROUTE)
+    return Route(
+        match=route_match(ctx, message.match, join(path, "match")),
+        action=_action(ctx, message, path, max_body),
+        name=message.name,
+        request_headers=mutations(ctx, message, "request", path),
+        response_headers=mutations(ctx, message, "response", path),
+        typed_per_filter_config=per_filter_configs(ctx, message, path),
+    )
+
+
+def _routes(ctx: Context, messages: Any, path: str, max_body: int) -> Iterator[Route]:
+    for index, message in enumerate(messages):
+        where = f"{path}[{index}]"
+        try:
+            yield _route(ctx, message, where, max_body)
+        except UnsupportedError as error:
+            ctx.degraded(error.path, f"{error.reason}; the route is dropped and never matches")
+
+
+def _virtual_host(ctx: Context, message: Any, path: str, max_body: int) -> VirtualHost:
+    ctx.check_fields(message, path, _VIRTUAL_HOST)
+    require_tls: Any = enum_name(message, "require_tls", path)
+    policy = None
+    if message.HasField("retry_policy"):
+        policy = retry_policy(ctx, message.retry_policy, join(path, "retry_policy"))
+    return VirtualHost(
+        name=message.name,
+        domains=tuple(message.domains),
+        routes=tuple(_routes(ctx, message.routes, join(path, "routes"), max_body)),
+        retry_policy=policy,
+        require_tls=require_tls,
+        include_request_attempt_count=message.include_request_attempt_count,
+        request_headers=mutations(ctx, message, "request", path),
+        response_headers=mutations(ctx, message, "response", path),
+        typed_per_filter_config=per_filter_configs(ctx, message, path),
+    )
+
+
+def _check_unique(messages: Any, path: str) -> None:
+    names: dict[str, int] = {}
+    domains: dict[str, int] = {}
+    for index, message in enumerate(messages):
+        where = f"{path}[{index}]"
+        if names.setdefault(message.name, index) != index:
+            raise ResourceError(
+                f"{where}.name", f"{message.name!r} is also virtual_hosts[{names[message.name]}]; names must be unique"
+            )
+        for position, domain in enumerate(message.domains):
+            first = domains.setdefault(domain.lower(), index)
+            if first != index or domain.lower() in {d.lower() for d in message.domains[:position]}:
+                raise ResourceError(
+                    f"{where}.domains[{position}]",
+                    f"{domain!r} is also in virtual_hosts[{first}]; a domain may stand once",
+                )
+
+
+def route_configuration(ctx: Context, message: Any, path: str = "") -> RouteConfiguration:
+    """A validated RouteConfiguration message; `path` is where it stands when it is inline in a listener."""
+    ctx.check_fields(message, path, _ROUTE_CONFIGURATION)
+    hosts = join(path, "virtual_hosts")
+    _check_unique(message.virtual_hosts, hosts)
+    max_body = wrapped(message, "max_direct_response_body_size_bytes", _DEFAULT_MAX_BODY)
+    return RouteConfiguration(
+        name=message.name,
+        virtual_hosts=tuple(
+            _virtual_host(ctx, host, f"{hosts}[{index}]", max_body) for index, host in enumerate(message.virtual_hosts)
+        ),
+        request_headers=mutations(ctx, message, "request", path),
+        response_headers=mutations(ctx, message, "response", path),
+        most_specific_header_mutations_wins=message.most_specific_header_mutations_wins,
+        ignore_port_in_host_matching=message.ignore_port_in_host_matching,
+        typed_per_filter_config=per_filter_configs(ctx, message, path),
+    )

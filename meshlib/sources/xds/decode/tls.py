@@ -1,0 +1,124 @@
+"""UpstreamTlsContext. What cannot be verified as asked makes the cluster unusable: never a connection less checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.model.cluster import UpstreamTls
+from meshlib.sources.xds.decode.common import data_source, enum_name, unpack
+from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
+from meshlib.sources.xds.decode.matchers import string_matcher
+
+_UPSTREAM = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+_RAW_BUFFER = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+_MODULES = {_UPSTREAM: "envoy.extensions.transport_sockets.tls.v3.tls_pb2"}
+
+_CONTEXT = fields("common_tls_context", "sni")
+_COMMON = fields("tls_certificates", "validation_context", harmless={"alpn_protocols": "set by the protocol in use"})
+_CERTIFICATE = fields("certificate_chain", "private_key")
+_VALIDATION = fields(
+    "trusted_ca",
+    "match_typed_subject_alt_names",
+    "match_subject_alt_names",
+    instead={
+        "allow_expired_certificate": "expired certificates are refused",
+        "trust_chain_verification": "the chain is always verified against trusted_ca",
+    },
+)
+_LEFT_OUT_SAFELY = frozenset({"allow_expired_certificate", "trust_chain_verification", "watched_directory"})
+_SECRETS = {
+    "tls_certificate_sds_secret_configs": "certificates by SDS",
+    "tls_certificate_provider_instance": "certificate providers",
+    "custom_tls_certificate_selector": "certificate selectors",
+    "tls_certificate_certificate_provider": "certificate providers",
+    "tls_certificate_certificate_provider_instance": "certificate providers",
+    "validation_context_sds_secret_config": "trust by SDS",
+    "combined_validation_context": "trust by SDS",
+    "validation_context_certificate_provider": "certificate providers",
+    "validation_context_certificate_provider_instance": "certificate providers",
+    "custom_handshaker": "custom handshakers",
+}
+
+
+def _refuse(ctx: Context, path: str, what: str) -> str:
+    reason = f"{what}: not supported in this version; connections to this cluster fail instead of going unprotected"
+    ctx.degraded(path, reason, "use inline certificates or files")
+    return f"{path}: {what} not supported"
+
+
+def _subject_alt_names(ctx: Context, message: Any, path: str) -> tuple[tuple[str, str, str], ...]:
+    rules = []
+    typed = join(path, "match_typed_subject_alt_names")
+    for index, item in enumerate(message.match_typed_subject_alt_names):
+        where = f"{typed}[{index}]"
+        matcher = string_matcher(ctx, item.matcher, join(where, "matcher"))
+        if matcher.ignore_case:
+            ctx.degraded(join(where, "matcher.ignore_case"), "case is not ignored")
+        rules.append((enum_name(item, "san_type", where), matcher.kind, matcher.value))
+    untyped = join(path, "match_subject_alt_names")
+    for index, item in enumerate(message.match_subject_alt_names):
+        matcher = string_matcher(ctx, item, f"{untyped}[{index}]")
+        rules += [(kind, matcher.kind, matcher.value) for kind in ("DNS", "URI", "EMAIL", "IP_ADDRESS")]
+    return tuple(rules)
+
+
+def _unusable(ctx: Context, common: Any, path: str) -> str:
+    """Why no connection may be made, the empty string when all that protects it is understood."""
+    for name, what in _SECRETS.items():
+        value = getattr(common, name)
+        if len(value) if hasattr(value, "__len__") else common.HasField(name):
+            return _refuse(ctx, join(path, name), what)
+    validation = common.validation_context
+    for descriptor, _ in validation.ListFields():
+        if descriptor.name not in _VALIDATION.honoured and descriptor.name not in _LEFT_OUT_SAFELY:
+            return _refuse(ctx, f"{join(path, 'validation_context')}.{descriptor.name}", descriptor.name)
+    return ""
+
+
+def _certificate(ctx: Context, common: Any, path: str) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
+    if not common.tls_certificates:
+        return ("", b""), ("", b"")
+    if len(common.tls_certificates) > 1:
+        ctx.degraded(f"{join(path, 'tls_certificates')}[1]", "only the first certificate is used")
+    where = f"{join(path, 'tls_certificates')}[0]"
+    first = common.tls_certificates[0]
+    ctx.check_fields(first, where, _CERTIFICATE)
+    chain = data_source(ctx, first.certificate_chain, join(where, "certificate_chain"))
+    return chain, data_source(ctx, first.private_key, join(where, "private_key"))
+
+
+def _upstream_tls(ctx: Context, message: Any, path: str) -> UpstreamTls:
+    ctx.check_fields(message, path, _CONTEXT)
+    common, where = message.common_tls_context, join(path, "common_tls_context")
+    unusable = _unusable(ctx, common, where)
+    if not unusable:
+        ctx.check_fields(common, where, _COMMON)
+        ctx.check_fields(common.validation_context, join(where, "validation_context"), _VALIDATION)
+    validation = join(where, "validation_context")
+    try:
+        names = _subject_alt_names(ctx, common.validation_context, validation)
+    except UnsupportedError as error:
+        names, unusable = (), _refuse(ctx, error.path, error.reason)
+    ca = data_source(ctx, common.validation_context.trusted_ca, join(validation, "trusted_ca"))
+    chain, key = _certificate(ctx, common, where)
+    return UpstreamTls(
+        sni=message.sni,
+        trusted_ca=ca[0],
+        trusted_ca_pem=ca[1],
+        certificate_chain=chain[0],
+        certificate_chain_pem=chain[1],
+        private_key=key[0],
+        private_key_pem=key[1],
+        subject_alt_names=names,
+        unusable=unusable,
+    )
+
+
+def transport_socket(ctx: Context, message: Any, path: str) -> UpstreamTls | None:
+    """A cluster's transport socket: TLS, or None for plain text."""
+    name, found = unpack(message.typed_config, _MODULES, join(path, "typed_config"))
+    if found is not None:
+        return _upstream_tls(ctx, found, join(path, "typed_config"))
+    if name == _RAW_BUFFER or (not name and message.name == "envoy.transport_sockets.raw_buffer"):
+        return None
+    return UpstreamTls(unusable=_refuse(ctx, path, f"transport socket {name or message.name}"))

@@ -1,0 +1,81 @@
+"""`typed_extension_protocol_options`: HttpProtocolOptions of a cluster, and the deprecated fields it replaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from meshlib.sources.xds.decode.common import duration, unpack, wrapped
+from meshlib.sources.xds.decode.context import NOTHING, Context, fields, join
+
+_TYPE = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_MODULES = {_TYPE: "envoy.extensions.upstreams.http.v3.http_protocol_options_pb2"}
+_OPTIONS = fields(
+    "common_http_protocol_options",
+    "explicit_http_config",
+    "auto_config",
+    harmless={"use_downstream_protocol_config": "every door speaks its own protocol: HTTP/1.1 for httpx, 2 for gRPC"},
+    instead={"http_filters": "upstream filters are not run"},
+)
+_COMMON = fields("idle_timeout", "max_requests_per_connection")
+_DEFAULT_IDLE = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamHttp:
+    """How connections to the cluster are used."""
+
+    http2: bool = False
+    idle_timeout: float | None = _DEFAULT_IDLE
+    max_requests_per_connection: int | None = None
+
+
+def _common(ctx: Context, message: Any, path: str, *, http2: bool) -> UpstreamHttp:
+    ctx.check_fields(message, path, _COMMON)
+    idle = duration(message, "idle_timeout")
+    return UpstreamHttp(
+        http2=http2,
+        idle_timeout=_DEFAULT_IDLE if idle is None else idle or None,
+        max_requests_per_connection=wrapped(message, "max_requests_per_connection", 0) or None,
+    )
+
+
+def _uses_http2(ctx: Context, message: Any, path: str) -> bool:
+    if message.HasField("auto_config"):
+        ctx.degraded(join(path, "auto_config"), "the protocol is not negotiated; HTTP/1.1 is spoken")
+        return False
+    where = join(path, "explicit_http_config")
+    explicit = message.explicit_http_config
+    chosen = explicit.WhichOneof("protocol_config")
+    if chosen == "http3_protocol_options":
+        ctx.degraded(join(where, chosen), "HTTP/3 is not supported; HTTP/1.1 is spoken")
+    elif chosen is not None:
+        ctx.check_fields(getattr(explicit, chosen), join(where, chosen), NOTHING)
+    return bool(chosen == "http2_protocol_options")
+
+
+def _extension(ctx: Context, cluster: Any) -> UpstreamHttp | None:
+    options = cluster.typed_extension_protocol_options
+    found = None
+    for key in sorted(options):
+        path = f'typed_extension_protocol_options["{key}"]'
+        name, message = unpack(options[key], _MODULES, path)
+        if message is None:
+            ctx.degraded(path, f"{name or 'options without a type'}: not supported; left out")
+            continue
+        ctx.check_fields(message, path, _OPTIONS)
+        common = join(path, "common_http_protocol_options")
+        http2 = _uses_http2(ctx, message, path)
+        found = _common(ctx, message.common_http_protocol_options, common, http2=http2)
+    return found
+
+
+def upstream_http(ctx: Context, cluster: Any) -> UpstreamHttp:
+    """The options of a Cluster message; the extension replaces the deprecated fields, as in Envoy."""
+    found = _extension(ctx, cluster)
+    if found is not None:
+        return found
+    http2 = cluster.HasField("http2_protocol_options")
+    found = _common(ctx, cluster.common_http_protocol_options, "common_http_protocol_options", http2=http2)
+    limit = wrapped(cluster, "max_requests_per_connection", 0) or found.max_requests_per_connection
+    return UpstreamHttp(http2, found.idle_timeout, limit)
