@@ -75,9 +75,11 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) --upgrade 'pip>=25.1'  # 25.1 is the first that installs dependency groups
 
+# The tests' environment holds all of the demo's: where it is up to date there is nothing to fetch.
 $(DEMO_STAMP): pyproject.toml | $(BIN)/python
-	@echo "Installing what the demo needs"
-	@$(INSTALL) --editable '.[xds,file,httpx,limits,fastapi,cli]' --group demo
+	@if ! [ $(DEV_STAMP) -nt pyproject.toml ]; then \
+	  echo "Installing what the demo needs"; \
+	  $(INSTALL) --editable '.[xds,file,httpx,limits,fastapi,cli]' --group demo; fi
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml | $(BIN)/python

@@ -1,6 +1,6 @@
 """Source-tree bridge: makes the top-level folder ``integrations/`` importable as ``meshlib.integrations``.
 
-Only a checkout has this file. A wheel holds the real folder in its place (``pyproject.toml``, ``force-include``), so
+Only a checkout has this file. A wheel holds the real folder in its place (``pyproject.toml``, ``sources``), so
 ``import meshlib.integrations.fastapi`` means the same file in a checkout, an editable install and an installed wheel.
 """
 

@@ -33,6 +33,27 @@ static_resources:
 """
 
 
+ENVOY_ON_ADS = """
+node: {id: envoy, cluster: tests}
+dynamic_resources:
+  ads_config: {api_type: %(variant)s, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: ads}}]}
+  cds_config: {ads: {}, resource_api_version: V3}
+static_resources:
+  clusters:
+  - name: ads
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+    load_assignment:
+      cluster_name: ads
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %(port)d}}}
+"""
+
+
 def test_backend_echoes_what_it_was_asked(backend):
     stable = backend("stable")
     echo = json.loads(fetch(f"{stable.url}/a%2Fb?x=1", data=b"hello"))
@@ -142,6 +163,20 @@ def test_go_control_plane_serves_each_change_of_its_folder(go_control_plane):
     first = server.write([cluster])
     second = server.write([cluster, {**cluster, "name": "b"}])
     assert second > first
+
+
+@pytest.mark.parametrize("variant", ["GRPC", "DELTA_GRPC"])
+def test_envoy_takes_go_control_planes_clusters(envoy, go_control_plane, variant):
+    def cluster(name: str) -> dict[str, str]:
+        return {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": name, "type": "STATIC"}
+
+    server = go_control_plane()
+    server.write([cluster("a")])
+    proxy = envoy(ENVOY_ON_ADS % {"variant": variant, "port": server.port})
+    assert "a::" in proxy.admin("/clusters")
+    server.write([cluster("b")])
+    proxy.wait_for(lambda: "b::" in (seen := proxy.admin("/clusters")) and "a::" not in seen, "cluster b alone")
+    assert f"opened {'delta' if variant == 'DELTA_GRPC' else 'sotw'}" in server.log()
 
 
 def test_go_control_plane_refuses_a_bad_folder_with_the_reason(go_control_plane):

@@ -1,14 +1,16 @@
 """A real Envoy: one worker, admin on port 0, listeners found through the admin interface."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from parts.process import Process
 from parts.registry import path_of
 from parts.web import fetch
+
+T = TypeVar("T")
 
 ADMIN = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}
 
@@ -86,6 +88,10 @@ class EnvoyServer:
     def admin(self, path: str, method: str = "GET") -> str:
         """The body of an admin page; urllib's HTTPError unless 200."""
         return fetch(self.admin_url + path, method=method).decode()
+
+    def wait_for(self, look: Callable[[], T | None], what: str, timeout: float = 10.0) -> T:
+        """The first true value of look(), asked every 10 ms while Envoy runs: for what comes by xDS."""
+        return self._process.wait_for(look, what, timeout)
 
     def log(self) -> str:
         return self._process.log()

@@ -125,7 +125,7 @@ def part_of_path(file: str) -> str:
 
 def imports_of(source: str, file: str) -> Iterator[Import]:
     """Every import in the file, at any depth: a lazy import is knowledge too."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(ast.parse(source, filename=file)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(file, node.lineno, alias.name)

@@ -84,6 +84,16 @@ def test_the_wheel_holds_the_package_and_nothing_beside(wheel):
     assert [name for name in names if "__pycache__" in name] == []
 
 
+def test_an_editable_install_copies_nothing(tmp_path):
+    hook = "import sys; from hatchling.build import build_editable; build_editable(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", hook, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    (made,) = tmp_path.iterdir()
+    with zipfile.ZipFile(made) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        assert names == {"_meshlib.pth"}
+        assert archive.read("_meshlib.pth").decode().strip() == str(ROOT)
+
+
 def test_the_sdist_holds_what_tests_need(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
