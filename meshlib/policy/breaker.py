@@ -141,8 +141,8 @@ class Breaker:
                 return None
         return period.try_probe()
 
-    def record(self, permit: Permit, success: bool, now: float) -> None:
-        """How the call ended."""
+    def record(self, permit: Permit, success: bool, now: float, error: BaseException | None = None) -> None:
+        """How the call ended. `error` is for breakers that look at it (pybreaker's exclusions); this one does not."""
         period = permit.period
         if period.state == STATE_CLOSED:
             self._record_closed(period, success, now)

@@ -1,7 +1,7 @@
 """Local rate limit: a token bucket in this process (`envoy.filters.http.local_ratelimit`).
 
-Envoy 1.40 fills its bucket continuously (`AtomicTokenBucketImpl`), at `tokens_per_fill / fill_interval` tokens a second,
-not in steps; so does this one.
+Envoy 1.40 fills its bucket continuously (`AtomicTokenBucketImpl`), at `tokens_per_fill / fill_interval` tokens a
+second, not in steps; so does this one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from meshlib.policy.rng import Rng, happens
 
 MINIMUM_FILL_RATE = 1.0 / (365 * 24 * 3600)
 """Tokens per second below which Envoy does not go: one a year."""
+_ROUNDING = 1e-9  # a token that is short of one by a rounding error is one
 
 
 class LocalTokenBucket:
@@ -37,9 +38,9 @@ class LocalTokenBucket:
         """Take `n` tokens, or none and give False."""
         with self._lock:
             tokens = min(self.max_tokens, (now - self._empty_at) * self.rate)
-            if tokens < n:
+            if tokens < n - _ROUNDING:
                 return False
-            self._empty_at = now - (tokens - n) / self.rate
+            self._empty_at = now - max(0.0, tokens - n) / self.rate
         return True
 
     def remaining(self, now: float) -> float:
@@ -47,7 +48,7 @@ class LocalTokenBucket:
         return max(0.0, min(self.max_tokens, (now - self._empty_at) * self.rate))
 
     def next_available(self, now: float, n: int = 1) -> float:
-        """Seconds until `n` tokens are there if nobody else takes any: 0 when they are, infinity when they never are."""
+        """Seconds until `n` tokens are there if nobody else takes any; infinity where `n` is over `max_tokens`."""
         if n > self.max_tokens:
             return math.inf
         return max(0.0, (n - self.remaining(now)) / self.rate)

@@ -1,0 +1,150 @@
+"""The store of a shared limit, by the library `limits`: sync and asyncio, with small timeouts and one error.
+
+What is avoided here: a synchronous client on an event loop; an asyncio client used from a second loop; redis-py's
+default of several retries with back-off, which would turn a dead Redis into seconds per call; no timeout at all.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from limits import RateLimitItem
+    from limits.aio.strategies import RateLimiter as AsyncRateLimiter
+    from limits.strategies import RateLimiter
+    from limits.util import WindowStats
+
+Strategy = Literal["fixed", "sliding", "moving"]
+STRATEGIES: Mapping[Strategy, str] = {
+    "fixed": "fixed-window",
+    "sliding": "sliding-window-counter",
+    "moving": "moving-window",
+}
+
+
+class StoreUnavailableError(Exception):
+    """The store did not answer, or not in time."""
+
+
+class LimitStore:
+    """Counts hits of one limit in one store. One asyncio client per event loop, one sync client per process."""
+
+    def __init__(self, item: RateLimitItem, uri: str, strategy: Strategy, timeout: float) -> None:
+        self._item = item
+        self._uri = uri.removeprefix("async+")
+        self._strategy = STRATEGIES[strategy]
+        self._timeout = timeout
+        self._sync: dict[int, RateLimiter] = {}
+        self._async: WeakKeyDictionary[AbstractEventLoop, AsyncRateLimiter] = WeakKeyDictionary()
+
+    def hit(self, *key: str) -> tuple[bool, int | None, float | None]:
+        """(Admitted, what remains, seconds until the window resets); blocks for at most a few timeouts.
+
+        Raises StoreUnavailableError. The window's figures are a second question: if only that one fails, they are None.
+        """
+        errors = _store_errors()
+        limiter = self._limiter()
+        try:
+            admitted = limiter.hit(self._item, *key)
+        except errors as error:
+            raise _unavailable(error) from error
+        try:
+            stats = limiter.get_window_stats(self._item, *key)
+        except errors:
+            return admitted, None, None
+        return admitted, *self._figures(stats)
+
+    async def ahit(self, *key: str) -> tuple[bool, int | None, float | None]:
+        """As `hit`, on the running loop; both questions together take at most the timeout."""
+        import asyncio
+
+        errors = _store_errors()
+        limiter = self._async_limiter(asyncio.get_running_loop())
+        admitted = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                admitted = await limiter.hit(self._item, *key)
+                stats = await limiter.get_window_stats(self._item, *key)
+        except errors as error:
+            if admitted is None:
+                raise _unavailable(error) from error
+            return admitted, None, None
+        return admitted, *self._figures(stats)
+
+    def close(self) -> None:
+        """Close this process's sync connections."""
+        limiter = self._sync.pop(os.getpid(), None)
+        if limiter is not None and hasattr(limiter.storage, "storage"):
+            limiter.storage.storage.close()
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections, and the sync ones."""
+        import asyncio
+
+        limiter = self._async.pop(asyncio.get_running_loop(), None)
+        bridge = getattr(limiter.storage, "bridge", None) if limiter is not None else None
+        if bridge is not None:
+            await bridge.storage.aclose()
+        self.close()
+
+    def _limiter(self) -> RateLimiter:
+        pid = os.getpid()  # a connection inherited through a fork must not be shared with the parent
+        limiter = self._sync.get(pid)
+        if limiter is None:
+            from limits.storage import storage_from_string
+            from limits.strategies import STRATEGIES as KNOWN
+
+            storage = storage_from_string(self._uri, **self._options(asynchronous=False))
+            limiter = self._sync.setdefault(pid, KNOWN[self._strategy](storage))
+        return limiter
+
+    def _async_limiter(self, loop: AbstractEventLoop) -> AsyncRateLimiter:
+        limiter = self._async.get(loop)
+        if limiter is None:
+            from limits.aio.strategies import STRATEGIES as KNOWN
+            from limits.storage import storage_from_string
+
+            storage: Any = storage_from_string(f"async+{self._uri}", **self._options(asynchronous=True))
+            strategy: Any = KNOWN[self._strategy]  # typed as the abstract base there
+            limiter = self._async.setdefault(loop, strategy(storage))
+        return limiter
+
+    def _options(self, *, asynchronous: bool) -> dict[str, Any]:
+        """What the client is made with; only Redis takes timeouts in this form."""
+        options: dict[str, Any] = {"wrap_exceptions": True}
+        if not self._uri.startswith(("redis://", "rediss://", "redis+unix://")):
+            return options
+        from redis.backoff import NoBackoff
+
+        if asynchronous:
+            from redis.asyncio.retry import Retry as AsyncRetry
+
+            options |= {"implementation": "redispy", "retry": AsyncRetry(NoBackoff(), 0)}
+        else:
+            from redis.retry import Retry
+
+            options["retry"] = Retry(NoBackoff(), 0)
+        return options | {"socket_timeout": self._timeout, "socket_connect_timeout": self._timeout}
+
+    def _figures(self, stats: WindowStats) -> tuple[int, float]:
+        # limits answers in wall-clock time; the difference is kept within the window, so that a clock step cannot
+        # tell callers to come back next week.
+        reset = min(max(0.0, stats.reset_time - time.time()), float(self._item.get_expiry()))
+        return max(0, int(stats.remaining)), reset
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    from limits.errors import StorageError
+
+    return (StorageError, OSError, TimeoutError)
+
+
+def _unavailable(error: Exception) -> StoreUnavailableError:
+    cause = getattr(error, "storage_error", None) or error
+    return StoreUnavailableError(f"{type(cause).__name__}: {cause}")
