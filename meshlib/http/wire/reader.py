@@ -167,7 +167,7 @@ class ResponseReader:
             if not self.complete:
                 raise ReadError(str(error)) from error
             self.reusable = False
-        if self._counted is not None or (self.complete and not self.reusable) or self._without_body:
+        if self._counted is not None or (self.complete and (self._without_body or not self.reusable)):
             self._parser = None  # it stands in the middle of a message: the next response gets a fresh one
 
     def _count(self, data: bytes) -> None:
@@ -201,7 +201,8 @@ class ResponseReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header of the head, or one trailer."""
-        (self._headers if self.head is None else self.trailers).append((name, value))
+        if not self.complete:
+            (self._headers if self.head is None else self.trailers).append((name, value))
 
     def on_headers_complete(self) -> None:
         """A head is whole: skip it (1xx), or decide how its body ends."""
