@@ -123,12 +123,15 @@ class ResponseReader:
             self._count(bytes(data))
             return
         if self.complete:
-            self.reusable = False
+            self._surplus(bytes(data))
             return
         if not self.started:
             self._check_prefix(data)
         self._unframed += len(data)
-        self._parse(data)
+        if self._without_body:
+            self._parse_lines(bytes(data))
+        else:
+            self._parse(data)
         if self._unframed > self._limits.max_head_bytes and not self.complete:
             raise ReadError(f"more than {self._limits.max_head_bytes} bytes of head, chunk extension or trailer")
 
@@ -151,6 +154,15 @@ class ResponseReader:
         if not _PREFIX.startswith(got):
             raise ReadError(f"not an HTTP/1 response: it begins with {got!r}")
         self.started = True
+
+    def _parse_lines(self, data: bytes) -> None:
+        # llhttp cannot be told of HEAD: it would go on into the body that the head announces and that never comes.
+        at = 0
+        while at < len(data) and not self.complete:
+            end = data.find(b"\n", at) + 1 or len(data)
+            self._parse(data[at:end])
+            at = end
+        self._surplus(data[at:])
 
     def _parse(self, data: bytes | memoryview) -> None:
         parser = self._parser
@@ -182,9 +194,14 @@ class ResponseReader:
         self._counted = None
         self.complete = True
         if len(data) > left:
-            self.reusable = False
+            self._surplus(data[left:])
             data = data[:left]
         self.body.push(data)
+
+    def _surplus(self, data: bytes) -> None:
+        # llhttp skips line ends between messages, so all the ways to get here do: they carry nothing.
+        if data.strip(b"\r\n"):
+            self.reusable = False
 
     # Called by the parser; what is raised here comes out of feed_data as HttpParserCallbackError.
 
@@ -201,8 +218,7 @@ class ResponseReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header of the head, or one trailer."""
-        if not self.complete:
-            (self._headers if self.head is None else self.trailers).append((name, value))
+        (self._headers if self.head is None else self.trailers).append((name, value))
 
     def on_headers_complete(self) -> None:
         """A head is whole: skip it (1xx), or decide how its body ends."""
@@ -223,9 +239,6 @@ class ResponseReader:
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
-        if self.complete:  # bytes after a response to HEAD
-            self.reusable = False
-            return
         self._unframed = 0
         self.body.push(data)
         if self._counted is not None and self._counted > 0:
