@@ -24,10 +24,10 @@ def check_duplicates(resources: Iterable[LoadedResource]) -> Iterator[Issue]:
             yield resource.origin.issue(problem, resource.label)
 
 
-def check_references(resources: Iterable[LoadedResource]) -> Iterator[Issue]:
-    """Routes to clusters, listeners to route configurations, clusters to endpoints."""
+def check_references(resources: Iterable[LoadedResource], targets: Iterable[LoadedResource]) -> Iterator[Issue]:
+    """Routes to clusters, listeners to route configurations, clusters to endpoints: whether `targets` has them."""
     known: dict[str, dict[str, LoadedResource]] = {}
-    for resource in resources:
+    for resource in targets:
         known.setdefault(resource.type_name, {})[resource.name] = resource
     clusters = known.get(CLUSTER, {})
     for resource in resources:

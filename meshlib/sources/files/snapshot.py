@@ -38,7 +38,7 @@ class SnapshotBuilder:
             usable.setdefault(resource.type_name, {})[resource.name] = result.resource
             good.append(resource)
         issues.extend(check_duplicates(loaded.resources))
-        issues.extend(check_references(good))
+        issues.extend(check_references(good, loaded.resources))
         return _snapshot(usable, loaded.version), tuple(dict.fromkeys(issues))
 
     def _decode(self, resource: LoadedResource) -> _Result:

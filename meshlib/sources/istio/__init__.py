@@ -1,0 +1,1 @@
+"""Istio's networking objects → the Envoy resources istiod would send (facts: istio/istio pilot/pkg/networking/core)."""

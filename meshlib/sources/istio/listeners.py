@@ -1,0 +1,40 @@
+"""Listeners: one a port for sidecar-like consumers (`0.0.0.0_9080`), one a service and port for proxyless ones
+(`reviews.default.svc.cluster.local:9080`, an ApiListener).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+
+_HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = {
+    "name": "envoy.filters.http.router",
+    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+}
+
+
+def sidecar_listener(port: int) -> Json:
+    """The outbound listener of a port."""
+    name = f"0.0.0.0_{port}"
+    manager = {"@type": _HCM, "stat_prefix": f"outbound_{name}", "stream_idle_timeout": "0s", **_manager(str(port))}
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},  # noqa: S104 - Istio's wildcard
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+        "traffic_direction": "OUTBOUND",
+    }
+
+
+def proxyless_listener(host: str, port: int, table: str) -> Json:
+    """The API listener of a service; without an address, so that no Envoy is sent it by wildcard."""
+    manager = {"@type": _HCM, "stat_prefix": f"{host}:{port}", **_manager(table)}
+    return {"name": f"{host}:{port}", "api_listener": {"api_listener": manager}}
+
+
+def _manager(table: str) -> Json:
+    source = {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
+    return {"rds": {"config_source": source, "route_config_name": table}, "http_filters": [_ROUTER]}

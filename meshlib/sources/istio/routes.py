@@ -1,0 +1,172 @@
+"""Services and VirtualServices → virtual hosts and route configurations (istiod: `httproute.go`, `route.go`).
+
+There is one route configuration a port for sidecar-like consumers (named by the port, ports ignored in hosts), and one
+a service and port for proxyless ones (named as the cluster, ports in the domains).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meshlib.sources.istio.clusters import PASSTHROUGH_CLUSTER
+from meshlib.sources.istio.destination_rule import find_rule
+from meshlib.sources.istio.names import bracketed, cluster_name, domains, domains_with_port, matches, resolve
+from meshlib.sources.istio.registry import Registry
+from meshlib.sources.istio.route_action import action_of, default_action
+from meshlib.sources.istio.route_match import is_catch_all, route_match
+from meshlib.sources.istio.service_entry import Service
+from meshlib.sources.istio.virtual_service import VirtualService, cannot_match
+
+Json = dict[str, Any]
+
+HTTP_PORT = 80
+"""On this port VirtualServices are served for hosts that no service has, as istiod does."""
+_MAX_DIRECT_RESPONSE_BODY = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoutes:
+    """The routes of one host on one port; `service` is None for a host that only a VirtualService names."""
+
+    host: str
+    service: Service | None
+    routes: tuple[Json, ...]
+
+
+def ports_of(registry: Registry) -> list[int]:
+    """The ports that requests are routed on."""
+    ports = {port.number for service in registry.services for port in service.ports if port.is_http}
+    names = {service.host for service in registry.services}
+    if any(_unknown_hosts(virtual, names) for virtual in registry.virtual_services):
+        ports.add(HTTP_PORT)
+    return sorted(ports)
+
+
+def hosts_on(registry: Registry, port: int) -> list[HostRoutes]:
+    """Every host of a port with its routes, sorted by name; the first VirtualService that claims a host has it."""
+    services = {service.host: service for service in registry.services if _has_http(service, port)}
+    every_host = {service.host for service in registry.services}
+    found: dict[str, HostRoutes] = {}
+    for virtual in registry.virtual_services:
+        claimed = [service for service in services.values() if _owner(registry, service.host) is virtual]
+        unknown = _unknown_hosts(virtual, every_host) if claimed or port == HTTP_PORT else []
+        routes = tuple(_routes(virtual, port, registry)) if claimed or unknown else ()
+        if not routes:
+            continue
+        for host in unknown:
+            found.setdefault(host, HostRoutes(host, None, routes))
+        for service in claimed:
+            found.setdefault(service.host, HostRoutes(service.host, service, routes))
+    for service in services.values():
+        if service.host not in found:
+            found[service.host] = HostRoutes(service.host, service, (_default_route(service, port, registry),))
+    return [found[host] for host in sorted(found)]
+
+
+def sidecar_table(hosts: Iterable[HostRoutes], port: int) -> Json:
+    """The route configuration of a port, unknown hosts passed through (Istio's ALLOW_ANY)."""
+    taken: set[str] = set()
+    virtual_hosts = []
+    for entry in hosts:
+        names = domains(entry.host, entry.service.addresses) if entry.service else (bracketed(entry.host),)
+        free = [name for name in names if name not in taken and name != "*"]
+        taken.update(free)
+        if free:
+            virtual_hosts.append(_virtual_host(entry, port, free))
+    return {
+        "name": str(port),
+        "virtual_hosts": [*virtual_hosts, _allow_any()],
+        "validate_clusters": False,
+        "max_direct_response_body_size_bytes": _MAX_DIRECT_RESPONSE_BODY,
+        "ignore_port_in_host_matching": True,
+    }
+
+
+def proxyless_table(entry: HostRoutes, service: Service, port: int) -> Json:
+    """The route configuration of one service on one port, as a proxyless gRPC client asks for it."""
+    names = [name for name in domains_with_port(service.host, port, service.addresses) if name != "*"]
+    return {
+        "name": cluster_name(port, "", service.host),
+        "virtual_hosts": [_virtual_host(entry, port, names or ["*"])],
+    }
+
+
+def _virtual_host(entry: HostRoutes, port: int, names: list[str]) -> Json:
+    return {"name": f"{bracketed(entry.host)}:{port}", "domains": names, "routes": list(entry.routes)}
+
+
+def _allow_any() -> Json:
+    route = {"cluster": PASSTHROUGH_CLUSTER, "timeout": "0s"}
+    return {
+        "name": "allow_any",
+        "domains": ["*"],
+        "routes": [{"name": "allow_any", "match": {"prefix": "/"}, "route": route}],
+    }
+
+
+def _routes(virtual: VirtualService, port: int, registry: Registry) -> Iterator[Json]:
+    """One route for each match; what comes after a route that takes everything can never be reached."""
+    cluster_of = _cluster_lookup(virtual.namespace, port)
+    for route in virtual.http:
+        if route.get("delegate") is not None:
+            continue
+        for match in route.get("match") or (None,):
+            if match is not None and (cannot_match(match) or match.get("port", port) != port):
+                continue
+            name = ".".join(part for part in (route.get("name", ""), (match or {}).get("name", "")) if part)
+            translated = route_match(match)
+            action = action_of(route, port, cluster_of, _hash_lookup(virtual.namespace, port, registry))
+            yield {"name": name, "match": translated, **action}
+            if is_catch_all(translated):
+                return
+
+
+def _default_route(service: Service, port: int, registry: Registry) -> Json:
+    rule = find_rule(registry.rules, service.host)
+    consistent = ((rule.policy(port).get("loadBalancer") or {}) if rule else {}).get("consistentHash")
+    action = default_action(cluster_name(port, "", service.host), consistent)
+    return {"name": "default", "match": {"prefix": "/"}, "route": action}
+
+
+def _cluster_lookup(namespace: str, port: int) -> Callable[[Mapping[str, Any]], str]:
+    def cluster_of(destination: Mapping[str, Any]) -> str:
+        number = (destination.get("port") or {}).get("number", port)
+        return cluster_name(number, destination.get("subset", ""), resolve(destination["host"], namespace))
+
+    return cluster_of
+
+
+def _hash_lookup(namespace: str, port: int, registry: Registry) -> Callable[[Mapping[str, Any]], Json | None]:
+    def hash_of(destination: Mapping[str, Any]) -> Json | None:
+        rule = find_rule(registry.rules, resolve(destination["host"], namespace))
+        if rule is None:
+            return None
+        number = (destination.get("port") or {}).get("number", port)
+        found: Json | None = (rule.policy(number, destination.get("subset", "")).get("loadBalancer") or {}).get(
+            "consistentHash"
+        )
+        return found
+
+    return hash_of
+
+
+def _has_http(service: Service, number: int) -> bool:
+    port = service.port(number)
+    return port is not None and port.is_http
+
+
+def _owner(registry: Registry, host: str) -> VirtualService | None:
+    """The VirtualService in charge of a host: one that names it, before the longest wildcard that covers it."""
+    found = [
+        (pattern == host, len(pattern), -index, virtual)
+        for index, virtual in enumerate(registry.virtual_services)
+        for pattern in virtual.hosts
+        if matches(pattern, host)
+    ]
+    return max(found, key=lambda entry: entry[:3])[3] if found else None
+
+
+def _unknown_hosts(virtual: VirtualService, known: set[str]) -> list[str]:
+    return [host for host in virtual.hosts if not any(matches(host, name) for name in known)]
