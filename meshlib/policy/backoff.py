@@ -1,4 +1,7 @@
-"""Back-off between attempts: Envoy's fully jittered exponential one."""
+"""Back-off between attempts: Envoy's fully jittered exponential one, in the form its documentation gives it.
+
+(The Envoy 1.40 binary draws from `[0, 2**(n-1) * base)`, measured: the same first retry, then a shorter interval.)
+"""
 
 from __future__ import annotations
 
