@@ -80,8 +80,9 @@ class LimitStore:
     def close(self) -> None:
         """Close this process's sync connections."""
         limiter = self._sync.pop(os.getpid(), None)
-        if limiter is not None and hasattr(limiter.storage, "storage"):
-            limiter.storage.storage.close()
+        client: Any = getattr(limiter.storage, "storage", None) if limiter is not None else None
+        if hasattr(client, "close"):  # the memory store has nothing to close
+            client.close()
 
     async def aclose(self) -> None:
         """Close the running loop's connections, and the sync ones."""

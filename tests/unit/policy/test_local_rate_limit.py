@@ -1,0 +1,120 @@
+"""The token bucket (filled continuously, as Envoy 1.40 was seen to do) and the local_ratelimit decision."""
+
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from meshlib.model.filters import LocalRateLimit, TokenBucket
+from meshlib.model.headers import HeaderValueOption
+from meshlib.model.matchers import FractionalPercent
+from meshlib.policy.rate_limit import LocalRateLimiter, LocalTokenBucket
+
+
+class Draw:
+    def __init__(self, *values: float) -> None:
+        self.values = list(values)
+
+    def random(self) -> float:
+        return self.values.pop(0)
+
+
+def test_it_starts_full_whatever_the_clock_says() -> None:
+    for start in (0.0, 5.0, 1e9):
+        bucket = LocalTokenBucket(TokenBucket(3))
+        assert [bucket.take(start) for _ in range(4)] == [True, True, True, False]
+
+
+def test_it_fills_continuously_not_in_steps() -> None:
+    bucket = LocalTokenBucket(TokenBucket(max_tokens=10, tokens_per_fill=10, fill_interval=2.0))
+    assert bucket.take(100.0, 10)
+    assert not bucket.take(100.19)
+    assert bucket.take(100.2)
+    assert bucket.next_available(100.3) == pytest.approx(0.1)
+    assert bucket.take(100.4)
+
+
+def test_it_never_holds_more_than_its_size() -> None:
+    bucket = LocalTokenBucket(TokenBucket(2, 1, 1.0))
+    assert bucket.take(0.0, 2)
+    assert bucket.remaining(1000.0) == 2.0
+    assert [bucket.take(1000.0) for _ in range(3)] == [True, True, False]
+
+
+def test_all_the_tokens_or_none() -> None:
+    bucket = LocalTokenBucket(TokenBucket(5, 1, 1.0))
+    assert bucket.take(0.0, 3)
+    assert not bucket.take(0.0, 3)
+    assert bucket.remaining(0.0) == pytest.approx(2.0)
+    assert bucket.next_available(0.0, 3) == pytest.approx(1.0)
+    assert bucket.next_available(0.0, 6) == math.inf
+
+
+def test_a_clock_that_goes_back_gives_no_tokens() -> None:
+    bucket = LocalTokenBucket(TokenBucket(1, 1, 1.0))
+    assert bucket.take(3600.0)
+    assert not bucket.take(0.0)
+    assert not bucket.take(3600.5)
+    assert bucket.take(3601.0)
+
+
+def test_tenths_of_seconds_add_up_to_tokens() -> None:
+    bucket = LocalTokenBucket(TokenBucket(1, 10, 1.0))
+    assert all(bucket.take(1e6 + tenth / 10) for tenth in range(100))
+
+
+def test_eight_threads_take_exactly_what_is_there() -> None:
+    bucket = LocalTokenBucket(TokenBucket(1000))
+    start = threading.Barrier(8)
+
+    def work(_: int) -> int:
+        start.wait()
+        return sum(bucket.take(5.0) for _ in range(500))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(work, range(8))) == 1000
+
+
+def limiter(enabled: int = 100, enforced: int = 100, tokens: int = 1) -> LocalRateLimiter:
+    return LocalRateLimiter(
+        LocalRateLimit(
+            "inbound",
+            TokenBucket(tokens, 1, 60.0),
+            FractionalPercent(enabled),
+            FractionalPercent(enforced),
+            503,
+            (HeaderValueOption("x-limited", "yes"),),
+        )
+    )
+
+
+def test_over_the_limit_the_answer_is_the_configured_one() -> None:
+    limit = limiter()
+    assert limit.check(0.0, Draw()).allowed
+    verdict = limit.check(0.0, Draw())
+    assert (verdict.allowed, verdict.limited, verdict.status) == (False, True, 503)
+    assert verdict.headers == (HeaderValueOption("x-limited", "yes"),)
+
+
+def test_a_request_it_is_not_enabled_for_takes_no_token() -> None:
+    limit = limiter(enabled=50)
+    assert limit.check(0.0, Draw(0.5)).allowed
+    assert limit.check(0.0, Draw(0.49)).allowed
+    assert not limit.check(0.0, Draw(0.49)).allowed
+
+
+def test_without_enforcement_it_only_notes() -> None:
+    limit = limiter(enforced=50)
+    limit.check(0.0, Draw())
+    noted = limit.check(0.0, Draw(0.5))
+    assert (noted.allowed, noted.limited) == (True, True)
+    assert not limit.check(0.0, Draw(0.49)).allowed
+
+
+def test_as_in_envoy_it_does_nothing_unless_enabled_and_without_a_bucket() -> None:
+    unset = LocalRateLimiter(LocalRateLimit("inbound", TokenBucket(1)))
+    assert all(unset.check(0.0, Draw()).allowed for _ in range(5))
+    everything = FractionalPercent(100)
+    bucketless = LocalRateLimiter(LocalRateLimit("inbound", None, everything, everything))
+    assert all(bucketless.check(0.0, Draw()).allowed for _ in range(5))
