@@ -103,6 +103,10 @@ class XdsClient:
                 self._thread = threading.Thread(target=self._run, name="meshlib-xds", daemon=True)
                 self._thread.start()
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Run ``callback`` on the source thread, between two events; from any thread. What it raises is logged."""
+        self._put(lambda: self._call(callback))
+
     def stats(self) -> SessionStats:
         """A recent consistent picture; never waits for the source thread."""
         return self._stats
@@ -185,6 +189,12 @@ class XdsClient:
             self._on_events(events)
         except Exception:  # noqa: BLE001 - the owner's bug must not end the process's only source of configuration
             _log.exception("the owner of the xDS client failed on %d events", len(events))
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("the owner of the xDS client failed in a callback")
 
     def _accept_or_reason(self, type_url: str, name: str, body: bytes) -> str | None:
         try:

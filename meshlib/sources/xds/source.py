@@ -1,0 +1,242 @@
+"""XdsSource: an xDS control plane as a source of configuration.
+
+The client's thread brings resources; `Dependencies` says when they are consistent; a snapshot goes to the sink. A
+control plane that is gone changes nothing: the last snapshot stays in force.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from meshlib.model.report import Issue, ResourceError
+from meshlib.model.snapshot import Snapshot
+from meshlib.sources.base import Sink
+from meshlib.sources.xds.bootstrap import Bootstrap, load_bootstrap
+from meshlib.sources.xds.dependencies import Dependencies
+from meshlib.sources.xds.events import (
+    Event,
+    ResourceDoesNotExist,
+    ResourceFailed,
+    ResourceRemoved,
+    ResourceUpdate,
+    ResponseProcessed,
+)
+from meshlib.sources.xds.listener_names import ListenerNames
+from meshlib.sources.xds.types import LISTENER, MAKE_BEFORE_BREAK, short_type
+
+if TYPE_CHECKING:
+    from meshlib.sources.xds.decode import Decoded
+    from meshlib.sources.xds.node import Node
+    from meshlib.sources.xds.stats import SessionStats
+    from meshlib.sources.xds.transport import XdsClient
+
+__all__ = ["XdsSource"]
+
+Mode = Literal["auto", "proxyless", "sidecar"]
+_BURST = 0.010  # seconds; a change that comes alone is published at once, the rest of a burst once in this time
+_log = logging.getLogger(__name__)
+
+
+def _is_sidecar(node: Node) -> bool:
+    """Whether a control plane answers this node as a full sidecar: an Istio id, and not asking for gRPC's dialect."""
+    return node.id.startswith("sidecar~") and node.metadata.get("GENERATOR") != "grpc"
+
+
+class XdsSource:
+    """Configuration from the control planes of a bootstrap, on one ADS stream.
+
+    `bootstrap`: None reads `GRPC_XDS_BOOTSTRAP` or `GRPC_XDS_BOOTSTRAP_CONFIG` at `start`.
+    `mode`: "proxyless" asks for listeners by the name a call uses, host and port exactly as in its URL (`payments:8080`
+    for `http://payments:8080/`, `payments` for `http://payments/`), put into the bootstrap's listener template;
+    "sidecar" asks for all listeners and clusters, as an Envoy does. "auto" is sidecar for a node whose id begins with
+    `sidecar~`, unless its metadata has `GENERATOR=grpc`.
+    `delta`: True, False, or "auto" (delta where the server has it).
+    `declared`: authorities to ask for at start-up; others are asked for on first use.
+
+    Raises BootstrapError at `start` when there is no usable bootstrap. What goes wrong later is reported to the sink.
+    """
+
+    def __init__(
+        self,
+        bootstrap: Bootstrap | None = None,
+        *,
+        mode: Mode = "auto",
+        delta: bool | Literal["auto"] = "auto",
+        declared: Iterable[str] = (),
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._mode = mode
+        self._delta: bool | Literal["auto"] = delta
+        self._declared = tuple(declared)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sink: Sink | None = None
+        self._client: XdsClient | None = None
+        self._is_by_name = True
+        self._asked: set[str] = set()
+        self._requests: deque[str] = deque()  # from calls to the client's thread
+        # Only the client's thread touches the rest, so that nothing here needs a lock a call could wait for.
+        self._decoded: dict[tuple[str, str], Decoded] = {}
+        self._subscribed: Mapping[str, frozenset[str]] = {}
+        self._published: Snapshot | None = None
+        self._unpublished: Snapshot | None = None
+        self._last_publish = float("-inf")
+        self._timer: threading.Timer | None = None
+
+    # The life of a source ------------------------------------------------------------------------------------------
+
+    def start(self, sink: Sink) -> None:
+        """Subscribe and deliver to `sink`. In a forked child goes on from what the parent knew."""
+        self._sink = sink
+        client = self._client or self._new_client()
+        client.ensure_running()
+        client.call_soon(self._begin)
+
+    def _new_client(self) -> XdsClient:
+        from meshlib.sources.xds.transport import XdsClient
+
+        bootstrap = self._bootstrap or load_bootstrap()
+        sidecar = self._mode == "sidecar" or (self._mode == "auto" and _is_sidecar(bootstrap.node))
+        self._is_by_name = not sidecar
+        self._dependencies = Dependencies(wildcard=sidecar)
+        self._names = ListenerNames(bootstrap.client_default_listener_resource_name_template)
+        self._client = XdsClient(bootstrap, self._accept, self._on_events, delta=self._delta)
+        for authority in self._declared:
+            self.request(authority)
+        return self._client
+
+    def _begin(self) -> None:
+        if self._published is not None:
+            self._publish(self._published)
+        elif self._is_by_name and not self._declared:
+            self._publish(Snapshot(on_demand=True, version="0"))  # there is nothing to wait for before the first call
+        self._settle()
+
+    def request(self, authority: str) -> None:
+        """Ask for the listener of an authority. From any thread; returns at once."""
+        client = self._client
+        if client is None or not self._is_by_name or authority in self._asked:
+            return
+        self._asked.add(authority)
+        name = self._names.add(authority)
+        self._requests.append(name)
+        client.subscribe(LISTENER, name)
+
+    def close(self) -> None:
+        """Stop; nothing is delivered any more. Idempotent."""
+        self._sink = None
+        client, timer = self._client, self._timer
+        if timer is not None:
+            timer.cancel()
+        if client is not None:
+            client.close(1.0)
+        self._reset()
+
+    def forget(self) -> None:
+        """In a forked child: the parent's stream, threads and timers are not ours; what is known stays."""
+        self._sink = None
+        self._timer = None
+
+    def stats(self) -> SessionStats | None:
+        """The client's picture of its streams and resources; None before `start`."""
+        return self._client.stats() if self._client is not None else None
+
+    # The client's thread -------------------------------------------------------------------------------------------
+
+    def _accept(self, type_url: str, name: str, body: bytes) -> str | None:
+        """Decode a resource; the reason to refuse it, or None."""
+        from meshlib.sources.xds.decode import decode
+
+        sink = self._sink
+        try:
+            found = decode(type_url, body)
+        except ResourceError as error:
+            if sink is not None:
+                sink.report((Issue("error", error.resource, error.path, error.reason),))
+            return f"{error.path}: {error.reason}" if error.path else error.reason
+        if found.issues and sink is not None:
+            sink.report(found.issues)
+        self._decoded[type_url, name] = found
+        return None
+
+    def _on_events(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._take(event)
+        self._settle()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case ResourceUpdate(type_url, name, _, body):
+                found = self._decoded.pop((type_url, name), None) or self._decode_again(type_url, body)
+                self._dependencies.update(type_url, name, found.resource, found.references)
+            case ResourceRemoved(type_url, name) | ResourceDoesNotExist(type_url, name):
+                self._dependencies.remove(type_url, name)
+            case ResponseProcessed(type_url, _, _):
+                self._dependencies.answered(type_url)
+            case ResourceFailed(type_url, name, reason) if self._sink is not None:
+                self._sink.report((Issue("error", f"{short_type(type_url)} {name}", "", reason),))
+
+    def _decode_again(self, type_url: str, body: bytes) -> Decoded:
+        from meshlib.sources.xds.decode import decode
+
+        return decode(type_url, body)  # accepted before: the same bytes under another name
+
+    # Settling ------------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        while self._requests:
+            self._dependencies.want(self._requests.popleft())
+        now = time.monotonic()
+        snapshot = self._dependencies.settle(now)
+        self._subscribe()
+        if snapshot is not None:
+            self._unpublished = self._names.by_authority(snapshot)
+        due = self._last_publish + _BURST
+        if self._unpublished is not None and now >= due:
+            self._publish(self._unpublished)
+        self._set_timer(due if self._unpublished is not None else None, now)
+
+    def _subscribe(self) -> None:
+        """Bring the client's subscriptions in line: new ones make-before-break, old ones after."""
+        client = self._client
+        wanted = self._dependencies.subscriptions()
+        if client is None or wanted == self._subscribed:
+            return
+        for type_url in MAKE_BEFORE_BREAK:
+            for name in sorted(wanted[type_url] - self._subscribed.get(type_url, frozenset())):
+                client.subscribe(type_url, name)
+        for type_url in reversed(MAKE_BEFORE_BREAK):
+            for name in sorted(self._subscribed.get(type_url, frozenset()) - wanted[type_url]):
+                client.unsubscribe(type_url, name)
+        self._subscribed = wanted
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        sink, self._unpublished = self._sink, None
+        if sink is None:
+            return
+        try:
+            sink.publish(snapshot)
+        except ResourceError as error:
+            _log.error("snapshot %s is not used, the last good one stays: %s", snapshot.version, error)
+            sink.report((Issue("error", error.resource, error.path, error.reason),))
+        else:
+            self._published = snapshot
+        self._last_publish = time.monotonic()
+
+    def _set_timer(self, due: float | None, now: float) -> None:
+        """Settle again when a burst is over, or a cluster need not be waited for any longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        client, moments = self._client, [moment for moment in (due, self._dependencies.deadline) if moment is not None]
+        if not moments or client is None or self._sink is None:
+            return
+        self._timer = threading.Timer(max(0.0, min(moments) - now), client.call_soon, (self._settle,))
+        self._timer.name, self._timer.daemon = "meshlib-xds-timer", True
+        self._timer.start()
