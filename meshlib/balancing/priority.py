@@ -1,0 +1,81 @@
+"""How the load is shared among priorities, in Envoy's integer arithmetic (its documentation: "Priority levels").
+
+health(P) = min(100, overprovisioning factor x healthy / total). P0 takes what its health allows, the rest spills over
+to P1, and so on; when all health together is below 100 it is scaled up to it. Degraded hosts take what the healthy ones
+of every priority leave. When the healths add up to less than 100, a priority below the panic threshold is balanced over
+all its hosts; when every priority is, the load goes by the number of hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class HostCounts:
+    """The hosts of one priority."""
+
+    total: int
+    healthy: int
+    degraded: int
+
+
+@dataclass(frozen=True, slots=True)
+class PriorityLoad:
+    """Percent of the requests for the healthy and the degraded hosts of one priority; in panic all hosts count as
+    healthy.
+    """
+
+    healthy: int
+    degraded: int
+    panic: bool
+
+
+def priority_loads(
+    counts: Sequence[HostCounts], overprovisioning_factor: int, panic_threshold: float
+) -> tuple[PriorityLoad, ...]:
+    """The load of every priority; healthy and degraded percentages add up to 100. `panic_threshold` in percent."""
+    healthy = [_health(count.healthy, count.total, overprovisioning_factor) for count in counts]
+    degraded = [_health(count.degraded, count.total, overprovisioning_factor) for count in counts]
+    available = min(100, sum(healthy) + sum(degraded))
+    threshold = min(100, int(panic_threshold + 0.5))
+    if available == 0 and threshold == 0:
+        # Nobody can serve and panic is off: whoever gets the load, nothing will be picked.
+        return tuple(PriorityLoad(0 if index else 100, 0, False) for index in range(len(counts)))
+    panic = [available < 100 and _available_percent(count) < threshold for count in counts]
+    if all(panic):
+        return _total_panic(counts)
+    to_healthy, to_degraded = _distribute(healthy, degraded, available)
+    return tuple(map(PriorityLoad, to_healthy, to_degraded, panic))
+
+
+def _health(part: int, total: int, overprovisioning_factor: int) -> int:
+    return min(100, overprovisioning_factor * part // total) if total else 0
+
+
+def _available_percent(count: HostCounts) -> float:
+    return 100.0 * (count.healthy + count.degraded) / count.total if count.total else 0.0
+
+
+def _distribute(healthy: Sequence[int], degraded: Sequence[int], available: int) -> tuple[list[int], list[int]]:
+    """Percent by priority: healthy hosts of all priorities first, then degraded ones, then what rounding left."""
+    left = 100
+    loads: list[int] = []
+    for health in (*healthy, *degraded):
+        loads.append(min(left, health * 100 // available))
+        left -= loads[-1]
+    if left:
+        first = next(index for index, health in enumerate((*healthy, *degraded)) if health)
+        loads[first] += left
+    return loads[: len(healthy)], loads[len(healthy) :]
+
+
+def _total_panic(counts: Sequence[HostCounts]) -> tuple[PriorityLoad, ...]:
+    total = sum(count.total for count in counts)
+    if total == 0:
+        return tuple(PriorityLoad(0 if index else 100, 0, True) for index in range(len(counts)))
+    loads = [100 * count.total // total for count in counts]
+    first = next(index for index, count in enumerate(counts) if count.total)
+    loads[first] += 100 - sum(loads)
+    return tuple(PriorityLoad(load, 0, True) for load in loads)

@@ -1,0 +1,52 @@
+"""Policy type → how its balancer is built. A new policy is one line here and a module that makes a `Balancer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from meshlib.balancing.base import NO_HOSTS, Balancer, Host, OneHost
+from meshlib.balancing.least_request import least_request
+from meshlib.balancing.random_choice import random_choice
+from meshlib.balancing.ring_hash import ring_hash
+from meshlib.balancing.round_robin import round_robin
+from meshlib.model.cluster import LbPolicy, LeastRequest, Random, RingHash, RoundRobin
+
+HostsBuilder = Callable[[Any, Sequence[Host]], Balancer]
+SharesBuilder = Callable[[Any, Sequence[Host], Sequence[float]], Balancer]
+
+
+@dataclass(frozen=True, slots=True)
+class ByTurn:
+    """A policy over a plain set of hosts, at least two; localities are chosen before it."""
+
+    build: HostsBuilder
+
+    def over(self, policy: LbPolicy, hosts: Sequence[Host]) -> Balancer:
+        """The balancer for any number of hosts."""
+        if len(hosts) > 1:
+            return self.build(policy, hosts)
+        return OneHost(hosts[0]) if hosts else NO_HOSTS
+
+
+@dataclass(frozen=True, slots=True)
+class ByHash:
+    """A policy that places all hosts of a priority in one table by their shares of the load (they add up to 1), and
+    chooses the priority by the request's hash too: Envoy's thread-aware balancers.
+    """
+
+    build: SharesBuilder
+
+
+BUILDERS: dict[type[LbPolicy], ByTurn | ByHash] = {
+    RoundRobin: ByTurn(round_robin),
+    LeastRequest: ByTurn(least_request),
+    Random: ByTurn(random_choice),
+    RingHash: ByHash(ring_hash),
+}
+
+
+def builder_of(policy: LbPolicy) -> ByTurn | ByHash:
+    """The policy's builder; round robin for what this version does not have (decoding has said so)."""
+    return BUILDERS.get(type(policy), BUILDERS[RoundRobin])
