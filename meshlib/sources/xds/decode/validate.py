@@ -123,7 +123,7 @@ def _plan(descriptor: Any) -> _Message:
     required, always, fields = [], [], {}
     for field in descriptor.fields:
         rules = rules_of(field)
-        if _is_required(rules):
+        if _is_required(rules) and field.containing_oneof is None:  # of a oneof's member it is said once it is chosen
             required.append(field.name)
         compiled = _compile(field, rules)
         if not field.has_presence and not compiled.is_map and compiled.checks:
