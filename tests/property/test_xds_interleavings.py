@@ -3,7 +3,6 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from parts.xds import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, body, wire
 
 from meshlib.sources.xds.events import (
     Event,
@@ -13,6 +12,7 @@ from meshlib.sources.xds.events import (
 )
 from meshlib.sources.xds.session import AdsSession, CloseStream, OpenStream, SendRequest
 from meshlib.sources.xds.types import DeltaRequest, DeltaResponse, Request, SotwRequest, SotwResponse
+from parts.xds import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, body, wire
 
 TYPES = st.sampled_from([CLUSTER, CLUSTER_LOAD_ASSIGNMENT])
 NAMES = st.sampled_from(["a", "b", "c"])
