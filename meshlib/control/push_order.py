@@ -1,7 +1,8 @@
 """From what a subscriber was shown to a new version without ever pointing at what is not there.
 
 Clusters and endpoints first grow to the union of old and new, then listeners and routes move over, and only then do
-the old clusters and endpoints go (Envoy: "eventual consistency considerations", make before break).
+the old clusters and endpoints go (Envoy: "eventual consistency considerations", make before break). The order starts
+from what this stream was shown: a change made while a proxy had no stream reaches it at once and whole.
 """
 
 from __future__ import annotations

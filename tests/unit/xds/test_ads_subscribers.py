@@ -1,4 +1,10 @@
 import pytest
+
+from meshlib.control.push_order import steps
+from meshlib.control.resource_store import Resource, ResourceStore, StoreVersion
+from meshlib.control.subscriber_delta import DeltaSubscriber
+from meshlib.control.subscriber_sotw import SotwSubscriber
+from meshlib.sources.xds.types import DeltaRequest, DeltaResponse, SotwRequest, SotwResponse
 from parts.xds import (
     CLUSTER,
     CLUSTER_LOAD_ASSIGNMENT,
@@ -12,12 +18,6 @@ from parts.xds import (
     routes,
     socket_listener,
 )
-
-from meshlib.control.push_order import steps
-from meshlib.control.resource_store import Resource, ResourceStore, StoreVersion
-from meshlib.control.subscriber_delta import DeltaSubscriber
-from meshlib.control.subscriber_sotw import SotwSubscriber
-from meshlib.sources.xds.types import DeltaRequest, DeltaResponse, SotwRequest, SotwResponse
 
 EDS = CLUSTER_LOAD_ASSIGNMENT
 

@@ -1,5 +1,3 @@
-from parts.xds import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, body, of_type, wire
-
 from meshlib.sources.xds.cache import ResourceCache
 from meshlib.sources.xds.does_not_exist import DoesNotExistTimers
 from meshlib.sources.xds.events import (
@@ -13,6 +11,7 @@ from meshlib.sources.xds.protocol_delta import DeltaProtocol
 from meshlib.sources.xds.reception import Receiver
 from meshlib.sources.xds.subscriptions import Subscriptions
 from meshlib.sources.xds.types import DeltaRequest, DeltaResponse, WireResource
+from parts.xds import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, body, of_type, wire
 
 EDS = CLUSTER_LOAD_ASSIGNMENT
 

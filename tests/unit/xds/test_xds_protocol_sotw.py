@@ -1,5 +1,4 @@
 import pytest
-from parts.xds import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, body, of_type, wire
 
 from meshlib.sources.xds.cache import ResourceCache
 from meshlib.sources.xds.does_not_exist import DoesNotExistTimers
@@ -16,6 +15,7 @@ from meshlib.sources.xds.protocol_sotw import SotwProtocol
 from meshlib.sources.xds.reception import Receiver
 from meshlib.sources.xds.subscriptions import Subscriptions
 from meshlib.sources.xds.types import NamedError, SotwRequest, SotwResponse, WireResource
+from parts.xds import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, body, of_type, wire
 
 
 class Machine:

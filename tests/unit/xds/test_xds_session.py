@@ -1,10 +1,10 @@
 import pytest
-from parts.xds import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, of_type, wire
 
 from meshlib.sources.xds.backoff import BackoffPolicy
 from meshlib.sources.xds.events import ResourceUpdate, StreamConnected, StreamEnded
 from meshlib.sources.xds.session import Action, AdsSession, Delta, OpenStream, SendRequest
 from meshlib.sources.xds.types import DeltaRequest, SotwRequest, SotwResponse
+from parts.xds import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, of_type, wire
 
 EDS = CLUSTER_LOAD_ASSIGNMENT
 NO_JITTER = BackoffPolicy(jitter=0.0)

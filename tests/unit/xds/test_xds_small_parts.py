@@ -1,11 +1,11 @@
 import base64
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from parts.xds import CLUSTER, LISTENER, api_listener, cluster, endpoints, routes, socket_listener
 
 from meshlib.sources.xds import messages
 from meshlib.sources.xds.bootstrap import Credentials, XdsServer
@@ -14,6 +14,7 @@ from meshlib.sources.xds.node import Locality, Node
 from meshlib.sources.xds.request_rate import RequestRate
 from meshlib.sources.xds.resource_name import MalformedMessageError, fields, resource_name
 from meshlib.sources.xds.types import DeltaRequest, SotwRequest
+from parts.xds import CLUSTER, LISTENER, api_listener, cluster, endpoints, routes, socket_listener
 
 
 @pytest.mark.parametrize(
@@ -28,19 +29,19 @@ def test_the_name_of_every_type_is_field_one(message: object) -> None:
 def test_any_bytes_have_a_name_or_none(data: bytes) -> None:
     name = resource_name(data)
     assert name is None or name.encode() in data
-    try:
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_have_fields_or_are_malformed(data: bytes) -> None:
+    with contextlib.suppress(MalformedMessageError):
         assert all(number >= 0 for number, _ in fields(data))
-    except MalformedMessageError as error:
-        assert str(error)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_response_or_malformed(data: bytes) -> None:
     for parse in (messages.parse_sotw, messages.parse_delta):
-        try:
+        with contextlib.suppress(messages.MalformedResponseError):
             assert isinstance(parse(data).type_url, str)
-        except messages.MalformedResponseError as error:
-            assert "bytes that are no" in str(error)
 
 
 def test_the_node_goes_into_the_first_request_only() -> None:
