@@ -97,6 +97,10 @@ class FileSource:
         if watch is not None:
             watch.close()
 
+    def forget(self) -> None:
+        """In a forked child: the watching thread is the parent's."""
+        self._watch = None
+
 
 def _publish(sink: Sink, loaded: Loaded, snapshot: Snapshot, issues: tuple[Issue, ...]) -> None:
     if issues:
