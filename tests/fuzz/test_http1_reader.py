@@ -1,5 +1,6 @@
-"""Any response bytes, cut anywhere, give a response or a protocol error: no other exception, no state that never ends."""
+"""Any response bytes, cut anywhere, give a response or a protocol error: no other exception, and always an end."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import h11
@@ -13,10 +14,11 @@ SEEDS = sorted((Path(__file__).parent / "http1_corpus").glob("*.http"))
 LIMITS = ReaderLimits(max_head_bytes=2000, max_headers=20)
 
 TOKENS = [
-    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n", b"HTTP/1.1 204 X\r\n", b"HTTP/1.1 101 X\r\n",
-    b"Content-Length: ", b"Transfer-Encoding: ", b"Connection: ", b"chunked", b"close", b"keep-alive", b"Upgrade: x\r\n",
-    b"0", b"5", b"a", b"ffffffffffffffff", b"-1", b"\r\n", b"\n", b"\r", b"\r\n\r\n", b" ", b"\t", b"\0", b":", b";", b",",
-    b"hello", b"0\r\n\r\n", b"5\r\nhello\r\n", b"HTTP/", b"RTSP/1.0 200 OK\r\n", b"\xff", b"X: y\r\n",
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n", b"HTTP/1.1 204 X\r\n",
+    b"HTTP/1.1 101 X\r\n", b"Content-Length: ", b"Transfer-Encoding: ", b"Connection: ", b"chunked", b"close",
+    b"keep-alive", b"Upgrade: x\r\n", b"0", b"5", b"a", b"ffffffffffffffff", b"-1", b"\r\n", b"\n", b"\r",
+    b"\r\n\r\n", b" ", b"\t", b"\x00", b":", b";", b",", b"hello", b"0\r\n\r\n", b"5\r\nhello\r\n", b"HTTP/",
+    b"RTSP/1.0 200 OK\r\n", b"\xff", b"X: y\r\n",
 ]  # fmt: skip
 GRAMMAR = st.lists(st.sampled_from(TOKENS), max_size=40).map(b"".join)
 SEED_BYTES = st.sampled_from([path.read_bytes() for path in SEEDS])
@@ -45,7 +47,8 @@ def outcome(pieces: list[bytes], *, head: bool) -> tuple[object, ...]:
         reusable = reader.complete and reader.reusable
         reader.feed_eof()
     except ReadError as error:
-        assert str(error)
+        if not str(error):
+            raise
         return ("refused",)
     assert reader.complete
     assert reader.head is not None
@@ -65,7 +68,7 @@ def test_any_bytes_give_a_response_or_a_protocol_error_wherever_they_are_cut(
 ) -> None:
     whole = outcome([data], head=head)
     ends = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    pieces = [data[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    pieces = [data[start:end] for start, end in pairwise(ends)]
     assert outcome(pieces, head=head) == whole
     if len(data) < 200:
         assert outcome([data[at : at + 1] for at in range(len(data))], head=head) == whole
@@ -81,9 +84,9 @@ def test_what_we_accept_h11_reads_the_same_way(data: bytes) -> None:
     try:
         theirs = by_h11(data)
     except h11.RemoteProtocolError as error:
-        stricter = ("illegal", "status")  # of h11 alone: characters, which do not change where the message ends
-        assert any(word in str(error) for word in stricter), f"h11 refuses what we accept: {error} in {data!r}"
-        return
+        if "illegal" in str(error) or "status" in str(error):
+            return  # characters, which do not change where the message ends
+        raise
     assert theirs == (status, lowered(headers), lowered(trailers), body)
 
 

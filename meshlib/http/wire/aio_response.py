@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import cast
 
@@ -128,6 +129,10 @@ class AsyncWireResponse:
         """Send the request and wait for the head; raises WireError. On any exception the caller abandons this."""
         conn, encoded, body = self._attached, self._encoded, request.body
         if self._deadline != NEVER:
+            if self._deadline <= conn.loop.time():
+                raise WireError(
+                    FailureKind.DEADLINE, f"{conn.peer}: the deadline had passed before the request was sent"
+                )
             conn.expect_by(self._deadline)
         if body is None or isinstance(body, bytes):
             self._write_whole(conn, encoded, body)
@@ -235,18 +240,16 @@ class AsyncWireResponse:
         if not isinstance(body, AsyncIterable):
             await self._pump(_Pieces(iter(body)))
             return
-        scope = asyncio.timeout_at(None if self._deadline == NEVER else self._deadline)
-        try:
+        # The scope has no time limit of its own: _stop_upload lets it fall when the server answers or the connection
+        # fails (its deadline included) while the caller's iterator waits for something else.
+        scope = asyncio.timeout(None)
+        with contextlib.suppress(TimeoutError):
             async with scope:
                 self._interrupt = scope
                 try:
                     await self._pump(body)
                 finally:
                     self._interrupt = None
-        except TimeoutError:
-            # The scope fell: either _stop_upload dropped it, or the deadline passed while the caller's iterator slept.
-            if self._head is None and self._conn is not None:
-                self._conn.fail(FailureKind.DEADLINE, "the deadline passed while waiting for the request body")
 
     async def _pump(self, body: AsyncIterable[bytes]) -> None:
         pieces, length, sent = aiter(body), self._encoded.length, 0

@@ -137,6 +137,8 @@ class SyncWireResponse:
     def run(self, request: WireRequest) -> None:
         """Send the request and wait for the head; raises WireError. On any exception the caller abandons this."""
         conn, body = cast(SyncConnection, self._conn), request.body
+        if self._deadline is not None and self._deadline <= time.monotonic():
+            raise WireError(FailureKind.DEADLINE, f"{conn.peer}: the deadline had passed before the request was sent")
         if body is None or isinstance(body, bytes):
             self._send_whole(conn, body)
         elif isinstance(body, Iterable):

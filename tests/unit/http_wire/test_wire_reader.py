@@ -51,7 +51,8 @@ def test_framed_responses_end_by_themselves_and_leave_the_connection_reusable(
 @STEPS
 def test_head_is_given_as_received(step: int) -> None:
     reader = read(
-        b"HTTP/1.1 404 Not  Found\r\nX-A: 1\r\nx-a:  two words \r\nEmpty:\r\nL: \xe9\r\nContent-Length: 0\r\n\r\n", step=step
+        b"HTTP/1.1 404 Not  Found\r\nX-A: 1\r\nx-a:  two words \r\nEmpty:\r\nL: \xe9\r\nContent-Length: 0\r\n\r\n",
+        step=step,
     )
     assert reader.head is not None
     assert (reader.head.status, reader.head.reason, reader.head.http_version) == (404, b"Not  Found", b"HTTP/1.1")
