@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-AppendAction = Literal[
-    "APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS"
-]
+AppendAction = Literal["APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,8 @@ class HeaderValueOption:
 @dataclass(frozen=True, slots=True)
 class HeaderMutations:
     """What one level (route, virtual host, route configuration) does to headers: removals come before additions,
-    as in Envoy's `HeaderParser::evaluateHeaders`."""
+    as in Envoy's `HeaderParser::evaluateHeaders`.
+    """
 
     add: tuple[HeaderValueOption, ...] = ()
     remove: tuple[str, ...] = ()

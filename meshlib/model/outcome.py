@@ -31,11 +31,12 @@ class Failure(enum.Enum):
 class Outcome:
     """One attempt's end: a response (`status` set) or a `failure`.
 
-    `response` is the adapter's own object, passed through untouched; `error` the wire's exception.
-    `header(name)` reads a response header (lower case), for retry and rate-limit decisions.
+    `headers` are the response's byte pairs as received; `response` is the adapter's own object, passed through untouched; `error` the wire's exception.
+    `header(name)` reads a response header (lower case), for retry and rate-limit decisions. `at` is when it ended, in
+    monotonic seconds; the driver sets it, because the engine has no clock.
     """
 
-    __slots__ = ("_headers", "_index", "error", "failure", "grpc_status", "request_sent", "response", "status")
+    __slots__ = ("_index", "at", "error", "failure", "grpc_status", "headers", "request_sent", "response", "status")
 
     def __init__(
         self,
@@ -54,16 +55,17 @@ class Outcome:
         self.request_sent = request_sent
         self.response = response
         self.error = error
-        self._headers = headers
+        self.at = 0.0
+        self.headers = headers
         self._index: dict[str, str] | None = None
 
     def header(self, name: str) -> str | None:
         """A response header's value (first one), None when missing or when there is no response."""
-        if self._headers is None:
+        if self.headers is None:
             return None
         if self._index is None:
             self._index = {}
-            for raw_name, raw_value in self._headers:
+            for raw_name, raw_value in self.headers:
                 self._index.setdefault(raw_name.decode("latin-1").lower(), raw_value.decode("latin-1"))
         return self._index.get(name)
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 class ResourceError(Exception):
     """A resource cannot be used. `path` is the field (`virtual_hosts[0].routes[2].match`), `reason` says why and
-    what would be valid; `resource` (type and name) is filled in by whoever knows it."""
+    what would be valid; `resource` (type and name) is filled in by whoever knows it.
+    """
 
     def __init__(self, path: str, reason: str, resource: str = "") -> None:
         super().__init__(path, reason, resource)

@@ -83,7 +83,8 @@ ClusterSpecifier = str | WeightedClusters | ClusterHeader
 @dataclass(frozen=True, slots=True)
 class HostRewrite:
     """What becomes of the authority. `literal`: `value`; `header`: from the header `value`; `auto`: the endpoint's
-    hostname; `path_regex`: from the path by `regex`."""
+    hostname; `path_regex`: from the path by `regex`.
+    """
 
     kind: Literal["literal", "header", "auto", "path_regex"]
     value: str = ""

@@ -64,7 +64,9 @@ class HeaderPredicate:
         self._invert = matcher.invert
         self._test = _header_test(matcher.match)
         if isinstance(matcher.match, Present):
-            self._missing = matcher.match.present is matcher.invert
+            # One that counts as empty counts as present.
+            here = matcher.treat_missing_as_empty
+            self._missing = (here is matcher.match.present) is not matcher.invert
         else:
             # A missing header fails even an inverted test, unless it counts as empty.
             self._missing = matcher.treat_missing_as_empty and self._test("") is not matcher.invert

@@ -89,7 +89,9 @@ def compile_redirect(redirect: RedirectAction, match: RouteMatch) -> Location:
     def location(head: RequestHead) -> str:
         to_scheme = scheme or head.scheme
         to_host = host or _request_host(head, to_scheme, bool(port))
-        return f"{to_scheme}://{to_host}{port}{path(head)}"
+        to_path = path(head)
+        slash = "" if to_path.startswith("/") else "/"
+        return f"{to_scheme}://{to_host}{port}{slash}{to_path}"
 
     return location
 

@@ -154,6 +154,11 @@ class StaticSource:
         with self._publishing:
             self._sink = None
 
+    def forget(self) -> None:
+        """In a forked child: a lock the parent may have held is not ours."""
+        self._publishing = threading.Lock()
+        self._sink = None
+
 
 def _cluster(name: str, spec: ClusterSpec, lb_policy: LbPolicy) -> Cluster:
     if not name:

@@ -82,7 +82,8 @@ class _Endpoints:
         socket = message.socket_address
         host = socket.address
         has_port = socket.WhichOneof("port_specifier") == "port_value" and socket.port_value <= 65535
-        if has_port and host and not socket.protocol and (self._allow_names or _IPV4.fullmatch(host)):
+        is_usual = not (socket.protocol or socket.resolver_name or socket.network_namespace_filepath)
+        if has_port and host and is_usual and (self._allow_names or _IPV4.fullmatch(host)):
             return Address(host, socket.port_value)
         return self._unusual_address(message, f"{path}[{index}].endpoint.address")
 
@@ -101,6 +102,10 @@ class _Endpoints:
             raise ResourceError(path, "port_value is required; named ports need a resolver")
         if message.protocol:
             raise ResourceError(join(path, "protocol"), "must be TCP")
+        if message.resolver_name:
+            raise ResourceError(join(path, "resolver_name"), "custom resolvers are not there; leave it empty")
+        if message.network_namespace_filepath:
+            self._ctx.degraded(join(path, "network_namespace_filepath"), "the process's own network namespace is used")
         if not self._allow_names and not _is_ip(message.address):
             raise ResourceError(
                 join(path, "address"),

@@ -38,11 +38,11 @@ _LOCAL_RATE_LIMIT = fields(
     "filter_enabled",
     "filter_enforced",
     "response_headers_to_add",
-    harmless={
-        "local_rate_limit_per_downstream_connection": "false, its default, is what is done",
-        "stage": "orders rate-limit actions, which are not in this version",
+    harmless={"stage": "orders rate-limit actions, which are not in this version"},
+    instead={
+        "descriptors": "the default token bucket applies to every request",
+        "local_rate_limit_per_downstream_connection": "one bucket is shared by all connections",
     },
-    instead={"descriptors": "the default token bucket applies to every request"},
 )
 _MIN_FILL_INTERVAL = 0.05
 _HTTP_FILTER = fields("name", "typed_config", "is_optional", "disabled")

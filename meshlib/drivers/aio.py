@@ -1,0 +1,40 @@
+"""The asyncio driver. Twin of `sync.drive` in shape only: what is decided is decided in the flow they share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from meshlib.drivers.wire import AsyncWaiter, AsyncWire
+from meshlib.engine.commands import Discard, Fetch, Flow, Query, Start, Terminal, Wait
+
+
+async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
+    """Run a flow to its terminal command. After a `Commit` the flow is still alive and wants a `BodyEnd`.
+
+    Cancellation at any point closes the flow, which gives back its load.
+    """
+    try:
+        command = next(flow)
+        while True:
+            match command:
+                case Start():
+                    outcome = await wire.attempt(command)
+                    outcome.at = time.monotonic()
+                    command = flow.send(outcome)
+                case Wait(seconds=seconds):
+                    await asyncio.sleep(seconds)
+                    command = flow.send(time.monotonic())
+                case Discard(outcome=dropped):
+                    await wire.discard(dropped)
+                    command = flow.send(time.monotonic())
+                case Query(question=question):
+                    command = flow.send(await question.aask())
+                case Fetch(authority=authority, deadline=deadline):
+                    await waiter.await_for(authority, deadline)
+                    command = flow.send(time.monotonic())
+                case _:
+                    return command
+    except BaseException:
+        flow.close()
+        raise

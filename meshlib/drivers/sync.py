@@ -1,0 +1,40 @@
+"""The blocking driver."""
+
+from __future__ import annotations
+
+import time
+
+from meshlib.drivers.wire import SyncWaiter, SyncWire
+from meshlib.engine.commands import Discard, Fetch, Flow, Query, Start, Terminal, Wait
+
+
+def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
+    """Run a flow to its terminal command. After a `Commit` the flow is still alive and wants a `BodyEnd`.
+
+    Whatever is raised meanwhile (KeyboardInterrupt, a caller's own exception) closes the flow first, which gives back
+    its load.
+    """
+    try:
+        command = next(flow)
+        while True:
+            match command:
+                case Start():
+                    outcome = wire.attempt(command)
+                    outcome.at = time.monotonic()
+                    command = flow.send(outcome)
+                case Wait(seconds=seconds):
+                    time.sleep(seconds)
+                    command = flow.send(time.monotonic())
+                case Discard(outcome=dropped):
+                    wire.discard(dropped)
+                    command = flow.send(time.monotonic())
+                case Query(question=question):
+                    command = flow.send(question.ask())
+                case Fetch(authority=authority, deadline=deadline):
+                    waiter.wait_for(authority, deadline)
+                    command = flow.send(time.monotonic())
+                case _:
+                    return command
+    except BaseException:
+        flow.close()
+        raise

@@ -1,0 +1,321 @@
+"""The attempt loop: pick, protect, send, judge, and perhaps again."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from meshlib.balancing.base import Host
+from meshlib.engine.commands import BodyEnd, CallInfo, Commit, Discard, Fail, Flow, Start, Wait
+from meshlib.engine.decision import EXPECTED_TIMEOUT, Forward, rewrite_authority, upstream_head
+from meshlib.engine.events import AttemptEnded, CallEnded, EndpointEjected, EndpointReturned
+from meshlib.engine.runtime import Runtime
+from meshlib.engine.stats import count
+from meshlib.errors import CallFailure
+from meshlib.flags import ResponseFlag
+from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.request import RequestHead
+from meshlib.policy.backoff import backoff
+from meshlib.policy.breaker import Permit
+from meshlib.policy.budget import admit_retry
+from meshlib.policy.classify import Classification, classify
+from meshlib.policy.thresholds import admit
+
+ATTEMPT_COUNT = b"x-envoy-attempt-count"
+
+
+class Attempts:
+    """The attempts of one call, and what they share."""
+
+    __slots__ = (
+        "action",
+        "began",
+        "cluster",
+        "counts_attempts",
+        "deadline",
+        "head",
+        "info",
+        "load",
+        "permit",
+        "replayable",
+        "request_hash",
+        "rules",
+        "runtime",
+        "set_cookie",
+        "share",
+        "thresholds",
+        "tried",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        decision: Forward,
+        head: RequestHead,
+        info: CallInfo,
+        now: float,
+        deadline: float | None,
+        replayable: bool,
+        source_ip: str,
+    ) -> None:
+        route = decision.route
+        self.runtime = runtime
+        self.head = head
+        self.info = info
+        self.began = now
+        self.cluster = decision.cluster
+        self.share = decision.share
+        self.action = decision.action
+        self.rules = route.retry
+        self.counts_attempts = route.include_attempt_count
+        self.replayable = replayable
+        self.load, self.thresholds = decision.cluster.thresholds(decision.action.priority)
+        self.deadline = _earlier(deadline, None if route.timeout is None else now + route.timeout)
+        hashed = route.hasher(head, source_ip, runtime.rng) if route.hasher is not None else None
+        self.request_hash = hashed.hash if hashed is not None else None
+        self.set_cookie = hashed.set_cookie if hashed is not None else None
+        self.upstream = upstream_head(decision, head)
+        self.tried: list[Host] = []
+        self.permit: Permit | None = None
+
+    def run(self) -> Flow:
+        """Attempt until a response is committed or nothing more may be tried."""
+        now, number = self.began, 0
+        try:
+            while True:
+                number += 1
+                # a Who: balanced anew for each attempt, so that a retry may go elsewhere.
+                host = self._pick(now)
+                if host is None:
+                    yield self._fail(now, ResponseFlag.UH, f"no healthy endpoint in cluster {self.cluster.name!r}")
+                    return
+                # b May it: deadline, breaker, thresholds; after the pick, because UH is the more telling answer.
+                start = self._start(number, host, now)
+                refused = self._admit(start, now)
+                if refused is not None:
+                    yield refused
+                    return
+                # c Send; the load is given back however this ends: answered, failed, cancelled, dropped.
+                try:
+                    outcome: Outcome = yield start
+                    sent, now = now, outcome.at
+                    verdict = self._judge(host, outcome)
+                    delay, reason = self._retry(outcome, verdict, number, now)
+                    self._note(start, outcome, sent, reason)
+                    # d Commit at the response headers: from here nothing is retried.
+                    if delay is None and outcome.failure is None:
+                        end: BodyEnd = yield self._commit(outcome, number)
+                        self._finished(host, outcome, end)
+                        return
+                finally:
+                    self._give_back(start)
+                if delay is None:
+                    yield self._exhausted(outcome, verdict, now)
+                    return
+                # e Again: drop what came, then back off; the retry counts against its budget meanwhile.
+                if outcome.failure is None:
+                    now = yield Discard(outcome)
+                now = yield Wait(delay)
+                self.tried.append(host)
+        finally:
+            self.load.retries.pop(self, None)
+
+    # ------------------------------------------------------------------ before the attempt
+
+    def _pick(self, now: float) -> Host | None:
+        cluster = self.cluster
+        if now >= cluster.next_sweep:
+            self._sweep(now)
+        rules = self.rules
+        tried = self.tried if rules is not None and rules.previous_hosts else ()
+        again = rules.host_selection_retry_max_attempts if tried and rules is not None else 0
+        hashed = self.request_hash
+        host = cluster.balancer.pick(hashed, self.share.criteria, self.runtime.rng, tried, again)
+        if cluster.balancer.in_panic:
+            cluster.stats["lb_healthy_panic"].add()
+        return host
+
+    def _sweep(self, now: float) -> None:
+        """Let ejected endpoints return whose time is over; cheap, because the next time is remembered."""
+        cluster = self.cluster
+        if cluster.detector is None:
+            cluster.next_sweep = float("inf")
+            return
+        before = list(cluster.state.ejected)
+        cluster.next_sweep = cluster.detector.sweep(cluster.state, now)
+        for cell in before:
+            if not cell.ejected:
+                self.runtime.emit(partial(EndpointReturned, now, cluster.name, cell.address))
+
+    def _start(self, number: int, host: Host, now: float) -> Start:
+        rules = self.rules
+        per_try = rules.per_try_timeout if rules is not None else None
+        deadline, on_deadline = self.deadline, Failure.TIMEOUT
+        if per_try is not None and (deadline is None or now + per_try < deadline):
+            deadline, on_deadline = now + per_try, Failure.PER_TRY_TIMEOUT
+        head = self._attempt_head(number, host, None if deadline is None else deadline - now)
+        self.info.attempts = number
+        self.info.endpoint = host.address
+        return Start(number, self.cluster, host, head, deadline, on_deadline, self.deadline)
+
+    def _attempt_head(self, number: int, host: Host, timeout: float | None) -> RequestHead:
+        """The upstream request of this attempt: the shared one, the endpoint's host, and what depends on the number."""
+        upstream = self.upstream
+        head = RequestHead(upstream.method, upstream.scheme, upstream.authority, upstream.path, upstream.headers)
+        if self.share.rewrite_host is not None:
+            hostname = host.endpoint.hostname
+            rewrite_authority(self.share, self.head, head, hostname, self.action.append_x_forwarded_host)
+        extra = []
+        if timeout is not None:
+            extra.append((EXPECTED_TIMEOUT, b"%d" % max(1, int(timeout * 1000))))
+        if self.counts_attempts:
+            extra.append((ATTEMPT_COUNT, b"%d" % number))
+        if extra:
+            head.headers = [*head.headers, *extra]
+        return head
+
+    def _admit(self, start: Start, now: float) -> Fail | None:
+        """Deadline, circuit breaker, thresholds. What is taken here is given back in `_give_back`."""
+        cluster = self.cluster
+        if self.deadline is not None and now >= self.deadline:
+            return self._fail(now, ResponseFlag.UT, "the deadline had passed before the attempt")
+        if cluster.breaker is not None:
+            self.permit = cluster.breaker.permit(now)
+            if self.permit is None:
+                return self._fail(
+                    now, ResponseFlag.UO, f"the circuit breaker of cluster {cluster.name!r} is open", True
+                )
+        limit = self.thresholds.max_requests
+        if not admit(self.load.requests, limit, start):
+            cluster.stats["upstream_rq_pending_overflow"].add()
+            self._give_back(start)
+            return self._fail(
+                now, ResponseFlag.UO, f"cluster {cluster.name!r} has {limit} active requests (max_requests)"
+            )
+        start.host.cell.live[start] = None
+        cluster.stats["upstream_rq_total"].add()
+        return None
+
+    # ------------------------------------------------------------------ after the attempt
+
+    def _judge(self, host: Host, outcome: Outcome) -> Classification:
+        """Classify once; breaker, outlier detection and counters read that one verdict."""
+        verdict = classify(outcome)
+        self.load.retries.pop(self, None)
+        breaker, permit = self.cluster.breaker, self.permit
+        if breaker is not None and permit is not None:
+            self.permit = None
+            if verdict.neutral:
+                breaker.release(permit)
+            else:
+                breaker.record(permit, not verdict.counts_as_5xx, outcome.at)
+        if self.cluster.detector is not None:
+            self._detect(host, verdict, outcome.at)
+        count(self.cluster.stats, outcome)
+        return verdict
+
+    def _detect(self, host: Host, verdict: Classification, now: float) -> None:
+        cluster, detector = self.cluster, self.cluster.detector
+        assert detector is not None
+        hosts = len(cluster.balancer.hosts)
+        ejection = detector.record(cluster.state, host.cell, verdict, now, hosts, self.runtime.rng)
+        if ejection is None:
+            return
+        cluster.next_sweep = min(cluster.next_sweep, ejection.until)
+        seconds = ejection.until - now
+        self.runtime.emit(lambda: EndpointEjected(now, cluster.name, host.address, ejection.reason, seconds))
+
+    def _retry(self, outcome: Outcome, verdict: Classification, number: int, now: float) -> tuple[float | None, str]:
+        """(Seconds to back off, the condition that asks for the retry), or (None, "") when there is none to be."""
+        rules = self.rules
+        if rules is None:
+            return None, ""
+        reason = rules.reason(outcome, verdict)
+        if not reason or not (self.replayable or not outcome.request_sent):
+            return None, ""
+        stats = self.cluster.stats
+        if number > rules.num_retries:
+            stats["upstream_rq_retry_limit_exceeded"].add()
+            self.info.flag = ResponseFlag.URX
+            return None, ""
+        delay = backoff(number, rules.base_interval, rules.max_interval, self.runtime.rng)
+        if self.deadline is not None and now + delay >= self.deadline:
+            return None, ""
+        if not admit_retry(self.load, self.thresholds, self):
+            stats["upstream_rq_retry_overflow"].add()
+            return None, ""
+        stats["upstream_rq_retry"].add()
+        return delay, reason
+
+    def _commit(self, outcome: Outcome, number: int) -> Commit:
+        if number > 1 and self.info.flag is None:
+            self.cluster.stats["upstream_rq_retry_success"].add()
+        return Commit(outcome, self.info, self._response_headers(outcome))
+
+    def _response_headers(self, outcome: Outcome) -> list[tuple[bytes, bytes]] | None:
+        """The response headers with the route's mutations and the cookie of a cookie hash policy; None: unchanged."""
+        mutate = self.share.response_headers
+        if mutate is None and self.set_cookie is None:
+            return None
+        headers = list(outcome.headers or ())
+        if self.set_cookie is not None:
+            headers.append((b"set-cookie", self.set_cookie.encode("latin-1")))
+        return headers if mutate is None else mutate(headers, self.head)
+
+    def _finished(self, host: Host, outcome: Outcome, end: BodyEnd) -> None:
+        """The body has ended. A body that breaks is a fault of the endpoint, though its headers were fine."""
+        if end.failure is not None and end.failure is not Failure.LOCAL:
+            broken = Outcome(failure=end.failure)
+            broken.at = end.at
+            self._judge(host, broken)
+            self.info.flag = self.info.flag or classify(broken).flag
+        self._ended(end.at, outcome.status, self.info.flag)
+
+    def _give_back(self, start: Start) -> None:
+        self.load.requests.pop(start, None)
+        start.host.cell.live.pop(start, None)
+        permit, breaker = self.permit, self.cluster.breaker
+        if permit is not None and breaker is not None:
+            self.permit = None
+            breaker.release(permit)
+
+    # ------------------------------------------------------------------ how it ends
+
+    def _exhausted(self, outcome: Outcome, verdict: Classification, now: float) -> Fail:
+        """No response, and no further attempt."""
+        flag = verdict.flag or ResponseFlag.UF
+        reason = str(outcome.error) if outcome.error else (outcome.failure or Failure.LOCAL).value
+        if self.info.flag is ResponseFlag.URX and self.info.attempts > 1:
+            reason += f" (retry limit reached, {ResponseFlag.URX})"
+        return self._fail(now, flag, reason, outcome=outcome)
+
+    def _fail(
+        self, now: float, flag: ResponseFlag, reason: str, open_circuit: bool = False, outcome: Outcome | None = None
+    ) -> Fail:
+        info = self.info
+        info.flag = flag
+        self._ended(now, None, flag)
+        failure = CallFailure(flag, reason, info.route, info.cluster, info.endpoint, info.attempts, open_circuit)
+        return Fail(failure, outcome)
+
+    def _note(self, start: Start, outcome: Outcome, sent: float, reason: str) -> None:
+        if self.runtime.observers:
+            result = outcome.status if outcome.failure is None else outcome.failure.value
+            assert result is not None
+            cluster, address = self.cluster.name, start.host.address
+            self.runtime.emit(
+                lambda: AttemptEnded(outcome.at, cluster, address, start.attempt, result, outcome.at - sent, reason)
+            )
+
+    def _ended(self, now: float, status: int | None, flag: ResponseFlag | None) -> None:
+        if self.runtime.observers:
+            head, info, took = self.head, self.info, now - self.began
+            self.runtime.emit(
+                lambda: CallEnded(now, info, head.method, head.authority, head.path_only, status, flag, took)
+            )
+
+
+def _earlier(first: float | None, second: float | None) -> float | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return min(first, second)

@@ -1,0 +1,144 @@
+"""The call flow: every stage of a client call, in order, each with the reason why it stands where it stands.
+
+One generator per call. It yields commands (`meshlib.engine.commands`) and is sent what came of them; it lives until the
+response body has ended, because load ends there. Closing it at any moment (cancellation, a dropped response) gives back
+everything it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from meshlib.engine.attempt import Attempts
+from meshlib.engine.cluster import ClusterPlan
+from meshlib.engine.commands import CallInfo, Command, Fail, Fetch, Flow, PassThrough, Query, Reply
+from meshlib.engine.decision import Answer, Decision, Refusal, decide
+from meshlib.engine.events import CallEnded, RateLimited
+from meshlib.engine.filters import LocalReply
+from meshlib.engine.runtime import Runtime
+from meshlib.engine.table import VirtualHostPlan
+from meshlib.errors import CallFailure
+from meshlib.flags import ResponseFlag
+from meshlib.model.request import RequestHead
+from meshlib.policy.shared_limit import SharedVerdict
+
+
+def call_flow(
+    runtime: Runtime,
+    head: RequestHead,
+    now: float,
+    *,
+    deadline: float | None = None,
+    replayable: bool = True,
+    source_ip: str = "",
+) -> Flow:
+    """One call of `head`, begun at `now`. `deadline` is the inherited or the caller's own, whichever is earlier;
+    `replayable` says whether the body can be sent again.
+    """
+    # 1 Configuration, before anything: there is nothing to decide with until it is there.
+    plan = runtime.plan
+    host = plan.find(head.scheme, head.authority)
+    if host is None and plan.may_come(head.scheme, head.authority):
+        limit = now + runtime.fetch_timeout
+        now = yield Fetch(head.authority, limit if deadline is None else min(limit, deadline))
+        plan = runtime.plan
+        host = plan.find(head.scheme, head.authority)
+    if host is None:
+        yield _unknown(runtime, head, now)
+        return
+    # 2 Route, before the filters: which filters run, and how, is the route's say.
+    decision = decide(plan, host, head, runtime.rng)
+    info = _info(host, decision)
+    if isinstance(decision, Refusal):
+        yield _failed(runtime, head, now, decision.flag, decision.reason, info)
+        return
+    # 3 Filters, before the answer and before balancing: a refused request must cost no upstream anything.
+    for item in decision.share.filters:
+        refusal = item.on_request(head, now, runtime.rng)
+        if refusal is not None:
+            yield _local_reply(runtime, head, now, refusal, info)
+            return
+    # 4 Redirects and direct responses: the router's own answers, the last filter of the chain.
+    if isinstance(decision, Answer):
+        yield _reply(runtime, decision, head, now, info)
+        return
+    if decision.cluster.passthrough:
+        yield PassThrough(head)
+        return
+    # 5 What protects the cluster, whatever route led to it: limits from code, then the control plane's overload drop.
+    refused = yield from _protect(runtime, decision.cluster, head, now, info)
+    if refused is not None:
+        yield refused
+        return
+    # 6 Attempts.
+    yield from Attempts(runtime, decision, head, info, now, deadline, replayable, source_ip).run()
+
+
+def _protect(
+    runtime: Runtime, cluster: ClusterPlan, head: RequestHead, now: float, info: CallInfo
+) -> Generator[Command, Any, Fail | None]:
+    for limit in cluster.limits:
+        verdict: SharedVerdict = yield Query(limit.question(head))
+        if not verdict.allowed:
+            _tell_limited(runtime, now, limit.name, head)
+            flag = verdict.flag or ResponseFlag.RL
+            return _failed(runtime, head, now, flag, f"rate limit {limit.name!r} refused the call", info)
+    for drop in cluster.drops:
+        if runtime.rng.random() < drop.fraction:
+            return _failed(runtime, head, now, ResponseFlag.DO, f"drop_overload category {drop.category!r}", info)
+    return None
+
+
+def _info(host: VirtualHostPlan, decision: Decision) -> CallInfo:
+    route = decision.route
+    return CallInfo(host.table.config.name, route.label if route else "", decision.cluster_name)
+
+
+def _unknown(runtime: Runtime, head: RequestHead, now: float) -> PassThrough | Fail:
+    """An authority that nothing speaks for: pass through, or refuse, as the mesh was told."""
+    if runtime.plan.may_come(head.scheme, head.authority):
+        return _failed(
+            runtime,
+            head,
+            now,
+            ResponseFlag.NFCF,
+            f"no configuration for {head.authority!r} arrived within {runtime.fetch_timeout:g} s",
+            CallInfo(),
+        )
+    if runtime.unknown_hosts == "pass_through":
+        return PassThrough(head)
+    reason = f"no virtual host speaks for {head.authority!r} and unknown hosts are rejected"
+    return _failed(runtime, head, now, ResponseFlag.NR, reason, CallInfo())
+
+
+def _failed(runtime: Runtime, head: RequestHead, now: float, flag: ResponseFlag, reason: str, info: CallInfo) -> Fail:
+    info.flag = flag
+    runtime.emit(lambda: CallEnded(now, info, head.method, head.authority, head.path_only, None, flag, 0.0))
+    return Fail(CallFailure(flag, reason, info.route, info.cluster))
+
+
+def _local_reply(runtime: Runtime, head: RequestHead, now: float, reply: LocalReply, info: CallInfo) -> Reply:
+    info.flag = reply.flag
+    if reply.flag is ResponseFlag.RL:
+        _tell_limited(runtime, now, reply.name, head)
+    return _answered(runtime, head, now, Reply(reply.status, reply.headers, reply.body, info))
+
+
+def _tell_limited(runtime: Runtime, now: float, name: str, head: RequestHead) -> None:
+    runtime.emit(lambda: RateLimited(now, name, head.path_only))
+
+
+def _reply(runtime: Runtime, decision: Answer, head: RequestHead, now: float, info: CallInfo) -> Reply:
+    headers = [(b"location", decision.location.encode("latin-1"))] if decision.location else []
+    if decision.share.response_headers is not None:
+        headers = decision.share.response_headers(headers, head)
+    return _answered(runtime, head, now, Reply(decision.status, headers, decision.body, info))
+
+
+def _answered(runtime: Runtime, head: RequestHead, now: float, reply: Reply) -> Reply:
+    info = reply.info
+    runtime.emit(
+        lambda: CallEnded(now, info, head.method, head.authority, head.path_only, reply.status, info.flag, 0.0)
+    )
+    return reply

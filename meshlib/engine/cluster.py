@@ -1,0 +1,122 @@
+"""ClusterPlan: a cluster compiled for calls: its balancer, thresholds, outlier detector and breaker over its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from meshlib.balancing.cluster import ClusterBalancer
+from meshlib.model.cluster import Cluster, Thresholds
+from meshlib.model.endpoint import ClusterLoadAssignment
+from meshlib.model.route import RoutingPriority
+from meshlib.policy.breaker import Breaker, Listener, Permit
+from meshlib.policy.outlier import OutlierDetector
+from meshlib.policy.shared_limit import SharedRateLimit
+from meshlib.state.cells import ClusterState, PriorityState
+
+
+class BreakerLike(Protocol):
+    """A circuit breaker as calls use it: our own, or the bridge to a user's pybreaker object."""
+
+    def permit(self, now: float) -> Permit | None:
+        """Leave to send one attempt, or None while open."""
+
+    def record(self, permit: Permit, success: bool, now: float) -> None:
+        """How the attempt ended."""
+
+    def release(self, permit: Permit) -> None:
+        """The attempt ended in a way that says nothing about the upstream."""
+
+
+class ClusterPlan:
+    """Read-only but for `next_sweep`, the time before which no ejected endpoint can return."""
+
+    __slots__ = (
+        "addresses",
+        "assignment",
+        "balancer",
+        "breaker",
+        "config",
+        "connect_timeout",
+        "detector",
+        "drops",
+        "limits",
+        "name",
+        "next_sweep",
+        "passthrough",
+        "state",
+        "stats",
+    )
+
+    balancer: ClusterBalancer
+
+    def __init__(
+        self,
+        config: Cluster,
+        assignment: ClusterLoadAssignment | None,
+        state: ClusterState,
+        previous: ClusterPlan | None,
+        limits: Sequence[SharedRateLimit] = (),
+        breaker: BreakerLike | None = None,
+        on_transition: Listener | None = None,
+    ) -> None:
+        self.name = config.name
+        self.config = config
+        self.assignment = assignment
+        self.state = state
+        self.stats = state.stats
+        self.connect_timeout = config.connect_timeout
+        self.passthrough = config.type == "ORIGINAL_DST"
+        self.limits = tuple(limits)
+        self.drops = assignment.drop_overloads if assignment else ()
+        self.balancer = ClusterBalancer(config, assignment, state, previous.balancer if previous else None)
+        self.addresses = frozenset(host.address for host in self.balancer.hosts)
+        self.detector = OutlierDetector(config.outlier_detection) if config.outlier_detection else None
+        self.next_sweep = 0.0
+        self.breaker = breaker or _own_breaker(config, state, on_transition)
+        _forget_gone(state, self.addresses)
+
+    def thresholds(self, priority: RoutingPriority) -> tuple[PriorityState, Thresholds]:
+        """The load and the limits of one routing priority."""
+        breakers = self.config.circuit_breakers
+        return self.state.priority(priority), breakers.high if priority == "HIGH" else breakers.default
+
+
+def _forget_gone(state: ClusterState, addresses: frozenset[str]) -> None:
+    """Drop the cells of endpoints that have left, or addresses that come and go would pile up for ever. Requests still
+    in flight hold their own cell; an address that returns starts anew, as a new host does in Envoy.
+    """
+    for address, cell in list(state.endpoints.items()):
+        if address not in addresses:
+            state.endpoints.pop(address, None)
+            state.ejected.pop(cell, None)
+
+
+def _own_breaker(config: Cluster, state: ClusterState, on_transition: Listener | None) -> BreakerLike | None:
+    """The cluster's own breaker: its state is kept across plans, a new policy counts from the next decision."""
+    if config.circuit_breaker is None:
+        state.breaker = None
+        return None
+    if state.breaker is None:
+        state.breaker = Breaker(config.circuit_breaker, config.name, (on_transition,) if on_transition else ())
+    state.breaker.policy = config.circuit_breaker
+    breaker: BreakerLike = state.breaker
+    return breaker
+
+
+def reusable(
+    previous: ClusterPlan | None,
+    config: Cluster,
+    assignment: ClusterLoadAssignment | None,
+    limits: Mapping[str, Sequence[SharedRateLimit]],
+    breakers: Mapping[str, BreakerLike],
+) -> bool:
+    """Whether a plan of the last snapshot still says the same. Identity first: equality of 10 000 endpoints is slow."""
+    if previous is None:
+        return False
+    return (
+        (previous.config is config or previous.config == config)
+        and (previous.assignment is assignment or previous.assignment == assignment)
+        and previous.limits == tuple(limits.get(config.name, ()))
+        and (config.name not in breakers or previous.breaker is breakers[config.name])
+    )

@@ -1,0 +1,166 @@
+"""What a call flow asks its driver to do, and what it hears back.
+
+A flow is a generator. It yields commands; the driver does them and sends the answer:
+
+    command        the driver ...                                                        sends back
+    Fetch          waits until the authority's configuration is there                    now
+    Query          runs a question that needs I/O (a shared rate limit)                  its answer
+    Start          runs one attempt on one endpoint up to response headers               an Outcome
+    Discard        drops a response that will be retried                                 now
+    Wait           sleeps                                                                now
+    Commit         hands the response to the caller; later, when the body has ended      a BodyEnd
+    Reply, Fail, PassThrough   terminal: nothing is sent back, the flow has ended
+
+Times are monotonic seconds; the driver reads the clock, the flow never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from meshlib.errors import CallFailure
+from meshlib.flags import ResponseFlag
+from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.request import RequestHead
+
+if TYPE_CHECKING:
+    from meshlib.balancing.base import Host
+    from meshlib.engine.cluster import ClusterPlan
+
+
+class Question(Protocol):
+    """Something only I/O can answer, for both kinds of driver."""
+
+    def ask(self) -> Any:
+        """Answer, blocking."""
+
+    async def aask(self) -> Any:
+        """Answer, on the running event loop."""
+
+
+@dataclass(slots=True)
+class Fetch:
+    """Wait for the configuration of `authority`, at most until `deadline`."""
+
+    authority: str
+    deadline: float
+
+
+@dataclass(slots=True)
+class Query:
+    """Ask `question`."""
+
+    question: Question
+
+
+class Start:
+    """Run attempt number `attempt` (from 1) of `head` on `host`.
+
+    `deadline` (None: none) ends the attempt with `on_deadline`; `final_deadline` takes its place once the response is
+    committed. `endpoint` is what connections are pooled by.
+    """
+
+    __slots__ = ("attempt", "cluster", "deadline", "final_deadline", "head", "host", "on_deadline")
+
+    def __init__(
+        self,
+        attempt: int,
+        cluster: ClusterPlan,
+        host: Host,
+        head: RequestHead,
+        deadline: float | None,
+        on_deadline: Failure,
+        final_deadline: float | None,
+    ) -> None:
+        self.attempt = attempt
+        self.cluster = cluster
+        self.host = host
+        self.head = head
+        self.deadline = deadline
+        self.on_deadline = on_deadline
+        self.final_deadline = final_deadline
+
+
+@dataclass(slots=True)
+class Discard:
+    """Drop the response of `outcome`; another attempt follows."""
+
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class Wait:
+    """Sleep for `seconds`."""
+
+    seconds: float
+
+
+class Commit:
+    """`outcome`'s response is the call's. The flow stays alive until it is sent a `BodyEnd`.
+
+    `headers` are the response headers after the route's mutations, None when there are none to make.
+    """
+
+    __slots__ = ("headers", "info", "outcome")
+
+    def __init__(self, outcome: Outcome, info: CallInfo, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        self.outcome = outcome
+        self.info = info
+        self.headers = headers
+
+
+class BodyEnd:
+    """The body ended: whole (`failure` None), broken, or abandoned by the caller (LOCAL)."""
+
+    __slots__ = ("at", "failure")
+
+    def __init__(self, at: float, failure: Failure | None = None) -> None:
+        self.at = at
+        self.failure = failure
+
+
+@dataclass(slots=True)
+class Reply:
+    """A response the mesh makes itself: direct response, redirect, rate limit."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    info: CallInfo
+
+
+@dataclass(slots=True)
+class Fail:
+    """The call failed; `outcome` is the last attempt's, when there was one."""
+
+    failure: CallFailure
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True)
+class PassThrough:
+    """The host is not in the mesh and unknown hosts may pass: send the request as if there were no mesh."""
+
+    head: RequestHead
+
+
+@dataclass(slots=True)
+class CallInfo:
+    """What the mesh did with a call; on the response as `extensions["meshlib"]`.
+
+    `flag` is empty when nothing went wrong (a retried success has none either).
+    """
+
+    virtual_host: str = ""
+    route: str = ""
+    cluster: str = ""
+    endpoint: str = ""
+    attempts: int = 0
+    flag: ResponseFlag | None = None
+
+
+Command = Fetch | Query | Start | Discard | Wait | Commit | Reply | Fail | PassThrough
+Terminal = Commit | Reply | Fail | PassThrough
+Flow = Generator[Command, Any, None]

@@ -1,0 +1,128 @@
+"""The decision: which route, which cluster. One function for the hot path and for `meshlib explain`."""
+
+from __future__ import annotations
+
+from meshlib.engine.cluster import ClusterPlan
+from meshlib.engine.plan import Plan
+from meshlib.engine.route import RoutePlan, Share
+from meshlib.engine.table import VirtualHostPlan
+from meshlib.flags import ResponseFlag
+from meshlib.model.request import RequestHead
+from meshlib.model.route import DirectResponseAction, RedirectAction, RouteAction
+from meshlib.policy.rng import Rng
+
+ORIGINAL_PATH = b"x-envoy-original-path"
+EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
+
+
+class Forward:
+    """Send the request to `cluster` by `route`; `share` is the part of the route that was chosen."""
+
+    __slots__ = ("action", "cluster", "route", "share")
+
+    def __init__(self, route: RoutePlan, action: RouteAction, share: Share, cluster: ClusterPlan) -> None:
+        self.route = route
+        self.action = action
+        self.share = share
+        self.cluster = cluster
+
+    @property
+    def cluster_name(self) -> str:
+        """The cluster's name."""
+        return self.cluster.name
+
+
+class Answer:
+    """Answer from configuration: a redirect (`location` set) or a direct response."""
+
+    __slots__ = ("body", "location", "route", "share", "status")
+    cluster_name = ""
+
+    def __init__(self, route: RoutePlan, status: int, location: str, body: bytes) -> None:
+        self.route = route
+        self.share = route.shares[0]
+        self.status = status
+        self.location = location
+        self.body = body
+
+
+class Refusal:
+    """There is nowhere to go: NR (no route, `route` None or not forwarding) or NC (its cluster does not exist)."""
+
+    __slots__ = ("cluster_name", "flag", "reason", "route")
+
+    def __init__(self, flag: ResponseFlag, reason: str, route: RoutePlan | None = None, cluster_name: str = "") -> None:
+        self.flag = flag
+        self.reason = reason
+        self.route = route
+        self.cluster_name = cluster_name
+
+
+Decision = Forward | Answer | Refusal
+
+
+def decide(plan: Plan, host: VirtualHostPlan, head: RequestHead, rng: Rng) -> Decision:
+    """Match the routes of a virtual host, then choose the cluster. Weighted choices draw from `rng`."""
+    index = host.table.match(head, rng)
+    if index < 0:
+        name = host.table.config.name
+        return Refusal(ResponseFlag.NR, f"no route of virtual host {name!r} matches {head.method} {head.path_only}")
+    route = host.routes[index]
+    action = route.action
+    if isinstance(action, RouteAction):
+        return _choose_cluster(route, action, plan, head, rng)
+    return _answer(route, head)
+
+
+def _choose_cluster(route: RoutePlan, action: RouteAction, plan: Plan, head: RequestHead, rng: Rng) -> Decision:
+    share = route.shares[0] if route.choose is None else route.shares[route.choose.pick(rng)]
+    name = route.cluster_name(share, head)
+    cluster = plan.clusters.get(name)
+    if cluster is not None:
+        return Forward(route, action, share, cluster)
+    if name:
+        return Refusal(ResponseFlag.NC, f"the route's cluster {name!r} does not exist", route, name)
+    header = route.cluster_header
+    return Refusal(ResponseFlag.NC, f"the request has no {header!r} header to name the cluster", route)
+
+
+def _answer(route: RoutePlan, head: RequestHead) -> Decision:
+    match route.action:
+        case DirectResponseAction(status=status, body=body):
+            return Answer(route, status, "", body)
+        case RedirectAction(response_code=status) if route.location is not None:
+            return Answer(route, status, route.location(head), b"")
+        case _:
+            return Refusal(ResponseFlag.NR, f"route {route.label} does not forward; it is for servers", route)
+
+
+def upstream_head(decision: Forward, head: RequestHead) -> RequestHead:
+    """The request as the upstream will see it, but for what depends on the endpoint.
+
+    Order as in Envoy's `finalizeRequestHeaders`: header mutations, then the host, then the path (the old path goes
+    into `x-envoy-original-path`).
+    """
+    route, share = decision.route, decision.share
+    headers = [pair for pair in head.headers if pair[0].lower() != EXPECTED_TIMEOUT]
+    if share.request_headers is not None:
+        headers = share.request_headers(headers, head)
+    path = head.path
+    if route.rewrite_path is not None:
+        path = route.rewrite_path(head)
+        if path != head.path:
+            headers = [pair for pair in headers if pair[0].lower() != ORIGINAL_PATH]
+            headers.append((ORIGINAL_PATH, head.path.encode("latin-1")))
+    return RequestHead(head.method, head.scheme, head.authority, path, headers)
+
+
+def rewrite_authority(share: Share, head: RequestHead, upstream: RequestHead, hostname: str, append_xfh: bool) -> None:
+    """Give the upstream request the route's host, once the endpoint (and so its hostname) is known."""
+    authority = share.rewrite_host(head, hostname) if share.rewrite_host else None
+    if not authority or authority == upstream.authority:
+        return
+    headers = [pair for pair in upstream.headers if pair[0].lower() != b"host"]
+    headers.insert(0, (b"Host", authority.encode("latin-1")))
+    if append_xfh:
+        headers.append((b"x-forwarded-host", head.authority.encode("latin-1")))
+    upstream.headers = headers
+    upstream.authority = authority

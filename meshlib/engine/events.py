@@ -1,0 +1,92 @@
+"""Events: what observers are told. Made only when someone listens.
+
+Observers run on the calling thread and inside the call: they must be quick and must not raise (an observer that raises
+is dropped, with a log line). Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meshlib.engine.commands import CallInfo
+from meshlib.flags import ResponseFlag
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """One attempt is over. `result` is a status or a failure's name; `retry` the condition it is retried for."""
+
+    at: float
+    cluster: str
+    endpoint: str
+    attempt: int
+    result: int | str
+    duration: float
+    retry: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """A call is over, body included. `status` is None when it failed without a response."""
+
+    at: float
+    info: CallInfo
+    method: str
+    authority: str
+    path: str
+    status: int | None
+    flag: ResponseFlag | None
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEjected:
+    """Outlier detection took an endpoint out of balancing for `seconds`."""
+
+    at: float
+    cluster: str
+    endpoint: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointReturned:
+    """An ejected endpoint is balanced to again."""
+
+    at: float
+    cluster: str
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged:
+    """A circuit breaker moved between `closed`, `open` and `half-open`."""
+
+    at: float
+    name: str
+    old: str
+    new: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimited:
+    """A limit refused a request; `name` says which."""
+
+    at: float
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChanged:
+    """A new plan is in force."""
+
+    at: float
+    version: str
+
+
+Event = AttemptEnded | CallEnded | EndpointEjected | EndpointReturned | BreakerChanged | RateLimited | PlanChanged
+Observer = Callable[[Event], None]

@@ -1,0 +1,51 @@
+"""The server's mirror of the call flow: what happens to a request before the application sees it.
+
+Order: who it belongs to (request id, trace), then whether it is still wanted (deadline), then whether it may pass
+(filters). A request that nobody waits for any more must not even take a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from meshlib.context import CallContext
+from meshlib.engine.filters import Filter, LocalReply
+from meshlib.engine.rng import Randomness
+from meshlib.flags import ResponseFlag
+from meshlib.model.request import RequestHead
+from meshlib.policy import deadline as deadlines
+from meshlib.telemetry import propagation
+
+REQUEST_ID = "x-request-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The context to serve the request in, and the answer if it is not to be served."""
+
+    context: CallContext
+    reply: LocalReply | None
+
+
+def inbound_context(head: RequestHead, now: float, rng: Randomness) -> CallContext:
+    """What a request brings with it. A deadline can only shorten what follows, so it is believed from anyone."""
+    timeout = deadlines.inherited(head.get(deadlines.EXPECTED_TIMEOUT_HEADER), head.get(deadlines.GRPC_TIMEOUT_HEADER))
+    given = head.get(REQUEST_ID)
+    request_id = given if given and propagation.valid_request_id(given) else propagation.new_request_id(rng)
+    trace = propagation.trace_headers(head.get("traceparent"), head.get("tracestate"), rng)
+    headers = (*trace, (REQUEST_ID.encode("ascii"), request_id.encode("ascii")))
+    return CallContext(deadlines.effective(now, timeout), request_id, headers)
+
+
+def admit_request(head: RequestHead, now: float, filters: Sequence[Filter], rng: Randomness) -> Admission:
+    """Decide whether a request reaches the application, and in which context."""
+    context = inbound_context(head, now, rng)
+    if deadlines.expired(context.deadline, now):
+        body = b"the request's deadline had passed on arrival"
+        return Admission(context, LocalReply(504, [], body, ResponseFlag.UT, "deadline"))
+    for item in filters:
+        reply = item.on_request(head, now, rng)
+        if reply is not None:
+            return Admission(context, reply)
+    return Admission(context, None)

@@ -1,0 +1,95 @@
+"""HTTP filters at run time: built from the model once per route, so that a route without filters runs none.
+
+A filter looks at the request and either lets it pass (None), answers it (`LocalReply`), or asks its driver for something
+(`Wait`, `Query`): the call flow yields what it returns and calls `resume` with the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from meshlib.flags import ResponseFlag
+from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerFilterConfig
+from meshlib.model.request import RequestHead
+from meshlib.policy.rate_limit import LocalRateLimiter
+from meshlib.policy.rng import Rng
+
+
+@dataclass(slots=True)
+class LocalReply:
+    """An answer without an upstream; `name` says which filter made it."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    flag: ResponseFlag
+    name: str
+
+
+class Filter(Protocol):
+    """One filter on one route."""
+
+    def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | None:
+        """Decide about a request before it is balanced."""
+
+
+FilterStates = dict[Hashable, Filter]
+"""Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same."""
+
+
+class LocalRateLimitFilter:
+    """Client and server side local rate limit; answers with the configured status and RL."""
+
+    def __init__(self, config: LocalRateLimit) -> None:
+        self.config = config
+        self._limiter = LocalRateLimiter(config)
+        self._headers = [
+            (option.name.encode("latin-1"), option.value.encode("latin-1")) for option in config.response_headers
+        ]
+
+    def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | None:
+        """Take a token; over the limit, answer."""
+        if self._limiter.check(now, rng).allowed:
+            return None
+        name = self.config.stat_prefix or "local_rate_limit"
+        return LocalReply(self.config.status, list(self._headers), b"local_rate_limited", ResponseFlag.RL, name)
+
+
+_BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {
+    LocalRateLimit: lambda config: LocalRateLimitFilter(config) if config.token_bucket else None,
+}
+
+
+def compile_filters(
+    scope: Hashable,
+    filters: Iterable[HttpFilter],
+    overrides: tuple[tuple[Hashable, Iterable[PerFilterConfig]], ...],
+    states: FilterStates,
+) -> tuple[Filter, ...]:
+    """The chain of one route: `overrides` go from the widest scope to the most specific, which wins.
+
+    Filters without a runtime (the router, unsupported ones) cost nothing: they are left out.
+    """
+    chain = []
+    for entry in filters:
+        owner, config, disabled = scope, entry.config, entry.disabled
+        for override_scope, configs in overrides:
+            for override in configs:
+                if override.name == entry.name:
+                    disabled = override.disabled
+                    if override.config is not None:
+                        owner, config = override_scope, override.config
+        if not disabled and (built := _runtime((owner, entry.name, config), states)):
+            chain.append(built)
+    return tuple(chain)
+
+
+def _runtime(key: tuple[Hashable, str, FilterConfig], states: FilterStates) -> Filter | None:
+    existing = states.get(key)
+    if existing is not None:
+        return existing
+    builder = _BUILDERS.get(type(key[2]))
+    built = builder(key[2]) if builder else None
+    return states.setdefault(key, built) if built else None

@@ -1,0 +1,79 @@
+"""Plan: a snapshot compiled for calls. Built off the hot path, read-only, put into force by one store.
+
+A call loads the plan once and keeps it, so it never sees a route of one version with a cluster of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from meshlib.engine.cluster import BreakerLike, ClusterPlan, reusable
+from meshlib.engine.filters import FilterStates
+from meshlib.engine.table import Outbound, VirtualHostPlan, listener_names
+from meshlib.model.snapshot import Snapshot
+from meshlib.policy.breaker import Listener
+from meshlib.policy.shared_limit import SharedRateLimit
+from meshlib.state.cells import MeshState
+
+
+@dataclass(slots=True)
+class Attached:
+    """Policies from code, by cluster name: they stay whatever the control plane says.
+
+    `on_transition` hears of every breaker, whoever configured it.
+    """
+
+    limits: Mapping[str, Sequence[SharedRateLimit]] = field(default_factory=dict)
+    breakers: Mapping[str, BreakerLike] = field(default_factory=dict)
+    on_transition: Listener | None = None
+
+
+class Plan:
+    """What to do, for every authority and cluster of one snapshot."""
+
+    __slots__ = ("absent", "clusters", "on_demand", "outbound", "snapshot", "version")
+
+    outbound: Outbound
+    clusters: dict[str, ClusterPlan]
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        state: MeshState,
+        filters: FilterStates,
+        attached: Attached,
+        previous: Plan | None = None,
+    ) -> None:
+        self.snapshot = snapshot
+        self.version = snapshot.version
+        self.on_demand = snapshot.on_demand
+        self.absent = snapshot.absent
+        self.outbound = Outbound(snapshot, filters, previous.outbound if previous else None)
+        old = previous.clusters if previous else {}
+        self.clusters = {}
+        for name, config in snapshot.clusters.items():
+            assignment = snapshot.assignment(config)
+            last = old.get(name)
+            if last is not None and reusable(last, config, assignment, attached.limits, attached.breakers):
+                self.clusters[name] = last
+                continue
+            self.clusters[name] = ClusterPlan(
+                config,
+                assignment,
+                state.cluster(name),
+                last,
+                attached.limits.get(name, ()),
+                attached.breakers.get(name),
+                attached.on_transition,
+            )
+
+    def find(self, scheme: str, authority: str) -> VirtualHostPlan | None:
+        """The virtual host that speaks for an authority."""
+        return self.outbound.find(scheme, authority)
+
+    def may_come(self, scheme: str, authority: str) -> bool:
+        """Whether an authority that is not there may still be fetched: the source is asked by name, and has not said
+        that there is no such listener.
+        """
+        return self.on_demand and not any(name in self.absent for name in listener_names(scheme, authority))

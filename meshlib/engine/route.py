@@ -1,0 +1,200 @@
+"""RoutePlan: one route compiled: where it sends a request and what it does to it on the way.
+
+What the route does not use is None here and costs nothing per call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshlib.engine.filters import Filter, FilterStates, compile_filters
+from meshlib.model.filters import HttpFilter
+from meshlib.model.listener import HttpConnectionManager
+from meshlib.model.metadata import EMPTY_STRUCT, Struct
+from meshlib.model.request import RequestHead
+from meshlib.model.route import (
+    ClusterHeader,
+    HostRewrite,
+    RedirectAction,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    VirtualHost,
+    WeightedCluster,
+    WeightedClusters,
+)
+from meshlib.policy.retry import RetryRules, compile_retry
+from meshlib.routing.hashing import RequestHasher, compile_hash
+from meshlib.routing.headers import Mutate, compile_mutations
+from meshlib.routing.rewrite import (
+    Location,
+    RewriteHost,
+    RewritePath,
+    compile_host_rewrite,
+    compile_path_rewrite,
+    compile_redirect,
+)
+from meshlib.routing.weighted import WeightedChoice, compile_weighted
+
+
+@dataclass(frozen=True, slots=True)
+class RouteScope:
+    """What surrounds a route: its manager's filters and the levels above it. `listener` names the filter chain."""
+
+    listener: str
+    filters: tuple[HttpFilter, ...]
+    config: RouteConfiguration
+
+    @classmethod
+    def of(cls, listener: str, manager: HttpConnectionManager | None, config: RouteConfiguration) -> RouteScope:
+        """The scope of a listener's routes, or of a route configuration that stands alone (no filters)."""
+        return cls(listener, manager.http_filters if manager else (), config)
+
+
+class Share:
+    """One cluster a route may send to, with what is particular to it."""
+
+    __slots__ = ("cluster", "criteria", "filters", "request_headers", "response_headers", "rewrite_host")
+
+    def __init__(
+        self,
+        cluster: str,
+        criteria: Struct,
+        filters: tuple[Filter, ...],
+        request_headers: Mutate | None,
+        response_headers: Mutate | None,
+        rewrite_host: RewriteHost | None,
+    ) -> None:
+        self.cluster = cluster
+        self.criteria = criteria
+        self.filters = filters
+        self.request_headers = request_headers
+        self.response_headers = response_headers
+        self.rewrite_host = rewrite_host
+
+
+class RoutePlan:
+    """A compiled route. `shares` has one entry per cluster; `choose` draws among them (None: there is only one);
+    `cluster_header` names the header that names the cluster.
+    """
+
+    __slots__ = (
+        "action",
+        "choose",
+        "cluster_header",
+        "config",
+        "hasher",
+        "include_attempt_count",
+        "index",
+        "label",
+        "location",
+        "retry",
+        "rewrite_path",
+        "shares",
+        "timeout",
+        "virtual_host",
+    )
+
+    def __init__(self, index: int, route: Route, virtual_host: VirtualHost, scope: RouteScope, states: FilterStates):
+        self.index = index
+        self.config = route
+        self.action = route.action
+        self.virtual_host = virtual_host
+        self.label = f"{virtual_host.name}/{route.name or index}"
+        self.include_attempt_count = virtual_host.include_request_attempt_count
+        self.choose: WeightedChoice | None = None
+        self.cluster_header = ""
+        self.retry: RetryRules | None = None
+        self.hasher: RequestHasher | None = None
+        self.rewrite_path: RewritePath | None = None
+        self.location: Location | None = None
+        self.timeout: float | None = None
+        self.shares: tuple[Share, ...] = (self._share(None, scope, states),)
+        if isinstance(route.action, RouteAction):
+            self._compile_action(route.action, scope, states)
+        elif isinstance(route.action, RedirectAction):
+            self.location = compile_redirect(route.action, route.match)
+
+    def _compile_action(self, action: RouteAction, scope: RouteScope, states: FilterStates) -> None:
+        self.timeout = _shorter(action.timeout, action.max_stream_duration)
+        self.retry = compile_retry(action.retry_policy or self.virtual_host.retry_policy)
+        self.hasher = compile_hash(action.hash_policies)
+        self.rewrite_path = compile_path_rewrite(self.config)
+        if isinstance(action.cluster, WeightedClusters):
+            self.choose = compile_weighted(action.cluster)
+            self.shares = tuple(self._share(share, scope, states) for share in action.cluster.clusters)
+        elif isinstance(action.cluster, ClusterHeader):
+            self.cluster_header = action.cluster.name
+
+    def _share(self, share: WeightedCluster | None, scope: RouteScope, states: FilterStates) -> Share:
+        route, host, rc = self.config, self.virtual_host, scope.config
+        specific_wins = rc.most_specific_header_mutations_wins
+        first = (share,) if share else ()
+        return Share(
+            cluster=_cluster_name(share, route),
+            criteria=_criteria(share, route),
+            filters=compile_filters(
+                scope.listener,
+                scope.filters,
+                (
+                    (("rc", rc.name), rc.typed_per_filter_config),
+                    (("vhost", rc.name, host.name), host.typed_per_filter_config),
+                    (("route", rc.name, host.name, self.index), route.typed_per_filter_config),
+                    (
+                        ("share", rc.name, host.name, self.index, share.name if share else ""),
+                        share.typed_per_filter_config if share else (),
+                    ),
+                ),
+                states,
+            ),
+            request_headers=compile_mutations(
+                *(s.request_headers for s in first),
+                route.request_headers,
+                host.request_headers,
+                rc.request_headers,
+                most_specific_wins=specific_wins,
+            ),
+            response_headers=compile_mutations(
+                *(s.response_headers for s in first),
+                route.response_headers,
+                host.response_headers,
+                rc.response_headers,
+                most_specific_wins=specific_wins,
+                target="response",
+            ),
+            rewrite_host=compile_host_rewrite(_host_rewrite(share, route)),
+        )
+
+    def cluster_name(self, share: Share, head: RequestHead) -> str:
+        """The cluster of a request; empty when the route names it by a header that is missing."""
+        if self.cluster_header:
+            values = head.get_all(self.cluster_header)
+            return values[0] if values else ""
+        return share.cluster
+
+
+def _cluster_name(share: WeightedCluster | None, route: Route) -> str:
+    if share:
+        return share.name
+    action = route.action
+    return action.cluster if isinstance(action, RouteAction) and isinstance(action.cluster, str) else ""
+
+
+def _criteria(share: WeightedCluster | None, route: Route) -> Struct:
+    """Metadata match of the route, overlaid with the share's."""
+    base = route.action.metadata_match if isinstance(route.action, RouteAction) else EMPTY_STRUCT
+    if share is None or not share.metadata_match.items:
+        return base
+    merged = dict(base.items) | dict(share.metadata_match.items)
+    return Struct(tuple(sorted(merged.items())))
+
+
+def _host_rewrite(share: WeightedCluster | None, route: Route) -> HostRewrite | None:
+    if share and share.host_rewrite_literal:
+        return HostRewrite("literal", share.host_rewrite_literal)
+    return route.action.host_rewrite if isinstance(route.action, RouteAction) else None
+
+
+def _shorter(*timeouts: float | None) -> float | None:
+    given = [timeout for timeout in timeouts if timeout]
+    return min(given) if given else None

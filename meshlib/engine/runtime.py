@@ -1,0 +1,63 @@
+"""Runtime: what every call flow of one mesh shares: the plan in force, the random numbers, who listens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from meshlib.engine.events import Event, Observer
+from meshlib.engine.filters import FilterStates
+from meshlib.engine.plan import Attached, Plan
+from meshlib.engine.rng import Randomness
+from meshlib.model.snapshot import Snapshot
+from meshlib.state.cells import MeshState
+
+UnknownHosts = Literal["pass_through", "reject"]
+log = logging.getLogger("meshlib")
+
+
+class Runtime:
+    """`plan` is the one attribute a call reads its configuration from, and `install` the one store that changes it.
+
+    `fetch_timeout` bounds how long a call waits for configuration that has not arrived yet (Envoy and gRPC: 15 s).
+    """
+
+    __slots__ = ("attached", "fetch_timeout", "filters", "observers", "plan", "rng", "state", "unknown_hosts")
+
+    def __init__(
+        self,
+        rng: Randomness,
+        *,
+        attached: Attached | None = None,
+        unknown_hosts: UnknownHosts = "pass_through",
+        fetch_timeout: float = 15.0,
+    ) -> None:
+        self.rng = rng
+        self.attached = attached or Attached()
+        self.unknown_hosts = unknown_hosts
+        self.fetch_timeout = fetch_timeout
+        self.observers: tuple[Observer, ...] = ()
+        self.state = MeshState()
+        self.filters: FilterStates = {}
+        self.plan = self.compile(Snapshot(on_demand=True), None)
+
+    def compile(self, snapshot: Snapshot, previous: Plan | None) -> Plan:
+        """A plan for a snapshot, taking over what has not changed. Raises `ResourceError`; nothing is in force yet."""
+        return Plan(snapshot, self.state, self.filters, self.attached, previous)
+
+    def install(self, plan: Plan) -> None:
+        """Put a plan into force: one store."""
+        self.plan = plan
+
+    def emit(self, make: Callable[[], Event]) -> None:
+        """Tell the observers. The event is made only if there are any; one that raises is dropped, not the call."""
+        if not self.observers:
+            return
+        event = make()
+        for observer in self.observers:
+            try:
+                observer(event)
+            except Exception:
+                log.exception("observer %r raised and is dropped", observer)
+                self.observers = tuple(other for other in self.observers if other is not observer)

@@ -1,0 +1,32 @@
+"""Counting attempts under Envoy's stat names (`cluster.<name>.upstream_rq_*`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from meshlib.model.outcome import Failure, Outcome
+from meshlib.state.counter import Counter
+
+_BY_CLASS = (None, None, "upstream_rq_2xx", "upstream_rq_3xx", "upstream_rq_4xx", "upstream_rq_5xx")
+_BY_FAILURE = {
+    Failure.CONNECT: ("upstream_cx_connect_fail", "upstream_rq_error"),
+    Failure.CONNECT_TIMEOUT: ("upstream_cx_connect_fail", "upstream_rq_error"),
+    Failure.OVERFLOW: ("upstream_rq_pending_overflow",),
+    Failure.PER_TRY_TIMEOUT: ("upstream_rq_per_try_timeout", "upstream_rq_error"),
+    Failure.TIMEOUT: ("upstream_rq_timeout", "upstream_rq_error"),
+    Failure.LOCAL: (),
+}
+_OTHER = ("upstream_rq_error",)
+
+
+def count(stats: Mapping[str, Counter], outcome: Outcome) -> None:
+    """Count one finished attempt."""
+    if outcome.failure is not None:
+        for name in _BY_FAILURE.get(outcome.failure, _OTHER):
+            stats[name].add()
+        return
+    stats["upstream_rq_completed"].add()
+    family = (outcome.status or 0) // 100
+    by_class = _BY_CLASS[family] if family < len(_BY_CLASS) else None
+    if by_class:
+        stats[by_class].add()

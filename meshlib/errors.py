@@ -1,0 +1,117 @@
+"""The errors of meshlib.
+
+    MeshError
+    ├── ConfigurationError           a file, bootstrap or argument cannot be used (says where and what would be valid)
+    ├── NotReadyError                no configuration arrived in time
+    └── CallError                    a call failed; carries flag, route, cluster, endpoint, attempts
+        ├── NoRouteError             NR  no virtual host or route matches, or the host is unknown and rejected
+        ├── ClusterNotFoundError     NC  the route's cluster does not exist
+        ├── NoHealthyUpstreamError   UH  every endpoint is unhealthy, or there is none
+        ├── UpstreamOverflowError    UO  a circuit-breaker threshold or the pending queue is full
+        │   └── CircuitOpenError     UO  the circuit breaker is open (also pybreaker.CircuitBreakerError)
+        ├── UpstreamConnectError     UF  no connection to the endpoint
+        ├── UpstreamResetError       UC  the connection broke before the response
+        ├── UpstreamTimeoutError     UT  the route's timeout, a deadline or the caller's own timeout ran out
+        ├── UpstreamProtocolError    UPE the response was not valid HTTP
+        └── RateLimitedError         RL  a limit of code (not of configuration: that answers 429) refused the call
+
+What an adapter raises is one of these *and* the host library's own class, so `except httpx.HTTPError` keeps working.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshlib.flags import ResponseFlag
+
+
+class MeshError(Exception):
+    """Base of everything meshlib raises on purpose."""
+
+
+class ConfigurationError(MeshError):
+    """Configuration cannot be used; the message names what, where and what would be valid."""
+
+
+class NotReadyError(MeshError):
+    """No usable configuration arrived in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailure:
+    """Why a call failed, as a value: what the engine hands to the adapters.
+
+    `reason` is a sentence for people; `route` is `virtual host/route`; `endpoint` the last one tried;
+    `circuit_open` tells an open circuit breaker from a full threshold, both UO.
+    """
+
+    flag: ResponseFlag
+    reason: str
+    route: str = ""
+    cluster: str = ""
+    endpoint: str = ""
+    attempts: int = 0
+    circuit_open: bool = False
+
+    def __str__(self) -> str:
+        parts = [f"{self.flag}: {self.reason}"]
+        for name in ("route", "cluster", "endpoint"):
+            if value := getattr(self, name):
+                parts.append(f"{name}={value}")
+        if self.attempts:
+            parts.append(f"attempts={self.attempts}")
+        return ", ".join(parts)
+
+
+class CallError(MeshError):
+    """A call through the mesh failed; `failure` says why in Envoy's words."""
+
+    failure: CallFailure
+
+    @property
+    def flag(self) -> ResponseFlag:
+        """Envoy's response flag, for example `UH`."""
+        return self.failure.flag
+
+    def __str__(self) -> str:
+        return str(self.failure)
+
+
+class NoRouteError(CallError):
+    """NR: nothing in the configuration matches the request."""
+
+
+class ClusterNotFoundError(CallError):
+    """NC: the route names a cluster that does not exist."""
+
+
+class NoHealthyUpstreamError(CallError):
+    """UH: no endpoint can take the request."""
+
+
+class UpstreamOverflowError(CallError):
+    """UO: a circuit-breaker threshold is reached."""
+
+
+class CircuitOpenError(UpstreamOverflowError):
+    """UO: the circuit breaker is open."""
+
+
+class UpstreamConnectError(CallError):
+    """UF: no connection to the endpoint."""
+
+
+class UpstreamResetError(CallError):
+    """UC or UR: the connection broke before the response was complete."""
+
+
+class UpstreamTimeoutError(CallError):
+    """UT: time ran out."""
+
+
+class UpstreamProtocolError(CallError):
+    """UPE: the upstream did not speak valid HTTP."""
+
+
+class RateLimitedError(CallError):
+    """RL: a limit set in code refused the call."""

@@ -1,0 +1,139 @@
+"""The asyncio transport, for httpx and httpx2 alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from meshlib.drivers.aio import drive
+from meshlib.engine.commands import CallInfo, Commit, Fail, PassThrough, Reply, Start
+from meshlib.http.exchange import Exchange
+from meshlib.http.library import Library
+from meshlib.http.pools import PoolRegistry
+from meshlib.http.wire import AsyncPool
+from meshlib.http.wire.types import FailureKind, WireError
+from meshlib.model.outcome import Outcome
+
+if TYPE_CHECKING:
+    from meshlib.mesh import Mesh
+
+
+class AsyncBody:
+    """The response body as the library streams it; closing it early gives the connection up."""
+
+    def __init__(self, exchange: Exchange, response: Any, info: CallInfo) -> None:
+        self._exchange = exchange
+        self._response = response
+        self._info = info
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._response:
+                yield chunk
+        except WireError as error:
+            raise self._exchange.body_error(error, self._info) from error
+
+    async def aclose(self) -> None:
+        """Done with the body."""
+        await self._response.aclose()
+
+
+class AsyncTransportCore:
+    """Routes each request through the mesh; hosts unknown to it go to `fallback` (the library's own transport).
+
+    One transport may serve several event loops; each has its own pools.
+    """
+
+    def __init__(self, mesh: Mesh, library: Library, fallback: Any = None) -> None:
+        self._mesh = mesh
+        self._library = library
+        self._fallback = fallback
+        self._stream: Any = type("MeshStream", (AsyncBody, library.module.AsyncByteStream), {})
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, PoolRegistry[AsyncPool]] = WeakKeyDictionary()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pools: PoolRegistry[AsyncPool] = PoolRegistry(AsyncPool)
+        self._generation = mesh.generation
+
+    async def handle(self, request: Any) -> Any:
+        """The library's response to the library's request. Raises exceptions that are the library's and ours."""
+        mesh = self._mesh
+        mesh.ensure_started()
+        if mesh.generation != self._generation:
+            self._after_fork()
+        exchange = Exchange(self._library, request, mesh.runtime)
+        match await drive(exchange.flow, _Wire(self, exchange), mesh):
+            case Commit() as commit:
+                return self._commit(exchange, commit)
+            case Reply() as reply:
+                return exchange.replied(reply)
+            case Fail() as fail:
+                raise exchange.exception(fail)
+            case PassThrough():
+                exchange.flow.close()
+                return await self._pass_through(request)
+
+    async def aclose(self) -> None:
+        """Close the connections of this loop; those of other loops go with their loops."""
+        for pool in self._registry().drain():
+            await pool.aclose()
+        if self._fallback is not None:
+            await self._fallback.aclose()
+
+    async def attempt(self, exchange: Exchange, start: Start) -> Outcome:
+        """One attempt. A pool that a new plan closed meanwhile is replaced: nothing of the request has been sent."""
+        runtime = self._mesh.runtime
+        request, timeouts = exchange.wire_request(start), exchange.wire_timeouts(start)
+        while True:
+            pools = self._registry()
+            pool = pools.get(runtime.plan, start)
+            try:
+                return exchange.answered(await pool.send(request, timeouts), start)
+            except WireError as error:
+                if error.kind is not FailureKind.POOL_CLOSED:
+                    return exchange.failed(error, start)
+                pools.forget(start, pool)
+
+    def _registry(self) -> PoolRegistry[AsyncPool]:
+        """This loop's pools; the last loop is remembered, because there is nearly always only one."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            pools = self._by_loop.get(loop)
+            if pools is None:
+                pools = self._by_loop[loop] = PoolRegistry(AsyncPool)
+            self._loop, self._pools = loop, pools
+        return self._pools
+
+    def _commit(self, exchange: Exchange, commit: Commit) -> Any:
+        wire = commit.outcome.response
+        wire.on_done = exchange.finish
+        return exchange.committed(commit, self._stream(exchange, wire, commit.info))
+
+    async def _pass_through(self, request: Any) -> Any:
+        if self._fallback is None:
+            self._fallback = self._library.module.AsyncHTTPTransport()
+        return await self._fallback.handle_async_request(request)
+
+    def _after_fork(self) -> None:
+        """The parent's connections are the parent's: forget them without a word on their sockets."""
+        self._generation = self._mesh.generation
+        self._by_loop = WeakKeyDictionary()
+        self._loop = None
+        self._fallback = None
+
+
+class _Wire:
+    """The driver's view of one exchange."""
+
+    __slots__ = ("_core", "_exchange")
+
+    def __init__(self, core: AsyncTransportCore, exchange: Exchange) -> None:
+        self._core = core
+        self._exchange = exchange
+
+    async def attempt(self, start: Start) -> Outcome:
+        return await self._core.attempt(self._exchange, start)
+
+    async def discard(self, outcome: Outcome) -> None:
+        await outcome.response.aclose()

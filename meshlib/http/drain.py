@@ -1,0 +1,87 @@
+"""Graceful shutdown of a server behind a load balancer that needs time to notice.
+
+A server that stops listening the moment SIGTERM arrives refuses the connections its callers still send. So, in order:
+
+1. readiness fails and what was registered is deregistered: no new caller is sent here;
+2. for `seconds` the server goes on accepting, and asks each caller to close its connection (`Connection: close`);
+3. the signal is handed to the server's own handler: it stops listening and finishes what is in flight;
+4. at lifespan shutdown, after the application's own, the mesh closes.
+
+Liveness is not touched: a draining process is healthy. A second SIGTERM, or SIGINT, goes to the server at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+log = logging.getLogger("meshlib.drain")
+
+
+class Drain:
+    """The draining state of one server process. `seconds` 0: the signal is handed on at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.draining = False
+        self._previous: Any = None
+        self._hooks: list[Callable[[], None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._installed = False
+
+    def on_drain(self, hook: Callable[[], None]) -> None:
+        """Call `hook` when draining begins (deregistration); on the event loop, it must be quick."""
+        self._hooks.append(hook)
+
+    def install(self) -> None:
+        """Put ourselves before the server's SIGTERM handler; at lifespan startup, when the server has set its own.
+
+        Only a handler set by `signal.signal` in the main thread can be chained to (uvicorn, gunicorn's workers);
+        elsewhere the server's own shutdown is left alone, and `begin` can be called by hand.
+        """
+        if self._installed or threading.current_thread() is not threading.main_thread():
+            return
+        previous = signal.getsignal(signal.SIGTERM)
+        if not callable(previous) or getattr(previous, "__module__", "") == "asyncio.unix_events":
+            log.info("SIGTERM has no handler that can be chained to: the server shuts down in its own way")
+            return
+        self._loop = asyncio.get_running_loop()
+        self._previous = previous
+        self._installed = True
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def uninstall(self) -> None:
+        """Give the signal back."""
+        if self._installed:
+            self._installed = False
+            if signal.getsignal(signal.SIGTERM) == self._on_signal:
+                signal.signal(signal.SIGTERM, self._previous)
+
+    def begin(self) -> None:
+        """Fail readiness and ask callers to leave. Idempotent."""
+        if self.draining:
+            return
+        self.draining = True
+        log.info("draining for %g s: readiness fails, connections are asked to close", self.seconds)
+        for hook in self._hooks:
+            try:
+                hook()
+            except Exception:
+                log.exception("drain hook %r failed; draining goes on", hook)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        loop = self._loop
+        if self.draining or self.seconds <= 0 or loop is None or loop.is_closed():
+            self.begin()
+            self._previous(number, frame)
+            return
+        loop.call_soon_threadsafe(self.begin)
+        loop.call_soon_threadsafe(loop.call_later, self.seconds, self._hand_over, number)
+
+    def _hand_over(self, number: int) -> None:
+        self._previous(number, None)

@@ -1,0 +1,138 @@
+"""Between an httpx request and the engine: the parts the blocking and the asyncio transport share."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from meshlib.context import NO_CONTEXT, CallContext, current
+from meshlib.engine.call import call_flow
+from meshlib.engine.commands import BodyEnd, CallInfo, Commit, Fail, Flow, Reply, Start
+from meshlib.errors import CallFailure
+from meshlib.flags import ResponseFlag
+from meshlib.http.errors import body_exception, exception_for, failure_of
+from meshlib.http.library import Library
+from meshlib.http.wire.types import FailureKind, Timeouts, WireError, WireRequest
+from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.request import RequestHead
+
+if TYPE_CHECKING:
+    from meshlib.engine.runtime import Runtime
+
+NO_TIMEOUT: dict[str, float | None] = {}
+
+
+class Exchange:
+    """One httpx request on its way through the mesh.
+
+    `body` is bytes when the whole body is at hand (and so can be sent again), else the request's own stream.
+    """
+
+    __slots__ = ("body", "flow", "library", "request", "timeouts")
+
+    def __init__(self, library: Library, request: Any, runtime: Runtime) -> None:
+        self.library = library
+        self.request = request
+        self.timeouts: dict[str, float | None] = request.extensions.get("timeout") or NO_TIMEOUT
+        stream = request.stream
+        whole = isinstance(stream, library.ByteStream)
+        self.body: Any = b"".join(stream) if whole else stream
+        context = current.get()
+        self.flow: Flow = call_flow(
+            runtime,
+            head_of(request, context),
+            time.monotonic(),
+            deadline=context.deadline,
+            replayable=whole,
+        )
+
+    def wire_request(self, start: Start) -> WireRequest:
+        """The request of one attempt, as bytes-to-be."""
+        head = start.head
+        body = self.body
+        return WireRequest(head.method.encode("ascii"), head.path.encode("latin-1"), list(head.headers), body or None)
+
+    def wire_timeouts(self, start: Start) -> Timeouts:
+        """Httpx's own timeouts, the cluster's connect timeout and the attempt's deadline."""
+        given = self.timeouts
+        connect, limit = given.get("connect"), start.cluster.connect_timeout
+        return Timeouts(
+            limit if connect is None or connect > limit else connect,
+            given.get("read"),
+            given.get("write"),
+            given.get("pool"),
+            start.deadline,
+        )
+
+    def answered(self, response: Any, start: Start) -> Outcome:
+        """A response arrived. It is on its own now: only the call's final deadline still counts."""
+        if start.final_deadline is not start.deadline:
+            response.set_deadline(start.final_deadline)
+        return Outcome(response.status, response.headers, response=response)
+
+    def failed(self, error: WireError, start: Start) -> Outcome:
+        """No response. A failure of the caller's own body iterator is the caller's to see, as it was raised."""
+        if error.kind is FailureKind.REQUEST_BODY_FAILED and error.__cause__ is not None:
+            raise error.__cause__
+        failure = failure_of(error.kind, start.on_deadline)
+        return Outcome(failure=failure, request_sent=error.request_sent, error=error)
+
+    def finish(self, error: WireError | None) -> None:
+        """The body has ended: the flow settles its accounts."""
+        failure = None if error is None else failure_of(error.kind, Failure.TIMEOUT)
+        try:
+            self.flow.send(BodyEnd(time.monotonic(), failure))
+        except StopIteration:
+            return
+
+    def committed(self, commit: Commit, stream: Any) -> Any:
+        """The library's response around the wire's."""
+        wire = commit.outcome.response
+        return self.library.Response(
+            wire.status,
+            headers=wire.headers if commit.headers is None else commit.headers,
+            stream=stream,
+            extensions={
+                "http_version": wire.http_version,
+                "reason_phrase": wire.reason,
+                "network_stream": wire.network,
+                "meshlib": commit.info,
+            },
+        )
+
+    def replied(self, reply: Reply) -> Any:
+        """The library's response for an answer the mesh made itself."""
+        self.flow.close()
+        headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+        return self.library.Response(
+            reply.status,
+            headers=headers,
+            stream=self.library.ByteStream(reply.body),
+            extensions={"http_version": b"HTTP/1.1", "meshlib": reply.info},
+        )
+
+    def exception(self, fail: Fail) -> Exception:
+        """The exception for a failed call."""
+        self.flow.close()
+        return exception_for(self.library, fail, self.request)
+
+    def body_error(self, error: WireError, info: CallInfo) -> Exception:
+        """The exception for a body that broke."""
+        flag = ResponseFlag.UT if error.kind is FailureKind.DEADLINE else ResponseFlag.UC
+        failure = CallFailure(flag, str(error), info.route, info.cluster, info.endpoint, info.attempts)
+        return body_exception(self.library, error, failure, self.request)
+
+
+def head_of(request: Any, context: CallContext = NO_CONTEXT) -> RequestHead:
+    """The neutral head of an httpx request. Its authority is the Host header, as `:authority` is in Envoy."""
+    url = request.url
+    headers = request.headers.raw
+    authority = ""
+    for name, value in headers:
+        if name.lower() == b"host":
+            authority = value.decode("latin-1")
+            break
+    if context.headers:
+        present = {name.lower() for name, _ in headers}
+        headers = [*headers, *(pair for pair in context.headers if pair[0] not in present)]
+    return RequestHead(request.method, url.scheme, authority, url.raw_path.decode("ascii"), headers)

@@ -1,0 +1,81 @@
+"""`mesh.http`: ready clients and transports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from meshlib.http.library import LibraryName
+
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+    from meshlib.mesh import Mesh
+
+
+class HttpFactory:
+    """Clients of httpx (default) or httpx2 whose calls go through the mesh.
+
+    A client is the library's own, with the mesh's transport: everything it offers (auth, cookies, redirects, hooks,
+    streaming) works as ever. `service` is a host the mesh knows ("payments"), or a base URL; options are the library's.
+    `timeout` is None unless given: the route's timeout and the inherited deadline hold.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+
+    @overload
+    def client(self, service: str = "", *, library: Literal["httpx"] = "httpx", **options: Any) -> httpx.Client: ...
+
+    @overload
+    def client(self, service: str = "", *, library: Literal["httpx2"], **options: Any) -> httpx2.Client: ...
+
+    def client(self, service: str = "", *, library: LibraryName = "httpx", **options: Any) -> Any:
+        """A blocking client; close it, or use it in a `with`."""
+        return _module(library).Client(transport=self.transport(library=library), **_defaults(service, options))
+
+    @overload
+    def async_client(
+        self, service: str = "", *, library: Literal["httpx"] = "httpx", **options: Any
+    ) -> httpx.AsyncClient: ...
+
+    @overload
+    def async_client(self, service: str = "", *, library: Literal["httpx2"], **options: Any) -> httpx2.AsyncClient: ...
+
+    def async_client(self, service: str = "", *, library: LibraryName = "httpx", **options: Any) -> Any:
+        """An asyncio client; close it, or use it in an `async with`."""
+        return _module(library).AsyncClient(
+            transport=self.async_transport(library=library), **_defaults(service, options)
+        )
+
+    def transport(self, *, library: LibraryName = "httpx", fallback: Any = None) -> Any:
+        """A transport for a client of yours. `fallback` carries hosts the mesh does not know (default: the library's
+        own `HTTPTransport`, made when first needed).
+        """
+        return _shell(library).MeshTransport(self._mesh, fallback=fallback)
+
+    def async_transport(self, *, library: LibraryName = "httpx", fallback: Any = None) -> Any:
+        """The asyncio counterpart of `transport`."""
+        return _shell(library).AsyncMeshTransport(self._mesh, fallback=fallback)
+
+
+def _defaults(service: str, options: dict[str, Any]) -> dict[str, Any]:
+    options.setdefault("timeout", None)
+    if service:
+        options.setdefault("base_url", service if "://" in service else f"http://{service}")
+    return options
+
+
+def _module(name: LibraryName) -> Any:
+    from meshlib.http.library import library
+
+    return library(name).module
+
+
+def _shell(name: LibraryName) -> Any:
+    _module(name)
+    if name == "httpx":
+        from meshlib.http import httpx as shell
+    else:
+        from meshlib.http import httpx2 as shell  # type: ignore[no-redef]  # the same names over the other library
+    return shell

@@ -1,0 +1,123 @@
+"""One connection pool per endpoint of a cluster, kept as long as the plan names the endpoint.
+
+A registry belongs to one transport and, for asyncio, to one event loop. It notices a new plan when it is next used, on
+the thread or loop that owns its pools, so that no pool is ever touched from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from meshlib.engine.cluster import ClusterPlan
+from meshlib.engine.commands import Start
+from meshlib.engine.plan import Plan
+from meshlib.http.tls import client_context
+from meshlib.http.wire.types import Address, ConnectionEvent, ConnectionEventKind, PoolLimits
+from meshlib.policy.thresholds import connection_gate, pending_gate
+
+
+class Drainable(Protocol):
+    """What the registry itself does with a pool."""
+
+    def drain(self) -> None:
+        """No new requests; idle connections close, busy ones when they are done."""
+
+
+P = TypeVar("P", bound=Drainable)
+
+
+class PoolRegistry(Generic[P]):
+    """Pools by (cluster, endpoint). `make(address, **settings)` is `AsyncPool` or `SyncPool`."""
+
+    def __init__(self, make: Callable[..., P]) -> None:
+        self._make = make
+        self._pools: dict[tuple[str, str], tuple[ClusterPlan, P]] = {}
+        self._plan: Plan | None = None
+
+    def get(self, plan: Plan, start: Start) -> P:
+        """The pool for an attempt; `plan` is the one in force, `start` may stem from the one before."""
+        if plan is not self._plan:
+            self._follow(plan)
+        key = (start.cluster.name, start.host.address)
+        found = self._pools.get(key)
+        if found is not None and found[0] is start.cluster:
+            return found[1]
+        return self._adopt(key, start, found)
+
+    def forget(self, start: Start, pool: P) -> None:
+        """Drop a pool that turned out to be closed, so that `get` makes a new one."""
+        key = (start.cluster.name, start.host.address)
+        found = self._pools.get(key)
+        if found is not None and found[1] is pool:
+            self._pools.pop(key, None)
+
+    def drain(self) -> list[P]:
+        """Drain and return every pool, for whoever closes the transport."""
+        pools = [pool for _, pool in list(self._pools.values())]
+        self._pools.clear()
+        for pool in pools:
+            pool.drain()
+        return pools
+
+    def _adopt(self, key: tuple[str, str], start: Start, found: tuple[ClusterPlan, P] | None) -> P:
+        """Take a pool over to the attempt's plan if its settings are the same, else make one."""
+        cluster = start.cluster
+        if found is not None and _settings(found[0]) == _settings(cluster):
+            self._pools[key] = (cluster, found[1])
+            return found[1]
+        pool = self._new(start)
+        # Two threads may get here at once: the first one's pool is everybody's.
+        kept = self._pools.setdefault(key, (cluster, pool)) if found is None else (cluster, pool)
+        if found is not None:
+            self._pools[key] = kept
+            found[1].drain()
+        return kept[1]
+
+    def _new(self, start: Start) -> P:
+        cluster, config, where = start.cluster, start.cluster.config, start.host.endpoint.address
+        load, thresholds = cluster.thresholds("DEFAULT")
+        stats = cluster.stats
+
+        def count(event: ConnectionEvent) -> None:
+            if event.kind is ConnectionEventKind.CONNECTED:
+                stats["upstream_cx_total"].add()
+
+        return self._make(
+            Address(where.host, where.port, where.path),
+            ssl_context=client_context(config.tls) if config.tls else None,
+            server_hostname=(config.tls.sni or None) if config.tls else None,
+            limits=PoolLimits(
+                max_connections=min(thresholds.max_connections, 1 << 30),
+                max_pending=min(thresholds.max_pending_requests, 1 << 30),
+                max_requests_per_connection=config.max_requests_per_connection or 0,
+                idle_timeout=config.idle_timeout,
+            ),
+            connections=connection_gate(load, thresholds, stats["upstream_cx_overflow"]),
+            pending=pending_gate(load, thresholds),
+            on_connection=count,
+        )
+
+    def _follow(self, plan: Plan) -> None:
+        """Drain the pools of endpoints the new plan does not have."""
+        self._plan = plan
+        for key, (cluster, pool) in list(self._pools.items()):
+            now = plan.clusters.get(key[0])
+            if now is cluster:
+                continue
+            if now is None or key[1] not in now.addresses:
+                self._pools.pop(key, None)
+                pool.drain()
+
+
+def _settings(cluster: ClusterPlan) -> tuple[object, ...]:
+    """What of a cluster its connections depend on."""
+    config = cluster.config
+    default = config.circuit_breakers.default
+    return (
+        config.tls,
+        config.idle_timeout,
+        config.max_requests_per_connection,
+        default.max_connections,
+        default.max_pending_requests,
+    )

@@ -1,0 +1,148 @@
+"""ASGI middleware: the server's end of the mesh, for any ASGI framework and server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from meshlib.context import current
+from meshlib.engine.events import RateLimited
+from meshlib.engine.exchange import REQUEST_ID, admit_request, inbound_context
+from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
+from meshlib.flags import ResponseFlag
+from meshlib.http.drain import Drain
+from meshlib.model.filters import LocalRateLimit
+from meshlib.model.request import RequestHead
+
+if TYPE_CHECKING:
+    from meshlib.mesh import Mesh
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_REQUEST_ID = REQUEST_ID.encode("ascii")
+
+
+class MeshMiddleware:
+    """`app.add_middleware(MeshMiddleware, mesh=mesh)`; pure ASGI, no task and no queue of its own.
+
+    For each HTTP request: W3C trace context, request id and deadline are taken in and go on with every meshed call made
+    while it is served; a request whose deadline has passed is answered 504, one over a local limit with the limit's
+    status; the response carries the request id. Websockets get the context and pass through; lifespan starts the mesh,
+    installs the drain, and closes the mesh after the application's shutdown.
+
+    `rate_limits`: local limits (`LocalRateLimit`, as in Envoy's filter), in order.
+    `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay).
+    `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application, which
+    can ask `middleware.drain.draining`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        mesh: Mesh,
+        rate_limits: Sequence[LocalRateLimit] = (),
+        drain_seconds: float = 0.0,
+        readiness_path: str | None = None,
+    ) -> None:
+        self.app = app
+        self.mesh = mesh
+        self.drain = Drain(drain_seconds)
+        self._filters: tuple[Filter, ...] = tuple(LocalRateLimitFilter(limit) for limit in rate_limits)
+        self._readiness_path = readiness_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        match scope["type"]:
+            case "http":
+                await self._http(scope, receive, send)
+            case "websocket":
+                await self._websocket(scope, receive, send)
+            case "lifespan":
+                await self._lifespan(scope, receive, send)
+            case _:
+                await self.app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._readiness_path is not None and scope["path"] == self._readiness_path:
+            await self._readiness(send)
+            return
+        admission = admit_request(_head(scope), time.monotonic(), self._filters, self.mesh.runtime.rng)
+        request_id = admission.context.request_id.encode("ascii")
+        if admission.reply is not None:
+            await self._answer(admission.reply, scope, send, request_id)
+            return
+
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = self._marked(message.get("headers", ()), request_id)
+            await send(message)
+
+        # The token is not kept: each request runs in a context of its own (the server's task), and resetting one across
+        # a generator-based application would fail.
+        current.set(admission.context)
+        await self.app(scope, receive, send_marked)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        current.set(inbound_context(_head(scope), time.monotonic(), self.mesh.runtime.rng))
+        await self.app(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_noticed() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self.mesh.start()
+                self.drain.install()
+            return message
+
+        async def send_noticed(message: Message) -> None:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                self.drain.uninstall()
+                self.mesh.close()
+            await send(message)
+
+        await self.app(scope, receive_noticed, send_noticed)
+
+    async def _readiness(self, send: Send) -> None:
+        draining = self.drain.draining
+        body = b"draining" if draining else b"ready"
+        await _send_whole(send, 503 if draining else 200, self._marked([], b""), body)
+
+    async def _answer(self, reply: LocalReply, scope: Scope, send: Send, request_id: bytes) -> None:
+        if reply.flag is ResponseFlag.RL:
+            path = scope["path"]
+            self.mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, path))
+        await _send_whole(send, reply.status, self._marked(reply.headers, request_id), reply.body)
+
+    def _marked(self, headers: Any, request_id: bytes) -> list[tuple[bytes, bytes]]:
+        """The response's headers with the request id (unless the application set one) and, draining, a request to
+        close the connection.
+        """
+        marked = list(headers)
+        if request_id and not any(name.lower() == _REQUEST_ID for name, _ in marked):
+            marked.append((_REQUEST_ID, request_id))
+        if self.drain.draining:
+            marked.append((b"connection", b"close"))
+        return marked
+
+
+def _head(scope: Scope) -> RequestHead:
+    raw_path = scope.get("raw_path") or scope["path"].encode("utf-8")
+    query = scope.get("query_string", b"")
+    target = raw_path + b"?" + query if query else raw_path
+    headers = scope["headers"]
+    authority = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
+    return RequestHead(
+        scope.get("method", "GET"), scope.get("scheme", "http"), authority, target.decode("latin-1"), headers
+    )
+
+
+async def _send_whole(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    headers = [*headers, (b"content-length", b"%d" % len(body)), (b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,311 @@
+"""Mesh: one per process. Owns the source, the plan in force and the factories for clients and servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from meshlib.engine.events import BreakerChanged, Observer, PlanChanged
+from meshlib.engine.plan import Attached, Plan
+from meshlib.engine.runtime import Runtime, UnknownHosts
+from meshlib.errors import NotReadyError
+from meshlib.model.cluster import CircuitBreaker
+from meshlib.model.report import Issue
+from meshlib.model.snapshot import Snapshot
+from meshlib.policy.breaker import Breaker, Transition
+from meshlib.sources.base import Source
+
+if TYPE_CHECKING:
+    from meshlib.engine.cluster import BreakerLike
+    from meshlib.http.factory import HttpFactory
+    from meshlib.policy.shared_limit import SharedRateLimit
+
+log = logging.getLogger("meshlib")
+_STATIC_OPTIONS = ("routes", "timeout", "retries", "lb_policy")
+_meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
+
+
+class Mesh:
+    """A service's membership in the mesh.
+
+    `source` says what the mesh looks like (`meshlib.sources`); the class methods make the usual ones. Nothing starts
+    until the first call, `start()`, or `with`: safe in a pre-fork master, and a forked child starts anew by itself.
+
+    `unknown_hosts`: what happens to hosts nothing speaks for, "pass_through" (default) or "reject".
+    `breakers`: circuit breakers from code by cluster name, a `CircuitBreaker` policy or a `pybreaker.CircuitBreaker`.
+    `rate_limits`: shared limits from code by cluster name. `fetch_timeout`: seconds a call waits for configuration that
+    has not arrived (15, as gRPC and Envoy). `seed` makes random choices repeatable.
+    """
+
+    runtime: Runtime
+    _started: bool
+    _lock: threading.Lock
+    _publishing: threading.Lock
+    _ready: threading.Event
+    _waiting: dict[object, Callable[[], None]]
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        unknown_hosts: UnknownHosts = "pass_through",
+        breakers: Mapping[str, Any] | None = None,
+        rate_limits: Mapping[str, SharedRateLimit | Sequence[SharedRateLimit]] | None = None,
+        fetch_timeout: float = 15.0,
+        seed: int | None = None,
+    ) -> None:
+        self.source = source
+        self.generation = 0
+        self._seed = seed
+        self._options: dict[str, Any] = {"unknown_hosts": unknown_hosts, "fetch_timeout": fetch_timeout}
+        self._breakers = dict(breakers or {})
+        self._limits = {name: _several(limit) for name, limit in (rate_limits or {}).items()}
+        self._observers: tuple[Observer, ...] = ()
+        self._issues: dict[Issue, None] = {}
+        self._http: HttpFactory | None = None
+        self._reset()
+        _meshes.add(self)
+
+    # ------------------------------------------------------------------ the usual sources
+
+    @classmethod
+    def from_file(cls, *paths: str | os.PathLike[str], **options: Any) -> Mesh:
+        """A mesh configured by files or folders of Envoy-format or Istio-style YAML or JSON, watched for changes."""
+        from meshlib.sources.files.source import FileSource
+
+        return cls(FileSource(Path(path) for path in paths), **options)
+
+    @classmethod
+    def from_xds(cls, bootstrap: Any = None, *, declared: Iterable[str] = (), **options: Any) -> Mesh:
+        """A mesh configured by an xDS control plane.
+
+        `bootstrap`: a `meshlib.sources.xds.Bootstrap`; None reads `GRPC_XDS_BOOTSTRAP` or `GRPC_XDS_BOOTSTRAP_CONFIG`.
+        `declared`: authorities to subscribe to at start-up; others are subscribed to on first use.
+        `mode` ("auto", "proxyless", "sidecar") and `delta` (True, False, "auto") go to `XdsSource`.
+        """
+        from meshlib.sources.xds.source import XdsSource
+
+        chosen = {name: options.pop(name) for name in ("mode", "delta") if name in options}
+        return cls(XdsSource(bootstrap, declared=declared, **chosen), **options)
+
+    @classmethod
+    def static(cls, clusters: Mapping[str, Any], **options: Any) -> Mesh:
+        """A mesh from code: `Mesh.static({"payments": ["10.0.0.1:8080", "10.0.0.2:8080"]}, retries=2)`.
+
+        `routes`, `timeout`, `retries` and `lb_policy` are those of `meshlib.sources.static.static_snapshot`; the other
+        options are the mesh's own.
+        """
+        from meshlib.sources.static import StaticSource, static_snapshot
+
+        chosen = {name: options.pop(name) for name in _STATIC_OPTIONS if name in options}
+        return cls(StaticSource(static_snapshot(clusters, **chosen)), **options)
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> Self:
+        """Start the source. Idempotent per process; calls do it by themselves."""
+        self.ensure_started()
+        return self
+
+    def ensure_started(self) -> None:
+        """Start unless started: one attribute load on the hot path."""
+        if self._started:
+            return
+        with self._lock:
+            if not self._started:
+                self._started = True
+                self.source.start(self)
+
+    def close(self) -> None:
+        """Stop the source. Plans stay in force, so calls in flight end well; idempotent."""
+        with self._lock:
+            started, self._started = self._started, False
+        if started:
+            self.source.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    # ------------------------------------------------------------------ factories
+
+    @property
+    def http(self) -> HttpFactory:
+        """Clients and transports for httpx and httpx2."""
+        if self._http is None:
+            from meshlib.http.factory import HttpFactory
+
+            self._http = HttpFactory(self)
+        return self._http
+
+    # ------------------------------------------------------------------ configuration
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in force."""
+        return self.runtime.plan
+
+    @property
+    def ready(self) -> bool:
+        """Whether any configuration has arrived."""
+        return self._ready.is_set()
+
+    @property
+    def issues(self) -> tuple[Issue, ...]:
+        """Every distinct rejected resource and degraded field the source has told of, oldest first."""
+        return tuple(self._issues)
+
+    def wait_ready(self, timeout: float = 15.0) -> Self:
+        """Block until the first configuration is in force. Raises NotReadyError after `timeout` seconds."""
+        self.ensure_started()
+        if not self._ready.wait(timeout):
+            errors = [str(issue) for issue in self.issues if issue.severity == "error"]
+            why = ": " + "; ".join(errors[:3]) if errors else ""
+            raise NotReadyError(f"no usable configuration from {self.source!r} within {timeout:g} s{why}")
+        return self
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Compile a snapshot and put it into force (called by the source). Raises ResourceError, leaving the last good
+        plan in force.
+        """
+        with self._publishing:
+            plan = self.runtime.compile(snapshot, self.runtime.plan if self._ready.is_set() else None)
+            self.runtime.install(plan)
+            self._ready.set()
+        for wake in list(self._waiting.values()):
+            wake()
+        self.runtime.emit(lambda: PlanChanged(time.monotonic(), snapshot.version))
+
+    def report(self, issues: Sequence[Issue]) -> None:
+        """Log each distinct issue once (called by the source)."""
+        for issue in issues:
+            if issue not in self._issues:
+                self._issues[issue] = None
+                level = logging.ERROR if issue.severity == "error" else logging.WARNING
+                log.log(level, "%s", issue)
+
+    def wait_for(self, authority: str, deadline: float) -> None:
+        """Block until the plan speaks for `authority`, or it is known that nothing does, or `deadline` (monotonic)."""
+        changed = threading.Event()
+        with self._watching(authority, changed.set):
+            while not self._settled(authority) and (left := deadline - time.monotonic()) > 0:
+                changed.wait(left)
+                changed.clear()
+
+    async def await_for(self, authority: str, deadline: float) -> None:
+        """`wait_for` on the running event loop."""
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+        with self._watching(authority, lambda: _wake(loop, changed)):
+            while not self._settled(authority) and (left := deadline - time.monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), left)
+                changed.clear()
+
+    def on_event(self, observer: Observer) -> None:
+        """Tell `observer` of every event (`meshlib.engine.events`), on the thread where it happens."""
+        self._observers = (*self._observers, observer)
+        self.runtime.observers = self._observers
+
+    def stats(self) -> dict[str, int]:
+        """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, ..."""
+        clusters = list(self.runtime.state.clusters.values())
+        return {
+            f"cluster.{cluster.name}.{name}": counter.value
+            for cluster in clusters
+            for name, counter in cluster.stats.items()
+        }
+
+    # ------------------------------------------------------------------ inside
+
+    def _reset(self) -> None:
+        """Everything that belongs to one process."""
+        self._started = False
+        self._lock = threading.Lock()
+        self._publishing = threading.Lock()
+        self._ready = threading.Event()
+        self._waiting = {}
+        self.runtime = Runtime(random.Random(self._seed), attached=self._attached(), **self._options)
+        self.runtime.observers = self._observers
+
+    def _attached(self) -> Attached:
+        breakers = {name: self._breaker(name, given) for name, given in self._breakers.items()}
+        return Attached(self._limits, breakers, self._breaker_changed)
+
+    def _breaker(self, name: str, given: Any) -> BreakerLike:
+        if isinstance(given, CircuitBreaker):
+            return Breaker(given, name, (self._breaker_changed,))
+        from meshlib.policy.pybreaker_bridge import PybreakerBridge
+
+        return PybreakerBridge(given)
+
+    def _settled(self, authority: str) -> bool:
+        plan = self.runtime.plan
+        return plan.find("http", authority) is not None or not plan.may_come("http", authority)
+
+    def _breaker_changed(self, change: Transition) -> None:
+        log.info("circuit breaker %s: %s -> %s (%s)", change.name, change.old, change.new, change.reason)
+        self.runtime.emit(lambda: BreakerChanged(change.now, change.name, change.old, change.new, change.reason))
+
+    @contextlib.contextmanager
+    def _watching(self, authority: str, wake: Callable[[], None]) -> Any:
+        key = object()
+        self._waiting[key] = wake
+        try:
+            self.source.request(authority)
+            yield
+        finally:
+            self._waiting.pop(key, None)
+
+    def _after_fork(self) -> None:
+        """In a forked child: the parent's thread, stream, connections and counts are not ours. Keep serving by what the
+        parent knew, and start a source of our own on first use.
+        """
+        known = self.runtime.plan.snapshot if self._ready.is_set() else None
+        started = self._started
+        self.generation += 1
+        self._reset()
+        if started:
+            self.source.forget()
+        if known is not None:
+            self.runtime.install(self.runtime.compile(known, None))
+            self._ready.set()
+
+
+def _several(limit: SharedRateLimit | Sequence[SharedRateLimit]) -> Sequence[SharedRateLimit]:
+    return tuple(limit) if isinstance(limit, Sequence) else (limit,)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting any more
+        loop.call_soon_threadsafe(changed.set)
+
+
+def _after_fork_in_child() -> None:
+    for mesh in list(_meshes):
+        mesh._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,72 @@
+"""W3C trace context and request ids: read from strangers, handed on to every outgoing call.
+
+No span is recorded here, so a `traceparent` is handed on unchanged: a new parent id would point at nothing.
+Sources: https://www.w3.org/TR/trace-context/ (version 00, forward compatible), Envoy's `x-request-id`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+_HEX = frozenset("0123456789abcdef")
+_MAX_TRACESTATE = 512
+_MAX_REQUEST_ID = 128
+
+
+class Bits(Protocol):
+    """A source of random bits (`random.Random`)."""
+
+    def getrandbits(self, k: int, /) -> int:
+        """`k` random bits."""
+
+
+def valid_traceparent(value: str) -> bool:
+    """Whether a `traceparent` may be handed on. Versions above 00 may carry more fields; version ff is forbidden."""
+    parts = value.split("-")
+    if len(parts) < 4 or not all(_is_hex(part, size) for part, size in zip(parts, (2, 32, 16, 2), strict=False)):
+        return False
+    version, trace_id, parent_id = parts[:3]
+    if version == "ff" or (version == "00" and len(parts) != 4):
+        return False
+    return trace_id.strip("0") != "" and parent_id.strip("0") != ""
+
+
+def new_traceparent(bits: Bits) -> str:
+    """A trace of our own for a request that came without one: not sampled, its ids random (flag 02)."""
+    trace_id, parent_id = bits.getrandbits(128) or 1, bits.getrandbits(64) or 1
+    return f"00-{trace_id:032x}-{parent_id:016x}-02"
+
+
+def valid_tracestate(value: str) -> bool:
+    """Whether a `tracestate` may be handed on: printable ASCII of at most 512 characters."""
+    return 0 < len(value) <= _MAX_TRACESTATE and _is_printable(value)
+
+
+def valid_request_id(value: str) -> bool:
+    """Whether a caller's request id may be kept: printable ASCII without spaces, at most 128 characters."""
+    return 0 < len(value) <= _MAX_REQUEST_ID and _is_printable(value) and " " not in value
+
+
+def new_request_id(bits: Bits) -> str:
+    """A random UUID (version 4)."""
+    digits = f"{bits.getrandbits(128):032x}"
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def trace_headers(traceparent: str | None, tracestate: str | None, bits: Bits) -> tuple[tuple[bytes, bytes], ...]:
+    """The trace headers to hand on. A malformed `traceparent` counts as none, and then its `tracestate` is dropped."""
+    if traceparent is None or not valid_traceparent(traceparent):
+        return ((b"traceparent", new_traceparent(bits).encode("ascii")),)
+    headers = [(b"traceparent", traceparent.encode("ascii"))]
+    if tracestate is not None and valid_tracestate(tracestate):
+        headers.append((b"tracestate", tracestate.encode("ascii")))
+    return tuple(headers)
+
+
+def _is_hex(text: str, size: int) -> bool:
+    return len(text) == size and _HEX.issuperset(text)
+
+
+def _is_printable(text: str) -> bool:
+    return text.isascii() and text.isprintable()
