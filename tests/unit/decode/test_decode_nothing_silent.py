@@ -1,0 +1,384 @@
+"""Every field of every message that is decoded, set alone: it changes the model, or is reported, or is refused.
+
+The few that do none of this are a reviewed list: harmless by nature, each with its reason in the decoder's tables.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from meshlib.model.report import ResourceError
+from meshlib.sources.xds import decode as decode_package
+from meshlib.sources.xds.decode import decode_message
+from meshlib.sources.xds.decode.validate import is_repeated
+from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION
+from parts import xds_resources as xds
+
+Edit = Callable[[Any], None]
+
+
+def _fill(message: Any, depth: int = 0) -> Any:
+    """The smallest valid content of a message: what its rules require."""
+    from validate import validate_pb2
+
+    for oneof in message.DESCRIPTOR.oneofs:
+        if oneof.GetOptions().Extensions[validate_pb2.required] and message.WhichOneof(oneof.name) is None:
+            _set(message, oneof.fields[0], depth)
+    for field in message.DESCRIPTOR.fields:
+        rules = field.GetOptions().Extensions[validate_pb2.rules]
+        kind = rules.WhichOneof("type")
+        needed = (kind and "min_" in str(getattr(rules, kind))) or "required" in str(rules)
+        if needed and field.containing_oneof is None:
+            _set(message, field, depth)
+    return message
+
+
+def _set(message: Any, field: Any, depth: int = 0) -> None:
+    """Give a field a value that is valid and not its default."""
+    if depth > 8:
+        return
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        _set_map(getattr(message, field.name), field.message_type.fields_by_name["value"], depth)
+    elif field.message_type is not None:
+        target = getattr(message, field.name)
+        if is_repeated(field):
+            target = target.add()
+        target.SetInParent()
+        _content(target, depth)
+    elif is_repeated(field):
+        getattr(message, field.name).append(_scalar(field))
+    else:
+        setattr(message, field.name, _scalar(field))
+
+
+def _set_map(target: Any, value: Any, depth: int) -> None:
+    if value.message_type is None:
+        target["x"] = _scalar(value)
+    else:
+        _content(target["x"], depth)
+
+
+def _content(target: Any, depth: int) -> None:
+    name = target.DESCRIPTOR.full_name
+    if name == "google.protobuf.Any":
+        target.type_url = "type.googleapis.com/test.Unknown"
+    elif name == "google.protobuf.Duration":
+        target.seconds = 3
+    elif name == "google.protobuf.Struct":
+        target["a"] = 1
+    elif name.startswith("google.protobuf.") and "value" in target.DESCRIPTOR.fields_by_name:
+        target.value = _scalar(target.DESCRIPTOR.fields_by_name["value"])
+    else:
+        _fill(target, depth + 1)
+
+
+def _scalar(field: Any) -> Any:
+    if field.enum_type is not None:
+        return 1
+    if field.cpp_type == field.CPPTYPE_STRING:
+        return b"x" if field.type == field.TYPE_BYTES else "x"
+    return True if field.cpp_type == field.CPPTYPE_BOOL else 7
+
+
+# Where each message stands: a base resource, and the way to the message inside it -----------------------------------
+
+
+def _base(type_url: str, **changes: Any) -> Any:
+    resource = {
+        CLUSTER: xds.eds_cluster,
+        ROUTE_CONFIGURATION: xds.route_configuration,
+        LISTENER: xds.api_listener,
+        CLUSTER_LOAD_ASSIGNMENT: xds.assignment,
+    }[type_url]()
+    return xds.message(type_url, {**resource, **changes})
+
+
+def _in_any(holder: Any, cls: Any, edit: Edit) -> None:
+    inner = cls()
+    holder.Unpack(inner)
+    edit(inner)
+    holder.Pack(inner)
+
+
+def _manager(message: Any, edit: Edit) -> None:
+    from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as pb
+
+    _in_any(message.api_listener.api_listener, pb.HttpConnectionManager, edit)
+
+
+def _rate_limit(message: Any, edit: Edit) -> None:
+    from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2 as pb
+
+    def insert(manager: Any) -> None:
+        config = pb.LocalRateLimit(stat_prefix="limit")
+        edit(config)
+        router = manager.http_filters.pop()
+        manager.http_filters.add(name="limit").typed_config.Pack(config)
+        manager.http_filters.append(router)
+
+    _manager(message, insert)
+
+
+def _tls(message: Any, edit: Edit) -> None:
+    from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+
+    context = tls_pb2.UpstreamTlsContext()
+    context.common_tls_context.validation_context.trusted_ca.filename = "ca.pem"
+    edit(context)
+    message.transport_socket.name = "tls"
+    message.transport_socket.typed_config.Pack(context)
+
+
+def _http_options(message: Any, edit: Edit) -> None:
+    from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2 as pb
+
+    options = pb.HttpProtocolOptions()
+    options.explicit_http_config.http_protocol_options.SetInParent()
+    edit(options)
+    message.typed_extension_protocol_options["http"].Pack(options)
+
+
+def _route(message: Any) -> Any:
+    return message.virtual_hosts[0].routes[0]
+
+
+def _weighted(message: Any) -> Any:
+    found = _route(message).route.weighted_clusters
+    if not found.clusters:
+        found.clusters.add(name="a").weight.value = 1
+    return found
+
+
+def _header(message: Any) -> Any:
+    headers = _route(message).match.headers
+    return headers[0] if headers else headers.add(name="x-a")
+
+
+def _lb(policy: str, field: str) -> Callable[[Any], Any]:
+    def way(message: Any) -> Any:
+        message.lb_policy = message.DESCRIPTOR.enum_types_by_name["LbPolicy"].values_by_name[policy].number
+        getattr(message, field).SetInParent()
+        return getattr(message, field)
+
+    return way
+
+
+def _touch(*names: str) -> Callable[[Any], Any]:
+    def way(message: Any) -> Any:
+        for name in names:
+            message = getattr(message, name)
+        message.SetInParent()
+        return message
+
+    return way
+
+
+Place = tuple[str, Callable[[Any, Edit], None]]
+
+
+def _at(type_url: str, way: Callable[[Any], Any]) -> Place:
+    return type_url, lambda message, edit: edit(way(message))
+
+
+def _retry(message: Any) -> Any:
+    return _touch("retry_policy")(_route(message).route)
+
+
+def _redirect(message: Any) -> Any:
+    return _touch("redirect")(_route(message))
+
+
+def _threshold(message: Any) -> Any:
+    found = message.circuit_breakers.thresholds
+    return found[0] if found else found.add()
+
+
+PLACES: dict[str, Place] = {
+    "Cluster": _at(CLUSTER, lambda m: m),
+    "CommonLbConfig": _at(CLUSTER, _touch("common_lb_config")),
+    "CircuitBreakers": _at(CLUSTER, _touch("circuit_breakers")),
+    "Thresholds": _at(CLUSTER, _threshold),
+    "RetryBudget": _at(CLUSTER, lambda m: _touch("retry_budget")(_threshold(m))),
+    "OutlierDetection": _at(CLUSTER, _touch("outlier_detection")),
+    "LbSubsetConfig": _at(CLUSTER, _touch("lb_subset_config")),
+    "EdsClusterConfig": _at(CLUSTER, _touch("eds_cluster_config")),
+    "RoundRobinLbConfig": _at(CLUSTER, _lb("ROUND_ROBIN", "round_robin_lb_config")),
+    "LeastRequestLbConfig": _at(CLUSTER, _lb("LEAST_REQUEST", "least_request_lb_config")),
+    "RingHashLbConfig": _at(CLUSTER, _lb("RING_HASH", "ring_hash_lb_config")),
+    "UpstreamTlsContext": (CLUSTER, _tls),
+    "CommonTlsContext": (CLUSTER, lambda m, edit: _tls(m, lambda c: edit(c.common_tls_context))),
+    "CertificateValidationContext": (
+        CLUSTER,
+        lambda m, edit: _tls(m, lambda c: edit(c.common_tls_context.validation_context)),
+    ),
+    "HttpProtocolOptions": (CLUSTER, _http_options),
+    "CommonHttpProtocolOptions": (
+        CLUSTER,
+        lambda m, edit: _http_options(m, lambda o: edit(_touch("common_http_protocol_options")(o))),
+    ),
+    "Http2ProtocolOptions": (
+        CLUSTER,
+        lambda m, edit: _http_options(m, lambda o: edit(_touch("explicit_http_config", "http2_protocol_options")(o))),
+    ),
+    "RouteConfiguration": _at(ROUTE_CONFIGURATION, lambda m: m),
+    "VirtualHost": _at(ROUTE_CONFIGURATION, lambda m: m.virtual_hosts[0]),
+    "Route": _at(ROUTE_CONFIGURATION, _route),
+    "RouteMatch": _at(ROUTE_CONFIGURATION, lambda m: _route(m).match),
+    "HeaderMatcher": _at(ROUTE_CONFIGURATION, _header),
+    "RouteAction": _at(ROUTE_CONFIGURATION, lambda m: _route(m).route),
+    "WeightedCluster": _at(ROUTE_CONFIGURATION, _weighted),
+    "ClusterWeight": _at(ROUTE_CONFIGURATION, lambda m: _weighted(m).clusters[0]),
+    "RetryPolicy": _at(ROUTE_CONFIGURATION, _retry),
+    "RedirectAction": _at(ROUTE_CONFIGURATION, _redirect),
+    "MaxStreamDuration": _at(ROUTE_CONFIGURATION, lambda m: _touch("max_stream_duration")(_route(m).route)),
+    "Listener": _at(LISTENER, lambda m: m),
+    "HttpConnectionManager": (LISTENER, _manager),
+    "LocalRateLimit": (LISTENER, _rate_limit),
+    "ClusterLoadAssignment": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m),
+    "Policy": _at(CLUSTER_LOAD_ASSIGNMENT, _touch("policy")),
+    "LocalityLbEndpoints": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0]),
+    "LbEndpoint": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0].lb_endpoints[0]),
+    "Endpoint": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0].lb_endpoints[0].endpoint),
+    "SocketAddress": _at(
+        CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0].lb_endpoints[0].endpoint.address.socket_address
+    ),
+}
+
+# Says nothing unless something inside it is set, or what was set here is the default.
+EMPTY = {
+    "Cluster": {"circuit_breakers", "common_http_protocol_options", "common_lb_config", "round_robin_lb_config"},
+    "CommonLbConfig": {"consistent_hashing_lb_config"},
+    "CircuitBreakers": {"thresholds"},
+    "Thresholds": {"priority"},
+    "CommonTlsContext": {"tls_certificates"},
+    "HttpProtocolOptions": {"common_http_protocol_options"},
+    "RouteConfiguration": {"max_direct_response_body_size_bytes"},
+    "RouteMatch": {"case_sensitive"},
+    "HeaderMatcher": {"present_match"},
+    "RouteAction": {"max_stream_duration"},
+    "Listener": {"default_filter_chain", "filter_chains"},
+    "HttpConnectionManager": {"common_http_protocol_options"},
+    "LocalRateLimit": {"filter_enabled", "filter_enforced"},
+    "ClusterLoadAssignment": {"named_endpoints", "policy"},
+    "LocalityLbEndpoints": {"locality"},
+}
+# Harmless by nature; the tables of the decoders give the reason of each.
+HARMLESS = {
+    "Cluster": {"alt_stat_name", "ignore_health_on_host_removal", "protocol_selection", "wait_for_warm_on_init"},
+    "CommonLbConfig": {"update_merge_window"},
+    "Thresholds": {"track_remaining"},
+    "OutlierDetection": {
+        "consecutive_gateway_failure",
+        "consecutive_local_origin_failure",
+        "enforcing_consecutive_local_origin_failure",
+        "enforcing_failure_percentage_local_origin",
+        "enforcing_local_origin_success_rate",
+        "failure_percentage_minimum_hosts",
+        "failure_percentage_request_volume",
+        "failure_percentage_threshold",
+        "success_rate_minimum_hosts",
+        "success_rate_request_volume",
+        "success_rate_stdev_factor",
+        "successful_active_health_check_uneject_host",
+    },
+    "CommonTlsContext": {"alpn_protocols"},
+    "HttpProtocolOptions": {"use_downstream_protocol_config"},
+    "RouteConfiguration": {"metadata", "validate_clusters"},
+    "VirtualHost": {"metadata"},
+    "Route": {"metadata"},
+    "WeightedCluster": {"runtime_key_prefix"},
+    "Listener": {
+        "bind_to_port",
+        "bypass_overload_manager",
+        "connection_balance_config",
+        "continue_on_listener_filters_timeout",
+        "deprecated_v1",
+        "drain_type",
+        "enable_mptcp",
+        "enable_reuse_port",
+        "freebind",
+        "ignore_global_conn_limit",
+        "listener_filters_timeout",
+        "max_connections_to_accept_per_socket_event",
+        "metadata",
+        "reuse_port",
+        "socket_options",
+        "stat_prefix",
+        "tcp_backlog_size",
+        "tcp_fast_open_queue_length",
+        "transparent",
+        "use_original_dst",
+    },
+    "HttpConnectionManager": {
+        "codec_type",
+        "delayed_close_timeout",
+        "drain_timeout",
+        "http2_protocol_options",
+        "http3_protocol_options",
+        "http_protocol_options",
+        "max_request_headers_kb",
+        "proxy_100_continue",
+        "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
+        "request_headers_timeout",
+        "server_header_transformation",
+        "server_name",
+        "stream_error_on_invalid_http_message",
+    },
+    "LocalRateLimit": {"stage"},
+    "LocalityLbEndpoints": {"metadata"},
+    "Endpoint": {"health_check_config"},  # there are no active health checks, and Cluster.health_checks is reported
+    "SocketAddress": {"ipv4_compat"},  # about listening sockets
+}
+
+
+def _silent_fields(place: Place) -> Iterator[str]:
+    type_url, visit = place
+    descriptors: list[Any] = []
+    base = _base(type_url)
+    visit(base, lambda target: descriptors.extend(target.DESCRIPTOR.fields))
+    plain = decode_message(base)
+    for field in descriptors:
+        changed = _base(type_url)
+        visit(changed, lambda target, field=field: _set(target, field))
+        if changed == base:
+            continue
+        try:
+            found = decode_message(changed)
+        except ResourceError:
+            continue
+        is_reported = any(field.name in issue.path for issue in found.issues)
+        if found.resource == plain.resource and not is_reported:
+            yield field.name
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_field_is_honoured_reported_refused_or_known_to_be_harmless(name: str) -> None:
+    assert set(_silent_fields(PLACES[name])) == EMPTY.get(name, set()) | HARMLESS.get(name, set())
+
+
+def _tables() -> Iterator[tuple[str, Any]]:
+    from meshlib.sources.xds.decode.context import Fields
+
+    for module in pkgutil.iter_modules(decode_package.__path__):
+        loaded = importlib.import_module(f"{decode_package.__name__}.{module.name}")
+        for name, value in vars(loaded).items():
+            if isinstance(value, Fields):
+                yield f"{module.name}.{name}", value
+
+
+@pytest.mark.parametrize(("name", "table"), list(_tables()))
+def test_the_tables_do_not_contradict_themselves_and_give_reasons(name: str, table: Any) -> None:
+    assert not table.honoured & table.harmless.keys()
+    assert not table.honoured & table.instead.keys()
+    assert all(table.harmless.values())
+    assert all(table.instead.values())
+
+
+def test_an_unknown_any_is_named_in_its_report() -> None:
+    message = _base(CLUSTER)
+    message.typed_extension_protocol_options["x"].CopyFrom(AnyMessage(type_url="type.googleapis.com/test.Unknown"))
+    assert "test.Unknown" in decode_message(message).issues[0].reason
