@@ -6,7 +6,9 @@ has a stated answer for the day the store is gone.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -50,6 +52,14 @@ class SharedVerdict:
     flag: ResponseFlag | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """One process's view of the store, and its buckets for when the store is gone."""
+
+    circuit: Breaker
+    local: dict[str, LocalTokenBucket]
+
+
 class SharedRateLimit:
     """For example `SharedRateLimit("100/minute", "redis://127.0.0.1:6379", key="%REQ(x-user)%")`.
 
@@ -90,10 +100,9 @@ class SharedRateLimit:
         self._on_error: OnError = on_error
         self._key = compile_key(key)
         self._store = LimitStore(item, storage, strategy, timeout)
-        self._circuit = Breaker(STORE_CIRCUIT, self.name, [self._changed])
         self._last_error = ""
         self._bucket = _local_bucket(self.limit, self.window, local_fraction)
-        self._local: dict[str, LocalTokenBucket] = {}
+        self._processes: dict[int, _Process] = {}
 
     def question(self, head: RequestHead) -> SharedQuestion:
         """The hit this request makes, for a driver to ask."""
@@ -101,38 +110,38 @@ class SharedRateLimit:
 
     def hit(self, key: str = "") -> SharedVerdict:
         """Count one hit; blocks on the store. Not for use on an event loop."""
-        now, key = time.monotonic(), bounded(key)
-        permit = self._circuit.permit(now)
+        now, key, here = time.monotonic(), bounded(key), self._here()
+        permit = here.circuit.permit(now)
         if permit is None:
-            return self._without_store(key, now)
+            return self._without_store(here, key, now)
         try:
             answer = self._store.hit(self.name, key)
         except StoreUnavailableError as error:
             self._last_error = str(error)
-            self._circuit.record(permit, False, time.monotonic())
-            return self._without_store(key, now)
+            here.circuit.record(permit, False, time.monotonic())
+            return self._without_store(here, key, now)
         except BaseException:
-            self._circuit.release(permit)
+            here.circuit.release(permit)
             raise
-        self._circuit.record(permit, True, time.monotonic())
+        here.circuit.record(permit, True, time.monotonic())
         return self._by_store(*answer)
 
     async def ahit(self, key: str = "") -> SharedVerdict:
         """Count one hit without blocking the running event loop."""
-        now, key = time.monotonic(), bounded(key)
-        permit = self._circuit.permit(now)
+        now, key, here = time.monotonic(), bounded(key), self._here()
+        permit = here.circuit.permit(now)
         if permit is None:
-            return self._without_store(key, now)
+            return self._without_store(here, key, now)
         try:
             answer = await self._store.ahit(self.name, key)
         except StoreUnavailableError as error:
             self._last_error = str(error)
-            self._circuit.record(permit, False, time.monotonic())
-            return self._without_store(key, now)
+            here.circuit.record(permit, False, time.monotonic())
+            return self._without_store(here, key, now)
         except BaseException:  # a cancelled call says nothing about the store
-            self._circuit.release(permit)
+            here.circuit.release(permit)
             raise
-        self._circuit.record(permit, True, time.monotonic())
+        here.circuit.record(permit, True, time.monotonic())
         return self._by_store(*answer)
 
     def close(self) -> None:
@@ -143,29 +152,40 @@ class SharedRateLimit:
         """Close the connections of the running event loop, and the synchronous ones."""
         await self._store.aclose()
 
+    def _here(self) -> _Process:
+        """What this process has learnt: a forked child inherits neither a probe that its parent is making nor a lock
+        that its parent may hold.
+        """
+        pid = os.getpid()
+        here = self._processes.get(pid)
+        if here is None:
+            circuit = Breaker(STORE_CIRCUIT, self.name, [self._changed])
+            here = self._processes.setdefault(pid, _Process(circuit, {}))
+        return here
+
     def _by_store(self, admitted: bool, remaining: int | None, reset: float | None) -> SharedVerdict:
         flag = None if admitted else ResponseFlag.RL
         return SharedVerdict(admitted, self.limit, remaining, reset, "store", flag)
 
-    def _without_store(self, key: str, now: float) -> SharedVerdict:
+    def _without_store(self, here: _Process, key: str, now: float) -> SharedVerdict:
         if self._on_error == "open":
             return SharedVerdict(True, self.limit, None, None, "open")
         if self._on_error == "closed":
-            reset = self._circuit.retry_after(now)
+            reset = here.circuit.retry_after(now)
             return SharedVerdict(False, self.limit, None, reset, "closed", ResponseFlag.RLSE)
-        bucket = self._local_bucket(key)
+        bucket = self._local_bucket(here.local, key)
         allowed = bucket.take(now)
         flag = None if allowed else ResponseFlag.RL
         remaining, reset = int(bucket.remaining(now)), bucket.next_available(now)
         return SharedVerdict(allowed, self.limit, remaining, reset, "local", flag)
 
-    def _local_bucket(self, key: str) -> LocalTokenBucket:
-        bucket = self._local.get(key)
+    def _local_bucket(self, buckets: dict[str, LocalTokenBucket], key: str) -> LocalTokenBucket:
+        bucket = buckets.get(key)
         if bucket is None:
-            bucket = self._local.setdefault(key, LocalTokenBucket(self._bucket))
-            if len(self._local) > MAX_LOCAL_KEYS:
-                oldest = next(iter(list(self._local)))
-                self._local.pop(oldest, None)
+            bucket = buckets.setdefault(key, LocalTokenBucket(self._bucket))
+            if len(buckets) > MAX_LOCAL_KEYS:
+                with contextlib.suppress(RuntimeError, StopIteration):  # another thread was at it
+                    buckets.pop(next(iter(buckets)), None)
         return bucket
 
     def _changed(self, transition: Transition) -> None:
@@ -174,7 +194,7 @@ class SharedRateLimit:
             message = "shared rate limit %s: the store does not answer (%s); on_error=%s applies until it does"
             log.warning(message, self.name, self._last_error, self._on_error)
         elif transition.old == STATE_HALF_OPEN and transition.new == STATE_CLOSED:
-            self._local.clear()
+            self._here().local.clear()
             log.warning("shared rate limit %s: the store answers again", self.name)
 
 

@@ -118,7 +118,16 @@ def test_local_buckets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = SharedRateLimit("1/hour", NOWHERE)
     for number in range(1000):
         limit.hit(f"user-{number}")
-    assert len(limit._local) <= 10
+    assert len(limit._here().local) <= 10
+
+
+def test_a_forked_child_starts_with_a_closed_circuit_and_full_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = SharedRateLimit("4/hour", NOWHERE)
+    assert [limit.hit().allowed for _ in range(5)] == [True] * 4 + [False]
+    assert limit._here().circuit.current_state == "open"
+    monkeypatch.setattr(shared_limit.os, "getpid", lambda: -1)
+    assert limit._here().circuit.current_state == "closed"
+    assert limit.hit().allowed
 
 
 def test_a_mistake_that_is_not_the_stores_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
