@@ -34,6 +34,8 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent partner
     ("grpc.keepalive_time_ms", 60_000),  # finds subscribers that vanished without a word
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),

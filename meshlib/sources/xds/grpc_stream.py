@@ -42,6 +42,9 @@ class ChannelOptions:
         return [
             ("grpc.keepalive_time_ms", int(self.keepalive_time * 1000)),
             ("grpc.keepalive_timeout_ms", int(self.keepalive_timeout * 1000)),
+            # Without it gRPC 1.85 waits a minute for the answer to a ping, whatever keepalive_timeout says.
+            ("grpc.http2.ping_timeout_ms", int(self.keepalive_timeout * 1000)),
+            ("grpc.http2.max_pings_without_data", 0),  # an idle subscription is the normal case
             ("grpc.min_reconnect_backoff_ms", int(self.connect_timeout * 1000)),
             ("grpc.max_receive_message_length", self.max_receive_message_bytes),
             ("grpc.use_local_subchannel_pool", 1),

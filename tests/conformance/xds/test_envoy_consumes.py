@@ -184,7 +184,8 @@ def test_envoy_keeps_serving_without_us_and_takes_the_change_when_we_are_back(
             return get(port) == "second"
         except HTTPError as error:
             # A new server does not know what Envoy was shown before, so there is no order to keep: see push_order.
-            assert error.code == 503
+            if error.code != 503:
+                raise
             return False
 
     with AdsServer(store, f"127.0.0.1:{server.port}"):
