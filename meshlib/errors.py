@@ -55,9 +55,8 @@ class CallFailure:
 
     def __str__(self) -> str:
         parts = [f"{self.flag}: {self.reason}"]
-        for name in ("route", "cluster", "endpoint"):
-            if value := getattr(self, name):
-                parts.append(f"{name}={value}")
+        named = {"route": self.route, "cluster": self.cluster, "endpoint": self.endpoint}
+        parts += [f"{name}={value}" for name, value in named.items() if value]
         if self.attempts:
             parts.append(f"attempts={self.attempts}")
         return ", ".join(parts)

@@ -73,7 +73,7 @@ class Explainer:
     def __init__(
         self, snapshot: Snapshot, *, seed: int | None = None, reject_unknown: bool = False, endpoints: bool = True
     ) -> None:
-        self._rng = random.Random(seed)
+        self._rng = random.Random(seed)  # noqa: S311  it balances, it keeps no secret
         self._runtime = Runtime(self._rng)
         self._plan = self._runtime.compile(snapshot, None)
         self._reject_unknown = reject_unknown

@@ -246,7 +246,8 @@ class Mesh:
         self._publishing = threading.Lock()
         self._ready = threading.Event()
         self._waiting = {}
-        self.runtime = Runtime(random.Random(self._seed), attached=self._attached(), **self._options)
+        rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
+        self.runtime = Runtime(rng, attached=self._attached(), **self._options)
         self.runtime.observers = self._observers
 
     def _attached(self) -> Attached:

@@ -18,6 +18,7 @@ from meshlib.policy.backoff import backoff
 from meshlib.policy.breaker import Permit
 from meshlib.policy.budget import admit_retry
 from meshlib.policy.classify import Classification, classify
+from meshlib.policy.outlier import OutlierDetector
 from meshlib.policy.thresholds import admit
 
 ATTEMPT_COUNT = b"x-envoy-attempt-count"
@@ -210,13 +211,12 @@ class Attempts:
             else:
                 breaker.record(permit, not verdict.counts_as_5xx, outcome.at)
         if self.cluster.detector is not None:
-            self._detect(host, verdict, outcome.at)
+            self._detect(self.cluster.detector, host, verdict, outcome.at)
         count(self.cluster.stats, outcome)
         return verdict
 
-    def _detect(self, host: Host, verdict: Classification, now: float) -> None:
-        cluster, detector = self.cluster, self.cluster.detector
-        assert detector is not None
+    def _detect(self, detector: OutlierDetector, host: Host, verdict: Classification, now: float) -> None:
+        cluster = self.cluster
         hosts = len(cluster.balancer.hosts)
         ejection = detector.record(cluster.state, host.cell, verdict, now, hosts, self.runtime.rng)
         if ejection is None:
@@ -300,8 +300,7 @@ class Attempts:
 
     def _note(self, start: Start, outcome: Outcome, sent: float, reason: str) -> None:
         if self.runtime.observers:
-            result = outcome.status if outcome.failure is None else outcome.failure.value
-            assert result is not None
+            result = outcome.failure.value if outcome.failure is not None else outcome.status or 0
             cluster, address = self.cluster.name, start.host.address
             self.runtime.emit(
                 lambda: AttemptEnded(outcome.at, cluster, address, start.attempt, result, outcome.at - sent, reason)

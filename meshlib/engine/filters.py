@@ -1,7 +1,6 @@
 """HTTP filters at run time: built from the model once per route, so that a route without filters runs none.
 
-A filter looks at the request and either lets it pass (None), answers it (`LocalReply`), or asks its driver for something
-(`Wait`, `Query`): the call flow yields what it returns and calls `resume` with the answer.
+A filter looks at the request and either lets it pass (None) or answers it (`LocalReply`).
 """
 
 from __future__ import annotations

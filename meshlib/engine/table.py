@@ -156,7 +156,7 @@ def _matches(tables: Iterable[OutboundTable], authority: str) -> Iterator[Virtua
 
 
 def listener_names(scheme: str, authority: str) -> tuple[str, ...]:
-    """The API listener names an authority may have: as written, then with the scheme's default port added or dropped."""
+    """The API listener names of an authority: as written, then with the scheme's default port added or dropped."""
     host, port = split_port(authority)
     default = _DEFAULT_PORTS.get(scheme)
     if port is None:

@@ -87,7 +87,10 @@ class AsyncTransportCore:
         request, timeouts = exchange.wire_request(start), exchange.wire_timeouts(start)
         while True:
             pools = self._registry()
-            pool = pools.get(runtime.plan, start)
+            try:
+                pool = pools.get(runtime.plan, start)
+            except WireError as error:
+                return exchange.failed(error, start)
             try:
                 return exchange.answered(await pool.send(request, timeouts), start)
             except WireError as error:
@@ -96,7 +99,7 @@ class AsyncTransportCore:
                 pools.forget(start, pool)
 
     def _registry(self) -> PoolRegistry[AsyncPool]:
-        """This loop's pools; the last loop is remembered, because there is nearly always only one."""
+        """The running loop's pools; the last loop is remembered, because there is nearly always only one."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             pools = self._by_loop.get(loop)

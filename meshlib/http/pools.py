@@ -6,14 +6,24 @@ the thread or loop that owns its pools, so that no pool is ever touched from els
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import Start
 from meshlib.engine.plan import Plan
+from meshlib.errors import ConfigurationError
 from meshlib.http.tls import client_context
-from meshlib.http.wire.types import Address, ConnectionEvent, ConnectionEventKind, PoolLimits
+from meshlib.http.wire.types import (
+    Address,
+    ConnectionEvent,
+    ConnectionEventKind,
+    FailureKind,
+    PoolLimits,
+    WireError,
+)
+from meshlib.model.cluster import UpstreamTls
 from meshlib.policy.thresholds import connection_gate, pending_gate
 
 
@@ -36,7 +46,10 @@ class PoolRegistry(Generic[P]):
         self._plan: Plan | None = None
 
     def get(self, plan: Plan, start: Start) -> P:
-        """The pool for an attempt; `plan` is the one in force, `start` may stem from the one before."""
+        """The pool for an attempt; `plan` is the one in force, `start` may stem from the one before.
+
+        Raises WireError when the cluster's TLS cannot be used.
+        """
         if plan is not self._plan:
             self._follow(plan)
         key = (start.cluster.name, start.host.address)
@@ -85,7 +98,7 @@ class PoolRegistry(Generic[P]):
 
         return self._make(
             Address(where.host, where.port, where.path),
-            ssl_context=client_context(config.tls) if config.tls else None,
+            ssl_context=_context(config.tls) if config.tls else None,
             server_hostname=(config.tls.sni or None) if config.tls else None,
             limits=PoolLimits(
                 max_connections=min(thresholds.max_connections, 1 << 30),
@@ -108,6 +121,13 @@ class PoolRegistry(Generic[P]):
             if now is None or key[1] not in now.addresses:
                 self._pools.pop(key, None)
                 pool.drain()
+
+
+def _context(tls: UpstreamTls) -> ssl.SSLContext:
+    try:
+        return client_context(tls)
+    except ConfigurationError as error:
+        raise WireError(FailureKind.TLS_FAILURE, str(error)) from error
 
 
 def _settings(cluster: ClusterPlan) -> tuple[object, ...]:

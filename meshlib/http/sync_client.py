@@ -78,7 +78,10 @@ class SyncTransportCore:
         runtime = self._mesh.runtime
         request, timeouts = exchange.wire_request(start), exchange.wire_timeouts(start)
         while True:
-            pool = self._pools.get(runtime.plan, start)
+            try:
+                pool = self._pools.get(runtime.plan, start)
+            except WireError as error:
+                return exchange.failed(error, start)
             try:
                 return exchange.answered(pool.send(request, timeouts), start)
             except WireError as error:

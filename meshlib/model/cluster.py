@@ -130,7 +130,8 @@ class CircuitBreaker:
 class UpstreamTls:
     """Client side TLS of a cluster. Without `trusted_ca` the server is not verified, as in Envoy.
 
-    Inline PEM (`*_pem`) or file names; `subject_alt_names` are (type, matcher kind, value) rules of which one must hold.
+    Inline PEM (`*_pem`) or file names; `subject_alt_names` are (type, matcher kind, value) rules, of which one must
+    hold.
     `unusable` says which part of the wanted protection this version lacks (certificates by SDS, pinned keys, ...):
     unless it is empty, connecting must fail (UF) with that reason, never go on with less protection.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshlib.model.headers import HeaderValueOption
-from meshlib.model.matchers import FractionalPercent
+from meshlib.model.matchers import NEVER, FractionalPercent
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class LocalRateLimit(FilterConfig):
 
     stat_prefix: str
     token_bucket: TokenBucket | None
-    enabled: FractionalPercent = FractionalPercent(0)
-    enforced: FractionalPercent = FractionalPercent(0)
+    enabled: FractionalPercent = NEVER
+    enforced: FractionalPercent = NEVER
     status: int = 429
     response_headers: tuple[HeaderValueOption, ...] = ()
 

@@ -88,6 +88,9 @@ class FractionalPercent:
         return min(1.0, self.numerator / self.denominator)
 
 
+NEVER = FractionalPercent(0)
+
+
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
     """`envoy.config.route.v3.RouteMatch`: every part must match. `grpc` wants content-type `application/grpc[+;]`."""
@@ -101,7 +104,7 @@ class RouteMatch:
 
 @dataclass(frozen=True, slots=True)
 class RegexRewrite:
-    """`envoy.type.matcher.v3.RegexMatchAndSubstitute`: RE2 pattern, substitution with `\\1` style groups."""
+    r"""`envoy.type.matcher.v3.RegexMatchAndSubstitute`: RE2 pattern, substitution with `\1` style groups."""
 
     pattern: str
     substitution: str

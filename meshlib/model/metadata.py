@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-Value: TypeAlias = "None | bool | float | str | tuple[Any, ...] | Struct"
+Value: TypeAlias = "bool | float | str | tuple[Any, ...] | Struct | None"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ class Failure(enum.Enum):
 class Outcome:
     """One attempt's end: a response (`status` set) or a `failure`.
 
-    `headers` are the response's byte pairs as received; `response` is the adapter's own object, passed through untouched; `error` the wire's exception.
+    `headers` are the response's byte pairs as received; `response` is the adapter's own object, passed through
+    untouched; `error` the wire's exception.
     `header(name)` reads a response header (lower case), for retry and rate-limit decisions. `at` is when it ended, in
     monotonic seconds; the driver sets it, because the engine has no clock.
     """

@@ -1,4 +1,4 @@
-"""What a decoder found that it cannot honour: rejected (the resource is not used) or degraded (used without a field)."""
+"""What a decoder cannot honour: rejected (the resource is not used) or degraded (used without a field)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The store of a shared limit, by the library `limits`: sync and asyncio, with small timeouts and one error.
 
-What is avoided here: a synchronous client on an event loop; an asyncio client used from a second loop; redis-py's
-default of several retries with back-off, which would turn a dead Redis into seconds per call; no timeout at all.
+What is avoided here: a synchronous client on an event loop; an asyncio client used from a second loop; no timeout at
+all; redis-py's own retries, whose default depends on its version and on how the client is made, and which would turn a
+dead Redis into seconds per call.
 """
 
 from __future__ import annotations

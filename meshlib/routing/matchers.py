@@ -54,7 +54,10 @@ class PathPredicate:
 
 
 class HeaderPredicate:
-    """A header, its values joined by `,`. What a missing header means is settled at compile time."""
+    """A header. Of several values one must fit, or with `invert` none may (Envoy 1.40; before, values were joined by `,`).
+
+    What a missing header means is settled at compile time.
+    """
 
     __slots__ = ("_invert", "_missing", "_name", "_test", "matcher")
 
@@ -73,10 +76,12 @@ class HeaderPredicate:
 
     def __call__(self, head: RequestHead) -> bool:
         """Whether the header's value, or its absence, fits."""
-        value = head.get(self._name)
-        if value is None:
+        values = head.get_all(self._name)
+        if not values:
             return self._missing
-        return self._test(value) is not self._invert
+        if len(values) == 1:
+            return self._test(values[0]) is not self._invert
+        return any(map(self._test, values)) is not self._invert
 
     def describe(self) -> str:
         """`header x-a exact '1'`, with `not` in front when inverted."""

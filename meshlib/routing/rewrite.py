@@ -44,7 +44,9 @@ def _replace_matched(matcher: PathMatcher, replacement: str) -> RewritePath:
 def _replace_path(substitute: Callable[[str], str]) -> RewritePath:
     def rewrite(head: RequestHead) -> str:
         path = head.path_only
-        return substitute(path) + head.path[len(path) :]
+        new = substitute(path)
+        # An empty path cannot be asked for: Envoy leaves the request's.
+        return new + head.path[len(path) :] if new else head.path
 
     return rewrite
 
@@ -112,7 +114,7 @@ def _redirect_path(redirect: RedirectAction, matcher: PathMatcher) -> RewritePat
     rewrite: RewritePath = lambda head: head.path  # noqa: E731  # the default of the two below
     if redirect.regex_rewrite is not None:
         with at("regex_rewrite"):
-            rewrite = _redirect_regex(matcher, compile_substitution(redirect.regex_rewrite))
+            rewrite = _replace_path(compile_substitution(redirect.regex_rewrite))
     elif redirect.prefix_rewrite:
         rewrite = _replace_matched(matcher, as_wire(redirect.prefix_rewrite))
     if redirect.strip_query:
@@ -130,17 +132,3 @@ def _fixed_path(path: str, strip_query: bool) -> RewritePath:
         return path + mark + query
 
     return with_query
-
-
-def _redirect_regex(matcher: PathMatcher, substitute: Callable[[str], str]) -> RewritePath:
-    """The whole path is substituted, then put in the place of what the matcher matched: with a prefix matcher the rest
-    of the path follows once more. Envoy does so; a regex matcher is the one to use with a regex redirect.
-    """
-    length = None if matcher.kind == "safe_regex" else len(as_wire(matcher.value))
-
-    def rewrite(head: RequestHead) -> str:
-        path = head.path_only
-        new = substitute(path)
-        return head.path if not new else new + head.path[len(path) if length is None else length :]
-
-    return rewrite

@@ -186,12 +186,7 @@ class AsyncConnection(asyncio.Protocol):
         if self._read_paused:
             self._read_paused = False
             self.transport.resume_reading()
-        reusable = (
-            self._reader.reusable
-            and exchange.leaves_reusable
-            and self.open
-            and not self.transport.get_write_buffer_size()
-        )
+        reusable = self._reader.reusable and exchange.leaves_reusable and not self.transport.get_write_buffer_size()
         if not reusable:
             self.close()
         exchange.progressed(self._reader.head)

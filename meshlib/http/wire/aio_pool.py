@@ -147,10 +147,13 @@ class AsyncPool:
     # Getting a connection.
 
     def _idle_connection(self) -> AsyncConnection | None:
-        conn = self._ledger.take(self._loop.time())
-        if self._ledger.doomed:
-            self._bury()
-        return conn
+        while True:
+            conn = self._ledger.take(self._loop.time())
+            if self._ledger.doomed:
+                self._bury()
+            if conn is None or conn.open:
+                return conn
+            self._vacate(conn.slot)  # its end was read, and the loop has not come to connection_lost yet
 
     async def _connection(self, timeouts: Timeouts) -> AsyncConnection:
         if self._closed:

@@ -36,14 +36,7 @@ class SyncConnection:
 
     def quiet(self) -> bool:
         """Whether an idle connection is still usable: open, and nothing on it that nobody asked for."""
-        if not self._poll.poll(0):
-            return True
-        if not isinstance(self.sock, ssl.SSLSocket):
-            return False
-        try:  # a session ticket may have come after the last response
-            return self.receive_now() is None
-        except OSError:
-            return False
+        return not self._poll.poll(0)
 
     def receive(self, until: float | None) -> bytes:
         """The next bytes, b"" at the end of the stream."""
@@ -90,10 +83,6 @@ class SyncConnection:
         if not events:
             raise TimeoutError
         return bool(events[0][1] & ~select.POLLOUT)
-
-    def arrived(self) -> bool:
-        """Whether there is something to receive."""
-        return bool(self._poll.poll(0))
 
     def close(self) -> None:
         """Close the file descriptor; no shutdown, so a forked child may do it too."""

@@ -216,7 +216,7 @@ class SyncWireResponse:
             self._fail(kind, f"sending the request took too long ({kind.value})", error)
 
     def _answered(self, conn: SyncConnection) -> bool:
-        while conn.arrived():
+        while not conn.quiet():
             data = conn.receive_now()
             if data is None:
                 return False
