@@ -146,6 +146,7 @@ def test_a_listener_that_raises_is_logged_and_the_others_are_still_called(caplog
     assert "no pager today" in caplog.text
 
 
+@pytest.mark.usefixtures("hasty_threads")
 def test_eight_threads_open_it_once_and_get_exactly_the_permitted_probes() -> None:
     breaker, seen = make(fail_max=50, half_open_permits=3)
     start = threading.Barrier(8)

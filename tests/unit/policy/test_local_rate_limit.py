@@ -64,6 +64,7 @@ def test_tenths_of_seconds_add_up_to_tokens() -> None:
     assert all(bucket.take(1e6 + tenth / 10) for tenth in range(100))
 
 
+@pytest.mark.usefixtures("hasty_threads")
 def test_eight_threads_take_exactly_what_is_there() -> None:
     bucket = LocalTokenBucket(TokenBucket(1000))
     start = threading.Barrier(8)

@@ -43,6 +43,10 @@ class World:
     def stat(self, name: str) -> int:
         return self.cluster.stats[f"outlier_detection.{name}"].value
 
+    def stat_or_zero(self, name: str) -> int:
+        found = self.cluster.stats.get(f"outlier_detection.{name}")
+        return found.value if found else 0
+
 
 def test_the_fifth_5xx_in_a_row_ejects_for_thirty_seconds() -> None:
     world = World()
@@ -189,6 +193,16 @@ def test_a_host_that_left_makes_room() -> None:
     assert list(world.cluster.ejected) == [world.cells[1]]
 
 
+def test_a_thread_that_finds_another_ejecting_the_same_host_leaves_it_to_that_one() -> None:
+    world = World()
+    world.fail(world.cells[0], 4)
+    world.cluster.ejected[world.cells[0]] = None  # where another thread stands between taking the place and ejecting
+    assert world.fail(world.cells[0], 1) is None
+    assert world.stat_or_zero("ejections_detected_consecutive_5xx") == 0
+    assert list(world.cluster.ejected) == [world.cells[0]]
+
+
+@pytest.mark.usefixtures("hasty_threads")
 def test_eight_threads_eject_one_host_once() -> None:
     world = World()
     start = threading.Barrier(8)

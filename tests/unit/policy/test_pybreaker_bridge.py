@@ -230,6 +230,19 @@ async def test_a_hundred_tasks_overlap() -> None:
     assert time.perf_counter() - started < 1.0  # one after the other would take five seconds
 
 
+def test_while_another_thread_changes_the_state_the_old_one_goes_on() -> None:
+    breaker = user_breaker()
+    bridge = PybreakerBridge(breaker)
+    fail(bridge, times=2)
+    bridge._period.changing["by"] = "another thread"
+    fail(bridge, times=1)  # would open it
+    assert breaker.current_state == "closed"
+    breaker._state_storage.state = "open"  # the other thread has written half of its change
+    assert not permit(bridge).probe
+    assert bridge._period.number == 0
+
+
+@pytest.mark.usefixtures("hasty_threads")
 def test_eight_threads_open_it_once_and_get_exactly_one_probe() -> None:
     seen: list[Transition] = []
     bridge = PybreakerBridge(user_breaker(fail_max=50), listeners=[seen.append])

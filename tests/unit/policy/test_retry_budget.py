@@ -43,6 +43,7 @@ def test_a_retry_counts_until_it_is_released() -> None:
     assert admit_retry(state, limits, "c")
 
 
+@pytest.mark.usefixtures("hasty_threads")
 def test_eight_threads_get_no_more_than_the_budget() -> None:
     state, limits = loaded(100), Thresholds(retry_budget=RetryBudget(10.0, 3))
     start = threading.Barrier(8)

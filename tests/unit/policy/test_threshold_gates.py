@@ -44,6 +44,7 @@ def test_each_gate_stands_before_its_own_container(make: object, container: str)
     assert not gate.is_open
 
 
+@pytest.mark.usefixtures("hasty_threads")
 def test_the_limit_is_never_exceeded_by_eight_threads() -> None:
     gate = Gate({}, 5)
     most = 0
