@@ -4,3 +4,17 @@ Everything that decides is sans-I/O and lives in ``session`` and the modules und
 clock in the tests. ``transport`` drives it with one daemon thread and grpcio, and is imported on demand only, because
 it needs the ``xds`` extra.
 """
+
+from meshlib.sources.xds.bootstrap import Bootstrap, BootstrapError, Credentials, XdsServer, load_bootstrap
+from meshlib.sources.xds.node import Locality, Node, sidecar_node
+
+__all__ = [
+    "Bootstrap",
+    "BootstrapError",
+    "Credentials",
+    "Locality",
+    "Node",
+    "XdsServer",
+    "load_bootstrap",
+    "sidecar_node",
+]

@@ -40,7 +40,11 @@ def scripted() -> Iterator[Callable[[Script], int]]:
         handler = grpc.stream_stream_rpc_method_handler(script)
         service = "envoy.service.discovery.v3.AggregatedDiscoveryService"
         server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(service, {"StreamAggregatedResources": handler}),)
+            (
+                grpc.method_handlers_generic_handler(
+                    service, {"StreamAggregatedResources": handler, "DeltaAggregatedResources": handler}
+                ),
+            )
         )
         port: int = server.add_insecure_port("127.0.0.1:0")
         server.start()
@@ -224,6 +228,35 @@ def test_killed_while_pushing_and_restarted_many_times(connect: Any, free_port: 
         with AdsServer(ResourceStore(resources(cluster("a", connect_timeout=number))), f"127.0.0.1:{port}"):
             events.wait_for(ResourceUpdate, name="a", count=number)
     assert client.stats().reconnects >= 4
+
+
+def test_what_the_server_sees_of_a_resumed_delta_stream(connect: Any, scripted: Any) -> None:
+    from envoy.service.discovery.v3 import discovery_pb2
+
+    streams: list[list[Any]] = []
+
+    def script(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        seen: list[Any] = []
+        streams.append(seen)
+        seen.append(discovery_pb2.DeltaDiscoveryRequest.FromString(next(requests)))
+        made = discovery_pb2.DeltaDiscoveryResponse(type_url=CLUSTER, nonce=f"n{len(streams)}")
+        for name, version in (("a", "7"), ("b", "9")):
+            made.resources.add(name=name, version=version).resource.Pack(cluster(name))
+        yield made.SerializeToString()
+        seen.append(discovery_pb2.DeltaDiscoveryRequest.FromString(next(requests)))
+
+    client, events = connect(scripted(script), delta=True)
+    client.subscribe(CLUSTER, "*")
+    eventually(lambda: len(streams) > 2, "two streams")
+    (opened, answered), (resumed, _) = streams[:2]
+    assert opened.HasField("node")
+    assert not answered.HasField("node")
+    assert not opened.initial_resource_versions
+    assert answered.response_nonce == "n1"
+    assert resumed.HasField("node")
+    assert dict(resumed.initial_resource_versions) == {"a": "7", "b": "9"}
+    assert (resumed.response_nonce, list(resumed.resource_names_subscribe)) == ("", [])
+    assert len([event for event in events.all if isinstance(event, ResourceUpdate)]) == 2
 
 
 def test_subscriptions_from_many_threads(connect: Any) -> None:
