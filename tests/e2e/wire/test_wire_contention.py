@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 import time
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_a_waiter_cancelled_in_the_moment_of_the_hand_over_passes_the_connection
 
     async def scenario() -> None:
         pool = AsyncPool(Address("127.0.0.1", server.port), limits=PoolLimits(max_connections=1))
-        for _ in range(50):
+        for _ in range(20):
             first = await pool.send(request())
             second = asyncio.create_task(pool.send(request()))
             third = asyncio.create_task(pool.send(request()))
@@ -195,6 +196,26 @@ def test_waiting_threads_are_served_in_turn(raw: Any) -> None:
     run_threads(caller, 16)
     assert sorted(done) == list(range(16))
     assert server.connections == 2
+    pool.close()
+
+
+def test_a_thread_interrupted_in_the_moment_of_the_hand_over_passes_the_connection_on(
+    raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = SyncPool(Address("127.0.0.1", raw(slow).port), limits=PoolLimits(max_connections=1))
+    first = pool.send(request())
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert b"".join(first) == b"ok"  # gives the connection to the one who waits here
+            assert self.is_set()
+            raise KeyboardInterrupt
+
+    namespace = types.SimpleNamespace(Event=Interrupted, Lock=threading.Lock)
+    monkeypatch.setattr("meshlib.http.wire.sync_pool.threading", namespace)
+    with pytest.raises(KeyboardInterrupt):
+        pool.send(request(), Timeouts(5, 5, 5, 5))
+    assert pool.stats() == PoolStats(active=0, idle=1, pending=0)
     pool.close()
 
 

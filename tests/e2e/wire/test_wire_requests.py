@@ -10,7 +10,15 @@ import pytest
 
 from e2e.wire.doors import SyncDoor, request
 from e2e.wire.raw_server import Peer
-from meshlib.http.wire import Address, FailureKind, Timeouts, WireError
+from meshlib.http.wire import (
+    Address,
+    ConnectionEvent,
+    ConnectionEventKind,
+    FailureKind,
+    PoolStats,
+    Timeouts,
+    WireError,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LARGE = bytes(range(256)) * 40_000  # 10 MB: more than the kernel's buffers
@@ -111,6 +119,39 @@ def test_a_server_that_answers_and_closes_without_reading(door: Any, raw: Any) -
     assert door(raw(script)).fetch(request(b"POST", LARGE)).status == 413
 
 
+def test_an_answer_that_came_before_the_request_could_be_sent_is_taken(raw: Any) -> None:
+    def script(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 503 Overloaded\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        peer.reset()
+
+    server = raw(script)
+
+    def until_reset(event: ConnectionEvent) -> None:
+        if event.kind is ConnectionEventKind.CONNECTED:
+            assert server.closed.acquire(timeout=10)
+
+    pool = SyncDoor(Address("127.0.0.1", server.port), on_connection=until_reset)
+    assert pool.fetch(request(b"POST", b"x")).status == 503
+    assert pool.stats() == PoolStats(0, 0, 0)
+
+
+def test_a_connection_reset_before_the_request_says_that_nothing_was_sent(door: Any, raw: Any) -> None:
+    server = raw(lambda peer: peer.reset())
+
+    def until_reset(event: ConnectionEvent) -> None:
+        if event.kind is ConnectionEventKind.CONNECTED:
+            assert server.closed.acquire(timeout=10)
+
+    pool: SyncDoor = door(server, on_connection=until_reset)
+    with pytest.raises(WireError) as caught:
+        pool.fetch(request(b"POST", b"x"))
+    if pool.kind == "sync":
+        assert (caught.value.kind, caught.value.request_sent) == (FailureKind.RESET_BEFORE_REQUEST, False)
+    else:  # the loop notices while it connects, or when it cannot know any more: then it gives the cautious answer
+        assert caught.value.request_sent is (caught.value.kind is FailureKind.RESET)
+    assert pool.stats() == PoolStats(0, 0, 0)
+
+
 def test_a_server_that_does_not_read(door: Any, raw: Any) -> None:
     release = threading.Event()
 
@@ -202,6 +243,26 @@ def test_a_streamed_body_on_a_stale_connection_is_not_sent_again(door: Any, raw:
     with pytest.raises(WireError) as caught:
         pool.fetch(request(b"PUT", pool.body([b"x"])))
     assert caught.value.request_sent
+    assert server.connections == 1
+
+
+def test_once_a_byte_of_the_answer_came_nothing_is_sent_again(door: Any, raw: Any) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.send(OK)
+        peer.head()
+        peer.send(b"HTTP/1.1 20")
+        assert received.acquire(timeout=10)
+        peer.reset()
+
+    received = threading.Semaphore(0)
+    server = raw(script)
+    pool: SyncDoor = door(server)
+    pool.fetch()
+    threading.Timer(0.1, received.release).start()
+    with pytest.raises(WireError) as caught:
+        pool.fetch()
+    assert (caught.value.kind, caught.value.response_started) == (FailureKind.RESET, True)
     assert server.connections == 1
 
 
