@@ -209,7 +209,7 @@ class Attempts:
             if verdict.neutral:
                 breaker.release(permit)
             else:
-                breaker.record(permit, not verdict.counts_as_5xx, outcome.at)
+                breaker.record(permit, not verdict.counts_as_5xx, outcome.at, outcome.error)
         if self.cluster.detector is not None:
             self._detect(self.cluster.detector, host, verdict, outcome.at)
         count(self.cluster.stats, outcome)

@@ -21,8 +21,8 @@ class BreakerLike(Protocol):
     def permit(self, now: float) -> Permit | None:
         """Leave to send one attempt, or None while open."""
 
-    def record(self, permit: Permit, success: bool, now: float) -> None:
-        """How the attempt ended."""
+    def record(self, permit: Permit, success: bool, now: float, error: BaseException | None = None) -> None:
+        """How the attempt ended; `error` for breakers that exclude some exceptions."""
 
     def release(self, permit: Permit) -> None:
         """The attempt ended in a way that says nothing about the upstream."""

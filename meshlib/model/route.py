@@ -18,7 +18,7 @@ RoutingPriority = Literal["DEFAULT", "HIGH"]
 class RetryPolicy:
     """`envoy.config.route.v3.RetryPolicy`.
 
-    The n-th back-off is drawn uniformly from `[0, (2**n - 1) * base_interval)`, capped at `max_interval`
+    The n-th back-off is drawn uniformly from `[0, 2**(n-1) * base_interval)`, capped at `max_interval`
     (Envoy: 25 ms, 10 x base). `previous_hosts` is the retry host predicate of that name; the balancer is asked up to
     `host_selection_retry_max_attempts` more times.
     """

@@ -9,8 +9,6 @@ sweeps every `interval`, so do we if nobody asks for more; a caller may sweep ea
 
 from __future__ import annotations
 
-from typing import cast
-
 from meshlib.model.cluster import OutlierDetection
 from meshlib.policy.classify import Classification
 from meshlib.policy.rng import Rng, happens
@@ -95,7 +93,7 @@ class OutlierDetector:
         self, cluster: ClusterState, cell: EndpointState, now: float, host_count: int, rng: Rng
     ) -> Ejection | None:
         # setdefault is atomic: of several threads with one cell only the first finds its own token there.
-        places = cast("dict[EndpointState, object]", cluster.ejected)
+        places = cluster.ejected
         token = object()
         if places.setdefault(cell, token) is not token:
             return None

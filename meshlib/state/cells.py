@@ -98,7 +98,7 @@ class ClusterState:
     def __init__(self, name: str) -> None:
         self.name = name
         self.endpoints: dict[str, EndpointState] = {}
-        self.ejected: dict[EndpointState, None] = {}
+        self.ejected: dict[EndpointState, object] = {}
         self.default = PriorityState()
         self.high = PriorityState()
         self.breaker: Any = None

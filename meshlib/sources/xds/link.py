@@ -14,6 +14,8 @@ from meshlib.sources.xds.types import Request, Response
 UNIMPLEMENTED = "UNIMPLEMENTED"
 """The status of a server that does not speak the variant of the protocol that was tried."""
 
+_QUIET_IS_HEALTHY = 30.0  # seconds a connected stream may be silent and still not count as a failure when it ends
+
 
 class LinkState(enum.Enum):
     """Where a link stands."""
@@ -97,7 +99,7 @@ class Link:
 
     def ended(self, code: str, reason: str, now: float, *, is_fault: bool = False) -> list[Event]:
         """The stream ended. ``is_fault``: it broke the protocol, so that its earlier answers do not excuse it."""
-        failed = is_fault or not self.has_answered
+        failed = is_fault or not (self.has_answered or self._was_quietly_healthy(now))
         self.protocol.stream_ended()
         self.state, self.is_connected, self.has_answered = LinkState.WAITING, False, False
         if code == UNIMPLEMENTED and self.delta and self._may_fall_back:
@@ -109,6 +111,10 @@ class Link:
         if failed:
             self.last_error = f"{code}: {reason}"
         return [StreamEnded(self.server, f"{code}: {reason}", failed, self._retry_at - now)]
+
+    def _was_quietly_healthy(self, now: float) -> bool:
+        """A stream that resumed with everything up to date may never have had anything to hear."""
+        return self.is_connected and now - self._opened_at >= _QUIET_IS_HEALTHY
 
     def tick(self, now: float) -> list[Event]:
         """Timers of the protocol."""
