@@ -33,7 +33,8 @@ class Explanation:
     `route` is `virtual host/route name or index`; `trials` are the routes tried in order with the reason each one did
     not match. `authority`, `path` and `headers` are what the upstream would see on the first attempt.
     `redirect` is `{"status", "location"}`, `direct_response` is `{"status", "body"}`. `timeouts` has `route`,
-    `per_try`, `idle` and `connect`. `response_flag` is Envoy's word when no upstream is reached and nothing answers.
+    `per_try`, `idle` and `connect`. `response_flag` is Envoy's word when no upstream is reached and nothing answers
+    (an unknown host is NR too; `pass_through` tells that the mesh lets such calls go on unchanged).
     """
 
     method: str
@@ -113,12 +114,11 @@ class Explainer:
         return result
 
     def _unknown(self, result: Explanation, head: RequestHead) -> Explanation:
-        if self._reject_unknown:
-            result.response_flag = ResponseFlag.NR
-            result.reason = f"no virtual host speaks for {head.authority!r}"
-        else:
+        result.response_flag = ResponseFlag.NR
+        result.reason = f"no virtual host speaks for {head.authority!r}"
+        if not self._reject_unknown:
             result.pass_through = True
-            result.reason = f"no virtual host speaks for {head.authority!r}: the call leaves the mesh unchanged"
+            result.reason += ": the call leaves the mesh unchanged"
         return result
 
     def _describe(self, result: Explanation, decision: Decision, host: VirtualHostPlan, head: RequestHead) -> None:
