@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from meshlib.engine.cluster import BreakerLike
     from meshlib.http.factory import HttpFactory
     from meshlib.policy.shared_limit import SharedRateLimit
+    from meshlib.sources.xds.bootstrap import Bootstrap
 
 log = logging.getLogger("meshlib")
 _STATIC_OPTIONS = ("routes", "timeout", "retries", "lb_policy")
@@ -86,15 +87,19 @@ class Mesh:
         return cls(FileSource(Path(path) for path in paths), **options)
 
     @classmethod
-    def from_xds(cls, bootstrap: Any = None, *, declared: Iterable[str] = (), **options: Any) -> Mesh:
+    def from_xds(cls, bootstrap: Bootstrap | str | None = None, *, declared: Iterable[str] = (), **options: Any) -> Mesh:
         """A mesh configured by an xDS control plane.
 
-        `bootstrap`: a `meshlib.sources.xds.Bootstrap`; None reads `GRPC_XDS_BOOTSTRAP` or `GRPC_XDS_BOOTSTRAP_CONFIG`.
+        `bootstrap`: a `meshlib.sources.xds.bootstrap.Bootstrap`, or a plain-text server's address
+        ("127.0.0.1:18000"); None reads `GRPC_XDS_BOOTSTRAP` or `GRPC_XDS_BOOTSTRAP_CONFIG`.
         `declared`: authorities to subscribe to at start-up; others are subscribed to on first use.
         `mode` ("auto", "proxyless", "sidecar") and `delta` (True, False, "auto") go to `XdsSource`.
         """
+        from meshlib.sources.xds.bootstrap import Bootstrap, XdsServer
         from meshlib.sources.xds.source import XdsSource
 
+        if isinstance(bootstrap, str):
+            bootstrap = Bootstrap((XdsServer(bootstrap),))
         chosen = {name: options.pop(name) for name in ("mode", "delta") if name in options}
         return cls(XdsSource(bootstrap, declared=declared, **chosen), **options)
 
