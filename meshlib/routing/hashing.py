@@ -1,7 +1,8 @@
 """Hash policies: which part of a request decides the endpoint (Envoy's `HashPolicyImpl`).
 
-xxHash64 with seed 0 of each policy's value; the hash so far is rotated left by one bit and XORed with the next, so that
-two equal values do not cancel out. A `terminal` policy ends the list as soon as there is a hash.
+xxHash64 of each policy's value; the hash so far is rotated left by one bit and XORed with the next, so that two equal
+values do not cancel out. A header with several values is hashed value by value, each with the last one's hash as seed.
+A `terminal` policy ends the list as soon as there is a hash.
 """
 
 from __future__ import annotations
@@ -35,16 +36,19 @@ class HashResult:
 
 
 _Caller = tuple[str, _Rng | None]
-_Value = Callable[[RequestHead, _Caller], "tuple[bytes, str | None] | None"]
+_Evaluate = Callable[[RequestHead, _Caller], HashResult | None]
+
+
+class _Digest(Protocol):
+    def __call__(self, data: bytes, seed: int = 0) -> int: ...
 
 
 class RequestHasher:
     """Compiled hash policies."""
 
-    __slots__ = ("_digest", "_policies")
+    __slots__ = ("_policies",)
 
-    def __init__(self, policies: Sequence[HashPolicy], digest: Callable[[bytes], int]) -> None:
-        self._digest = digest
+    def __init__(self, policies: Sequence[HashPolicy], digest: _Digest) -> None:
         self._policies = tuple(_compile(index, policy, digest) for index, policy in enumerate(policies))
 
     def __call__(self, head: RequestHead, source_ip: str = "", rng: _Rng | None = None) -> HashResult | None:
@@ -55,12 +59,12 @@ class RequestHasher:
         combined: int | None = None
         set_cookie = None
         caller = (source_ip, rng)
-        for terminal, value_of in self._policies:
-            value = value_of(head, caller)
-            if value is not None:
+        for terminal, evaluate in self._policies:
+            result = evaluate(head, caller)
+            if result is not None:
                 old = 0 if combined is None else ((combined << 1) | (combined >> 63)) & _MASK
-                combined = old ^ self._digest(value[0])
-                set_cookie = value[1] or set_cookie
+                combined = old ^ result.hash
+                set_cookie = result.set_cookie or set_cookie
             if terminal and combined is not None:
                 break
         return None if combined is None else HashResult(combined, set_cookie)
@@ -77,67 +81,70 @@ def compile_hash(policies: Sequence[HashPolicy]) -> RequestHasher | None:
     return RequestHasher(policies, xxh64_intdigest)
 
 
-def _compile(index: int, policy: HashPolicy, digest: Callable[[bytes], int]) -> tuple[bool, _Value]:
+def _compile(index: int, policy: HashPolicy, digest: _Digest) -> tuple[bool, _Evaluate]:
     with at(f"hash_policy[{index}]"):
-        return policy.terminal, _value_of(policy, digest)
+        return policy.terminal, _evaluate(policy, digest)
 
 
-def _value_of(policy: HashPolicy, digest: Callable[[bytes], int]) -> _Value:
+def _evaluate(policy: HashPolicy, digest: _Digest) -> _Evaluate:
     match policy.kind:
         case "header":
-            return _header(policy)
+            return _header(policy, digest)
         case "cookie":
             return _cookie(policy, digest)
         case "query_parameter":
-            return _query_parameter(policy)
+            return _query_parameter(policy, digest)
         case "source_ip":
-            return lambda head, caller: (caller[0].encode(), None) if caller[0] else None
+            return lambda head, caller: HashResult(digest(caller[0].encode())) if caller[0] else None
         case "filter_state":
             raise ResourceError("filter_state", "a client library has no filter state; use header, cookie or query")
 
 
-def _header(policy: HashPolicy) -> _Value:
+def _header(policy: HashPolicy, digest: _Digest) -> _Evaluate:
     name = as_wire(policy.name.lower())
     substitute = compile_substitution(policy.regex_rewrite) if policy.regex_rewrite else None
 
-    def value(head: RequestHead, caller: _Caller) -> tuple[bytes, None] | None:
+    def evaluate(head: RequestHead, caller: _Caller) -> HashResult | None:
         values = head.get_all(name)
         if not values:
             return None
         if substitute is not None:
             values = [substitute(text) for text in values]
+        made = 0
         # Sorted, so that the order in which the values came does not matter.
-        return b"".join(sorted(wire_bytes(text) for text in values)), None
+        for text in sorted(values):
+            made = digest(wire_bytes(text), made)
+        return HashResult(made)
 
-    return value
+    return evaluate
 
 
-def _query_parameter(policy: HashPolicy) -> _Value:
+def _query_parameter(policy: HashPolicy, digest: _Digest) -> _Evaluate:
     name = as_wire(policy.name)
 
-    def value(head: RequestHead, caller: _Caller) -> tuple[bytes, None] | None:
+    def evaluate(head: RequestHead, caller: _Caller) -> HashResult | None:
         text = first_parameter(head.query, name)
-        return None if text is None else (wire_bytes(text), None)
+        return None if text is None else HashResult(digest(wire_bytes(text)))
 
-    return value
+    return evaluate
 
 
-def _cookie(policy: HashPolicy, digest: Callable[[bytes], int]) -> _Value:
+def _cookie(policy: HashPolicy, digest: _Digest) -> _Evaluate:
     name = as_wire(policy.name)
 
-    def value(head: RequestHead, caller: _Caller) -> tuple[bytes, str | None] | None:
+    def evaluate(head: RequestHead, caller: _Caller) -> HashResult | None:
         text = cookie_value(head, name)
         if text:
-            return wire_bytes(text), None
+            return HashResult(digest(wire_bytes(text)))
         if policy.ttl is None:
             return None
         made = _new_cookie(caller, digest)
-        return made.encode(), _set_cookie(policy, made)
+        return HashResult(digest(made.encode()), _set_cookie(policy, made))
 
-    return value
+    return evaluate
 
 
-def _new_cookie(caller: _Caller, digest: Callable[[bytes], int]) -> str:
+def _new_cookie(caller: _Caller, digest: _Digest) -> str:
     source_ip, rng = caller
     number = digest(source_ip.encode()) if rng is None else int(rng.random() * 2**53) << 11
     return f"{number:016x}"

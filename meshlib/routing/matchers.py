@@ -54,7 +54,7 @@ class PathPredicate:
 
 
 class HeaderPredicate:
-    """A header. Of several values one must fit, or with `invert` none may (Envoy 1.40; before, values were joined by `,`).
+    """A header. Of several values one must fit, or with `invert` none may (Envoy 1.40; before it joined them by `,`).
 
     What a missing header means is settled at compile time.
     """

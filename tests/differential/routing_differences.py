@@ -1,9 +1,19 @@
 """Where meshlib's routing differs from Envoy's on purpose. Everything else that differs is a bug.
 
-| Envoy | meshlib | why |
-|---|---|---|
-| a local answer to a gRPC request (direct response, redirect, no route) becomes status 200 with `grpc-status` | the answer keeps its HTTP status | the gRPC adapter raises its own error from it; nothing is sent over a wire |
-| a path rewrite that changes nothing still sets `x-envoy-original-path` | the header is set when the path changed | it would say nothing |
+1. Envoy turns a local answer to a gRPC request (direct response, redirect, no route) into status 200 with
+   `grpc-status`. meshlib's answer keeps its HTTP status: nothing goes over a wire, and the gRPC adapter raises its own
+   error from it.
+2. A path rewrite that changes nothing still sets `x-envoy-original-path` in Envoy. Here the header is set when the
+   path has changed; otherwise it would say nothing.
+3. Envoy uses one random number a request for runtime fractions and for weighted clusters, so that a 50 % route with
+   two shares of 50 % always picks the first. meshlib draws once for the fractions (two fractions of one request agree,
+   as in Envoy) and once more for the shares. Not generated.
+4. In the response headers of a redirect `%REQ(:PATH)%` is the rewritten path in Envoy, the request's here. Not
+   generated.
+5. Envoy skips a regex rewrite whose substitution names a group the pattern does not have; meshlib refuses the route,
+   so that somebody learns of it. Not generated.
+6. Formatters other than `%REQ%` and `%REQUEST_HEADER%` are refused: their facts are a proxy's. Not generated.
+7. Regexes are refused above a program size of 32 768 (Istio's setting), in Envoy above a runtime key.
 """
 
 from dataclasses import replace

@@ -16,6 +16,7 @@ from parts.fast_backend import FastBackend, Reply, Request
 CLUSTERS = ("c0", "c1", "c2")
 PROBE_HOST = "version.meshlib.internal"
 UPDATE_TIMEOUT = 10.0
+EXTENSIONS = "type.googleapis.com/envoy.extensions.filters"
 
 # Added by Envoy as a proxy, or by HTTP between the two hops; no matter of routing.
 REQUEST_NOISE = frozenset(
@@ -27,7 +28,7 @@ RESPONSE_NOISE = frozenset(
 )
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Envoy did not take the configuration; the text is its reason."""
 
 
@@ -44,7 +45,7 @@ class RoutingEnvoy:
         self._wait_for_version()
 
     def push(self, config: Json) -> None:
-        """Replace the route configuration and wait until Envoy routes by it; `Refused` when it does not take it."""
+        """Replace the route configuration and wait until Envoy routes by it; `RefusedError` when it does not."""
         before = self._rejections()
         self._version += 1
         self._write(config["virtual_hosts"], {key: value for key, value in config.items() if key != "virtual_hosts"})
@@ -100,7 +101,7 @@ class RoutingEnvoy:
                 return
             tries += 1
             if rejected_before is not None and tries % 20 == 0 and self._rejections() > rejected_before:
-                raise Refused(self._reason())
+                raise RefusedError(self._reason())
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Envoy has not taken version {self._version}: {self._envoy.log()[-2000:]}")
             time.sleep(0.001)
@@ -142,14 +143,14 @@ def _arrived(echo: dict[str, Any]) -> Arrived:
 def _bootstrap(routes: Path, ports: dict[str, int]) -> Json:
     source = {"path_config_source": {"path": str(routes)}, "resource_api_version": "V3"}
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{EXTENSIONS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
         "rds": {"route_config_name": "generated", "config_source": source},
         "generate_request_id": False,
         "http_filters": [
             {
                 "name": "router",
-                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+                "typed_config": {"@type": f"{EXTENSIONS}.http.router.v3.Router"},
             }
         ],
     }

@@ -1,0 +1,158 @@
+"""The same clusters in a real Envoy and in ours, and requests counted by the endpoint that answered.
+
+One Envoy holds every cluster of a test; a request names its cluster in `x-cluster` and its hash key in `x-key`.
+"""
+
+import http.client
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from xxhash import xxh64_intdigest
+
+from meshlib.balancing.cluster import ClusterBalancer
+from meshlib.model.cluster import Cluster, LbPolicy, LeastRequest, Random, RingHash, RoundRobin
+from meshlib.model.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
+from meshlib.model.metadata import Struct
+from meshlib.state.cells import ClusterState
+
+HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+ROUTER = {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}
+POLICIES = {RoundRobin: "ROUND_ROBIN", LeastRequest: "LEAST_REQUEST", Random: "RANDOM", RingHash: "RING_HASH"}
+
+
+class EnvoyClient:
+    """Asks Envoy over one kept connection which endpoint answers."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+
+    def pick(self, cluster: str, key: str = "") -> str | None:
+        """The name of the backend, None when Envoy has no healthy upstream."""
+        headers = {"x-cluster": cluster, **({"x-key": key} if key else {})}
+        self._connection.request("GET", "/", headers=headers)
+        response = self._connection.getresponse()
+        body = response.read()
+        if response.status == 503:
+            assert body == b"no healthy upstream", body
+            return None
+        assert response.status == 200, (response.status, body)
+        return response.headers["x-backend"]
+
+    def picks(self, cluster: str, count: int) -> Counter[str | None]:
+        return Counter(self.pick(cluster) for _ in range(count))
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def our_balancer(cluster: Cluster) -> ClusterBalancer:
+    return ClusterBalancer(cluster, None, ClusterState(cluster.name))
+
+
+def our_hash(key: str) -> int:
+    return xxh64_intdigest(key.encode())
+
+
+def bootstrap(clusters: Iterable[Cluster]) -> dict[str, Any]:
+    """One listener that routes by `x-cluster`, and hashes by `x-key`."""
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster_header": "x-cluster", "hash_policy": [{"header": {"header_name": "x-key"}}]},
+    }
+    manager = {
+        "@type": HCM,
+        "stat_prefix": "test",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": ROUTER}],
+    }
+    listener = {
+        "name": "test",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    return {"static_resources": {"listeners": [listener], "clusters": [_cluster(cluster) for cluster in clusters]}}
+
+
+def _cluster(cluster: Cluster) -> dict[str, Any]:
+    assert cluster.load_assignment is not None
+    common: dict[str, Any] = {"healthy_panic_threshold": {"value": cluster.healthy_panic_threshold}}
+    if cluster.locality_weighted:
+        common["locality_weighted_lb_config"] = {}
+    if isinstance(cluster.lb_policy, RingHash) and cluster.lb_policy.use_hostname_for_hashing:
+        common["consistent_hashing_lb_config"] = {"use_hostname_for_hashing": True}
+    return {
+        "name": cluster.name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "lb_policy": POLICIES[type(cluster.lb_policy)],
+        **_policy(cluster.lb_policy),
+        "common_lb_config": common,
+        "load_assignment": _assignment(cluster.name, cluster.load_assignment),
+    }
+
+
+def _policy(policy: LbPolicy) -> dict[str, Any]:
+    match policy:
+        case RingHash():
+            config = {
+                "minimum_ring_size": policy.minimum_ring_size,
+                "maximum_ring_size": policy.maximum_ring_size,
+                "hash_function": policy.hash_function,
+            }
+            return {"ring_hash_lb_config": config}
+        case LeastRequest():
+            return {"least_request_lb_config": {"choice_count": policy.choice_count}}
+    return {}
+
+
+def _assignment(name: str, assignment: ClusterLoadAssignment) -> dict[str, Any]:
+    factor = {"overprovisioning_factor": assignment.overprovisioning_factor}
+    return {"cluster_name": name, "policy": factor, "endpoints": [_locality(group) for group in assignment.localities]}
+
+
+def _locality(group: LocalityLbEndpoints) -> dict[str, Any]:
+    weight = {} if group.weight is None else {"load_balancing_weight": group.weight}
+    return {
+        "locality": {"zone": group.locality.zone},
+        "priority": group.priority,
+        **weight,
+        "lb_endpoints": [_endpoint(endpoint) for endpoint in group.endpoints],
+    }
+
+
+def _endpoint(endpoint: LbEndpoint) -> dict[str, Any]:
+    address = {"address": endpoint.address.host, "port_value": endpoint.address.port}
+    found: dict[str, Any] = {
+        "endpoint": {"address": {"socket_address": address}, "hostname": endpoint.hostname},
+        "load_balancing_weight": endpoint.weight,
+        "health_status": endpoint.health_status,
+    }
+    if struct := endpoint.metadata.namespace("envoy.lb"):
+        found["metadata"] = {"filter_metadata": {"envoy.lb": _plain(struct)}}
+    return found
+
+
+def _plain(struct: Struct) -> dict[str, Any]:
+    return {key: _plain(value) if isinstance(value, Struct) else value for key, value in struct.items}
+
+
+def chi_squared(first: Mapping[str | None, int], second: Mapping[str | None, int]) -> tuple[float, int]:
+    """The statistic and the degrees of freedom for two samples of the same distribution."""
+    keys: Sequence[str | None] = [key for key in {*first, *second} if first.get(key, 0) + second.get(key, 0)]
+    sizes = sum(first.values()), sum(second.values())
+    statistic = 0.0
+    for key in keys:
+        both = first.get(key, 0) + second.get(key, 0)
+        for sample, size in ((first, sizes[0]), (second, sizes[1])):
+            expected = both * size / sum(sizes)
+            statistic += (sample.get(key, 0) - expected) ** 2 / expected
+    return statistic, len(keys) - 1
+
+
+def critical_value(degrees: int, deviations: float = 4.0) -> float:
+    """The chi-squared value at so many standard deviations of a normal (4: 1 in 30 000), by Wilson and Hilferty."""
+    if degrees == 0:
+        return 0.0
+    part = 2 / (9 * degrees)
+    return degrees * float(1 - part + deviations * part**0.5) ** 3
