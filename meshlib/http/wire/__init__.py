@@ -12,11 +12,14 @@ From the bytes up: `reader` (sans-I/O) and `request` know HTTP/1.1; `ledger` (no
 which connection; `aio_*` and `sync_*` are the same three parts twice, a connection, an exchange, a pool, because
 what differs is exactly who waits and how.
 
-The engine was chosen by measurement (`benchmarks/parsers.py`, microseconds for one small response; only ratios
-carry over): httptools on a kept parser 1.3, a strict regular-expression reader of our own 2.7, h11 an order of
-magnitude more. httptools is llhttp, Node's parser, strict unless told otherwise; what it leaves to its user is
-closed in `reader` and fuzzed. Bodies of a known length bypass the parser after the first piece, so a large one is
-never copied.
+The engine was chosen by measurement (`python -m benchmarks.parsers`; microseconds, only ratios carry over): for one
+small response httptools takes 1.6, a strict regular-expression reader of our own 4.1, h11 48; for 1 000 chunks of 64
+bytes 125, 590 and 5 800. httptools is llhttp, Node's parser, strict unless told otherwise; what it leaves to its user
+(limits, versions, codings, HEAD, the end of the stream, surplus bytes) is closed in `reader`, for 3 µs more, and
+fuzzed against h11. A body of known length bypasses the parser after its first piece: 1 MB costs 16 instead of 40.
+
+Idle connections are kept for Envoy's hour, not httpx's 5 s: one that its server closed is noticed by the event loop, or
+by a poll before use, and what slips between is sent again where RFC 9112 allows it.
 """
 
 from meshlib.http.wire.aio_pool import AsyncPool

@@ -64,8 +64,9 @@ def encode(request: WireRequest) -> EncodedRequest:
         meaning = _names.get(name)
         if meaning is None:
             meaning = _meaning(name)
-        if meaning is not _Name.ORDINARY:
-            hosts += meaning is _Name.HOST
+        if meaning is _Name.HOST:
+            hosts += 1
+        elif meaning is not _Name.ORDINARY:
             _read_framing(encoded, meaning, value)
     if hosts != 1:
         raise invalid(f"{hosts} Host headers instead of one")
@@ -106,7 +107,7 @@ def _read_framing(encoded: EncodedRequest, meaning: _Name, value: bytes) -> None
         if encoded.chunked or value.strip().lower() != b"chunked":
             raise invalid(f"Transfer-Encoding {value!r} is not the single coding chunked")
         encoded.chunked = True
-    elif meaning is _Name.CONNECTION:
+    elif value != b"keep-alive":  # Connection, as httpx always sends it
         encoded.close = encoded.close or b"close" in [token.strip() for token in value.lower().split(b",")]
 
 
