@@ -283,6 +283,30 @@ def test_virtual_host_and_per_filter_configuration() -> None:
     assert [issue.path for issue in found.issues] == ['virtual_hosts[0].typed_per_filter_config["fault"].config']
 
 
+@pytest.mark.parametrize(
+    "changes, path",
+    [
+        ({"regex_rewrite": {"pattern": {"regex": "(a)"}, "substitution": r"\2"}}, "regex_rewrite.substitution"),
+        (
+            {"host_rewrite_path_regex": {"pattern": {"regex": "a"}, "substitution": r"\1"}},
+            "host_rewrite_path_regex.substitution",
+        ),
+    ],
+)
+def test_a_rewrite_that_never_rewrites_is_left_out(changes: Json, path: str) -> None:
+    found, issues = one_route({"match": {"prefix": "/"}, "route": {"cluster": "a", **changes}})
+    assert found.action == RouteAction("a")
+    assert issues == [f"virtual_hosts[0].routes[0].route.{path}"]
+
+
+def test_the_deprecated_total_weight_does_not_count() -> None:
+    shares = {"clusters": [{"name": "a", "weight": 6}, {"name": "b", "weight": 3}], "total_weight": 100}
+    found, issues = one_route({"match": {"prefix": "/"}, "route": {"weighted_clusters": shares}})
+    assert isinstance(found.action, RouteAction)
+    assert found.action.cluster == WeightedClusters((WeightedCluster("a", 6), WeightedCluster("b", 3)))
+    assert issues == ["virtual_hosts[0].routes[0].route.weighted_clusters.total_weight"]
+
+
 # Clusters
 
 

@@ -27,10 +27,10 @@ def split(*weights: Any, **changes: Any) -> Json:
     )
 
 
-def hosts(*domains: list[str], names: str = "abc") -> Json:
+def hosts(*domains: list[str]) -> Json:
     return {
         "name": "routes",
-        "virtual_hosts": [{"name": name, "domains": list(given)} for name, given in zip(names, domains, strict=False)],
+        "virtual_hosts": [{"name": name, "domains": list(given)} for name, given in zip("abc", domains, strict=False)],
     }
 
 
@@ -77,15 +77,8 @@ TABLE: list[tuple[str, Json, str, str]] = [
     ),
     (ROUTE_CONFIGURATION, split(0, 0), f"{ROUTE}.route.weighted_clusters", "between 1 and 4294967295, is 0"),
     (ROUTE_CONFIGURATION, split(2**32 - 1, 1), f"{ROUTE}.route.weighted_clusters", "is 4294967296"),
-    (
-        ROUTE_CONFIGURATION,
-        split(60, 30, total_weight=100),
-        f"{ROUTE}.route.weighted_clusters.total_weight",
-        "sum up to 90",
-    ),
     (ROUTE_CONFIGURATION, hosts(["a", "b"], ["c", "B"]), "virtual_hosts[1].domains[1]", "virtual_hosts[0]"),
     (ROUTE_CONFIGURATION, hosts(["a", "a"]), "virtual_hosts[0].domains[1]", "may stand once"),
-    (ROUTE_CONFIGURATION, hosts(["a"], ["b"], names="aa"), "virtual_hosts[1].name", "unique"),
     (ROUTE_CONFIGURATION, hosts([]), "virtual_hosts[0].domains", "must not be empty"),
     (ROUTE_CONFIGURATION, routes(timeout="-1s"), f"{ROUTE}.route.timeout", "negative"),
     (
@@ -93,12 +86,6 @@ TABLE: list[tuple[str, Json, str, str]] = [
         routes(prefix_rewrite="/a", regex_rewrite={"pattern": {"regex": "a"}, "substitution": "b"}),
         f"{ROUTE}.route",
         "only one of",
-    ),
-    (
-        ROUTE_CONFIGURATION,
-        routes(regex_rewrite={"pattern": {"regex": "(a)"}, "substitution": r"\2"}),
-        f"{ROUTE}.route.regex_rewrite.substitution",
-        "names group 2, the pattern has 1",
     ),
     (
         ROUTE_CONFIGURATION,

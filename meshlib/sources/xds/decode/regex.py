@@ -10,7 +10,8 @@ from meshlib.model.matchers import RegexRewrite
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.context import Context, fields, join
 
-MAX_PATTERN_LENGTH = 16_384  # a program of this size stays well below RE2's 8 MiB; longer ones are a mistake
+MAX_PATTERN_LENGTH = 16_384  # checked before any work is done; longer ones are a mistake
+MAX_PROGRAM_SIZE = 32_768  # what Istio sets for its proxies; a bare Envoy stops at 100, which control planes outgrow
 
 _GROUP = re.compile(r"\\(\d)")
 _MATCHER = fields(
@@ -29,10 +30,13 @@ def _compiled_groups(pattern: str) -> int | str:
     options = re2.Options()
     options.log_errors = False
     try:
-        return int(re2.compile(pattern, options).groups)
+        compiled = re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0] if error.args else error
         return f"is no valid RE2 expression: {reason.decode() if isinstance(reason, bytes) else reason}"
+    if compiled.programsize > MAX_PROGRAM_SIZE:
+        return f"makes an RE2 program of size {compiled.programsize}, at most {MAX_PROGRAM_SIZE} is allowed"
+    return int(compiled.groups)
 
 
 def _groups(pattern: str, path: str) -> int:
@@ -56,12 +60,17 @@ def regex(ctx: Context, message: Any, path: str) -> str:
 _REWRITE = fields("pattern", "substitution")
 
 
-def regex_rewrite(ctx: Context, message: Any, path: str) -> RegexRewrite:
-    """A `RegexMatchAndSubstitute`; the substitution may only name groups the pattern has."""
+def regex_rewrite(ctx: Context, message: Any, path: str) -> RegexRewrite | None:
+    """A `RegexMatchAndSubstitute`; None, reported, for one that never rewrites: it names a group that is not there.
+
+    Envoy takes such a rewrite and then leaves every value as it is.
+    """
     ctx.check_fields(message, path, _REWRITE)
     regex(ctx, message.pattern, join(path, "pattern"))
     available = _groups(message.pattern.regex, join(path, "pattern"))
     wanted = max((int(group) for group in _GROUP.findall(message.substitution.replace("\\\\", ""))), default=0)
     if wanted > available:
-        raise ResourceError(join(path, "substitution"), f"names group {wanted}, the pattern has {available}")
+        reason = f"names group {wanted}, the pattern has {available}; nothing is rewritten, as in Envoy"
+        ctx.degraded(join(path, "substitution"), reason)
+        return None
     return RegexRewrite(message.pattern.regex, message.substitution)

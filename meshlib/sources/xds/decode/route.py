@@ -110,20 +110,14 @@ def _virtual_host(ctx: Context, message: Any, path: str, max_body: int) -> Virtu
     )
 
 
-def _check_unique(messages: Any, path: str) -> None:
-    names: dict[str, int] = {}
+def _check_domains(messages: Any, path: str) -> None:
     domains: dict[str, int] = {}
     for index, message in enumerate(messages):
-        where = f"{path}[{index}]"
-        if names.setdefault(message.name, index) != index:
-            raise ResourceError(
-                f"{where}.name", f"{message.name!r} is also virtual_hosts[{names[message.name]}]; names must be unique"
-            )
         for position, domain in enumerate(message.domains):
             first = domains.setdefault(domain.lower(), index)
             if first != index or domain.lower() in {d.lower() for d in message.domains[:position]}:
                 raise ResourceError(
-                    f"{where}.domains[{position}]",
+                    f"{path}[{index}].domains[{position}]",
                     f"{domain!r} is also in virtual_hosts[{first}]; a domain may stand once",
                 )
 
@@ -132,7 +126,7 @@ def route_configuration(ctx: Context, message: Any, path: str = "") -> RouteConf
     """A validated RouteConfiguration message; `path` is where it stands when it is inline in a listener."""
     ctx.check_fields(message, path, _ROUTE_CONFIGURATION)
     hosts = join(path, "virtual_hosts")
-    _check_unique(message.virtual_hosts, hosts)
+    _check_domains(message.virtual_hosts, hosts)
     max_body = wrapped(message, "max_direct_response_body_size_bytes", _DEFAULT_MAX_BODY)
     return RouteConfiguration(
         name=message.name,

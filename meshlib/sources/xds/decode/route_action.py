@@ -99,9 +99,10 @@ def _weighted_clusters(ctx: Context, message: Any, path: str) -> WeightedCluster
     total = sum(wrapped(item, "weight", 0) for item in message.clusters)
     if not 1 <= total <= _MAX_WEIGHT:
         raise ResourceError(path, f"the sum of the weights must be between 1 and {_MAX_WEIGHT}, is {total}")
-    expected = wrapped(message, "total_weight", total)
-    if expected != total:
-        raise ResourceError(join(path, "total_weight"), f"is {expected}, the weights sum up to {total}")
+    if wrapped(message, "total_weight", total) != total:
+        ctx.degraded(
+            join(path, "total_weight"), f"deprecated; the shares are of the weights' sum, {total}, as in Envoy"
+        )
     where = join(path, "clusters")
     return WeightedClusters(
         tuple(_weighted_cluster(ctx, item, f"{where}[{index}]") for index, item in enumerate(message.clusters))
@@ -129,8 +130,8 @@ def _host_rewrite(ctx: Context, message: Any, path: str) -> HostRewrite | None:
         case "auto_host_rewrite":
             return HostRewrite("auto") if message.auto_host_rewrite.value else None
         case "host_rewrite_path_regex":
-            where = join(path, "host_rewrite_path_regex")
-            return HostRewrite("path_regex", regex=regex_rewrite(ctx, message.host_rewrite_path_regex, where))
+            found = regex_rewrite(ctx, message.host_rewrite_path_regex, join(path, "host_rewrite_path_regex"))
+            return HostRewrite("path_regex", regex=found) if found is not None else None
     return None
 
 
