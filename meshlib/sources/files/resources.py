@@ -42,13 +42,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedResource:
-    """One Envoy resource. `static`: it stood in a bootstrap's `static_resources`."""
+    """One Envoy resource. `static`: it stood in a bootstrap's `static_resources`. `defaults` are the fields that were
+    generated without being written in the file: what becomes of them is nobody's news.
+    """
 
     type_name: str
     name: str
     message: Message
     origin: Origin
     static: bool = False
+    defaults: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:

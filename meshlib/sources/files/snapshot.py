@@ -34,7 +34,7 @@ class SnapshotBuilder:
             if isinstance(result, ResourceError):
                 issues.append(located(resource, Issue("error", resource.label, result.path, result.reason)))
                 continue
-            issues.extend(located(resource, issue) for issue in result.issues)
+            issues.extend(located(resource, issue) for issue in result.issues if issue.path not in resource.defaults)
             usable.setdefault(resource.type_name, {})[resource.name] = result.resource
             good.append(resource)
         issues.extend(check_duplicates(loaded.resources))

@@ -16,6 +16,9 @@ from meshlib.sources.istio.service_entry import Endpoint, Port, Service
 Json = dict[str, Any]
 
 _TYPES = {"STATIC": "EDS", "DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS", "NONE": "ORIGINAL_DST"}
+_DNS = {"dns_refresh_rate": "60s", "respect_dns_ttl": True, "dns_lookup_family": "V4_ONLY"}
+DEFAULTS = frozenset(_DNS)
+"""Fields of every generated cluster that no Istio object can say."""
 _UNLIMITED = 2**32 - 1
 PASSTHROUGH_CLUSTER = "PassthroughCluster"
 
@@ -64,7 +67,7 @@ def _cluster(service: Service, port: Port, subset: Subset | None, policy: Json) 
         cluster["lb_policy"] = "CLUSTER_PROVIDED"
     else:
         cluster["load_assignment"] = _assignment(service, port, subset)
-        cluster |= {"dns_refresh_rate": "60s", "respect_dns_ttl": True, "dns_lookup_family": "V4_ONLY"}
+        cluster |= _DNS
     apply_policy(cluster, policy, http2=port.is_http2, host=service.host)
     if cluster["type"] == "ORIGINAL_DST":
         cluster["lb_policy"] = "CLUSTER_PROVIDED"

@@ -133,17 +133,18 @@ def _apply_tls(cluster: Json, tls: Json, host: str) -> None:
                 "private_key": {"filename": tls.get("privateKey", "")},
             }
         ]
-    # Without caCertificates istiod trusts the system's roots for names it knows how to check; a validation context
-    # without roots would verify nothing, so names are only checked together with them.
-    if tls.get("caCertificates"):
-        names = [
-            {"san_type": kind, "matcher": {"exact": name}}
-            for name in tls.get("subjectAltNames") or ()
-            for kind in (("URI",) if "://" in name else ("DNS",))
-        ]
-        context: Json = {"trusted_ca": {"filename": tls["caCertificates"]}}
-        common["validation_context"] = context | ({"match_typed_subject_alt_names": names} if names else {})
+    common["validation_context"] = _validation(tls, host)
     cluster["transport_socket"] = {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {"@type": _TLS_CONTEXT, "sni": tls.get("sni") or host, "common_tls_context": common},
     }
+
+
+def _validation(tls: Json, host: str) -> Json:
+    """Whom to trust: the named authorities or the system's, never nobody. Where neither names nor an SNI are given the
+    certificate must be for the host, as istiod's auto_san_validation has it.
+    """
+    roots: Json = {"trusted_ca": {"filename": tls["caCertificates"]}} if tls.get("caCertificates") else {}
+    names = tls.get("subjectAltNames") or ([host] if not tls.get("sni") and not host.startswith("*") else [])
+    matchers = [{"san_type": "URI" if "://" in name else "DNS", "matcher": {"exact": name}} for name in names]
+    return (roots or {"system_root_certs": {}}) | ({"match_typed_subject_alt_names": matchers} if matchers else {})

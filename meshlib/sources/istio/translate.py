@@ -9,7 +9,7 @@ from meshlib.model.report import Issue
 from meshlib.sources.files.messages import to_message
 from meshlib.sources.files.resources import Content, IstioDocument, LoadedResource, Origin
 from meshlib.sources.files.type_registry import ASSIGNMENT, CLUSTER, LISTENER, ROUTE_CONFIGURATION, short_name
-from meshlib.sources.istio.clusters import assignments_of, clusters_of, passthrough_cluster
+from meshlib.sources.istio.clusters import DEFAULTS, assignments_of, clusters_of, passthrough_cluster
 from meshlib.sources.istio.destination_rule import find_rule
 from meshlib.sources.istio.listeners import proxyless_listener, sidecar_listener
 from meshlib.sources.istio.registry import Registry, build_registry
@@ -27,7 +27,7 @@ def translate(documents: Iterable[IstioDocument]) -> Content:
         name = value.get("name") or value["cluster_name"]
         issues.extend(origin.issue(problem, f"{short_name(type_name)} {name}") for problem in problems)
         if message is not None:
-            resources.append(LoadedResource(type_name, name, message, origin))
+            resources.append(LoadedResource(type_name, name, message, origin, defaults=DEFAULTS))
     return Content(tuple(resources), issues=_unique(issues))
 
 
