@@ -66,7 +66,7 @@ class ClusterBalancer:
             assignment.overprovisioning_factor,
             cluster.healthy_panic_threshold,
         )
-        self._priorities = by_priority(assignment, self.hosts)
+        self._priorities = by_priority(assignment, self.hosts, cluster.locality_weighted)
         subsets = cluster.subsets
         self._subsets = SubsetIndex(subsets, self.hosts) if subsets is not None and subsets.selectors else None
         same_policy = previous is not None and previous._settings.policy == cluster.lb_policy

@@ -37,9 +37,11 @@ def hosts_of(assignment: ClusterLoadAssignment, state: ClusterState, before: Seq
     return tuple(found.values())
 
 
-def by_priority(assignment: ClusterLoadAssignment, hosts: Sequence[Host]) -> PrioritySet:
-    """The hosts by priority and locality. Localities are in Envoy's order (region, zone, sub-zone); priorities that
-    nobody mentions are empty.
+def by_priority(assignment: ClusterLoadAssignment, hosts: Sequence[Host], locality_weighted: bool) -> PrioritySet:
+    """The hosts by priority and locality; priorities that nobody mentions are empty.
+
+    Localities are in Envoy's order, because a hash ring depends on it: by region, zone and sub-zone where they are
+    weighted, else as they come.
     """
     members: dict[Place, list[Host]] = {}
     for host in hosts:
@@ -47,7 +49,7 @@ def by_priority(assignment: ClusterLoadAssignment, hosts: Sequence[Host]) -> Pri
     weights = {(group.priority, group.locality): group.weight or 0 for group in assignment.localities}
     count = max((group.priority for group in assignment.localities), default=-1) + 1
     priorities: list[list[LocalityHosts]] = [[] for _ in range(count)]
-    for place in sorted(members, key=_order):
+    for place in sorted(members, key=_order) if locality_weighted else members:
         priority, locality = place
         priorities[priority].append(LocalityHosts(locality, weights[place], tuple(members[place])))
     return tuple(map(tuple, priorities))

@@ -43,7 +43,7 @@ def effective_weights(
 ) -> list[int]:
     """The weight x min(1, factor x eligible / total) of each locality, as integers in that exact proportion.
 
-    `eligible` and `totals` count hosts; the factor is in percent.
+    `eligible` and `totals` count hosts, draining ones in neither; the factor is in percent.
     """
     scale = lcm(*(100 * max(1, total) for total in totals))
     exact = [

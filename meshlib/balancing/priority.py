@@ -14,11 +14,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HostCounts:
-    """The hosts of one priority."""
+    """The hosts of one priority. `excluded` are draining: they are leaving, so they are not missed when health is
+    computed, but panic uses them as every other host.
+    """
 
     total: int
     healthy: int
     degraded: int
+    excluded: int = 0
+
+    def percent(self, part: int, factor: int) -> int:
+        """The health of that many hosts, 0 to 100: their share of those not excluded, times the factor in percent."""
+        staying = self.total - self.excluded
+        return min(100, factor * part // staying) if staying else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +44,8 @@ def priority_loads(
     counts: Sequence[HostCounts], overprovisioning_factor: int, panic_threshold: float
 ) -> tuple[PriorityLoad, ...]:
     """The load of every priority; healthy and degraded percentages add up to 100. `panic_threshold` in percent."""
-    healthy = [_health(count.healthy, count.total, overprovisioning_factor) for count in counts]
-    degraded = [_health(count.degraded, count.total, overprovisioning_factor) for count in counts]
+    healthy = [count.percent(count.healthy, overprovisioning_factor) for count in counts]
+    degraded = [count.percent(count.degraded, overprovisioning_factor) for count in counts]
     available = min(100, sum(healthy) + sum(degraded))
     threshold = min(100, int(panic_threshold + 0.5))
     if available == 0 and threshold == 0:
@@ -50,12 +58,9 @@ def priority_loads(
     return tuple(map(PriorityLoad, to_healthy, to_degraded, panic))
 
 
-def _health(part: int, total: int, overprovisioning_factor: int) -> int:
-    return min(100, overprovisioning_factor * part // total) if total else 0
-
-
 def _available_percent(count: HostCounts) -> float:
-    return 100.0 * (count.healthy + count.degraded) / count.total if count.total else 0.0
+    staying = count.total - count.excluded
+    return 100.0 * (count.healthy + count.degraded) / staying if staying else 0.0
 
 
 def _distribute(healthy: Sequence[int], degraded: Sequence[int], available: int) -> tuple[list[int], list[int]]:

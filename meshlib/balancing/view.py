@@ -131,7 +131,7 @@ class _Compiler:
         weights = effective_weights(
             [locality.weight for locality in part.localities],
             [len(hosts) for hosts in eligible],
-            [len(locality.hosts) for locality in part.localities],
+            part.staying,
             self._settings.overprovisioning_factor,
         )
         used = [index for index, weight in enumerate(weights) if weight]
@@ -159,27 +159,32 @@ class _Compiler:
 
 
 class _Parts:
-    """The hosts of one priority by availability."""
+    """The hosts of one priority by availability. `staying` counts the hosts of each locality that are not draining."""
 
-    __slots__ = ("_of", "all", "counts", "healthy", "localities")
+    __slots__ = ("_of", "all", "counts", "healthy", "localities", "staying")
 
     def __init__(self, localities: Sequence[LocalityHosts]) -> None:
         self.localities = localities
-        self.all = _flattened([locality.hosts for locality in localities])
-        sorted_out = [_by_availability(locality.hosts) for locality in localities]
+        groups = [locality.hosts for locality in localities]
+        sorted_out = [_by_availability(hosts) for hosts in groups]
+        self.all = _flattened(groups)
         self._of = {
-            "all": [locality.hosts for locality in localities],
+            "all": groups,
             "healthy": [healthy for healthy, _ in sorted_out],
             "degraded": [degraded for _, degraded in sorted_out],
         }
-        self.healthy = any(healthy for healthy, _ in sorted_out)
-        healthy_count = sum(len(healthy) for healthy, _ in sorted_out)
-        degraded_count = sum(len(degraded) for _, degraded in sorted_out)
-        self.counts = HostCounts(len(self.all), healthy_count, degraded_count)
+        self.staying = [len(hosts) - _draining(hosts) for hosts in groups]
+        total, healthy, degraded = len(self.all), *(sum(map(len, self._of[kind])) for kind in ("healthy", "degraded"))
+        self.healthy = healthy > 0
+        self.counts = HostCounts(total, healthy, degraded, total - sum(self.staying))
 
     def of(self, kind: str) -> list[tuple[Host, ...]]:
         """By locality."""
         return self._of[kind]
+
+
+def _draining(hosts: tuple[Host, ...]) -> int:
+    return sum(host.endpoint.health_status == "DRAINING" for host in hosts)
 
 
 def _flattened(groups: Sequence[tuple[Host, ...]]) -> tuple[Host, ...]:

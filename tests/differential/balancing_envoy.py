@@ -83,7 +83,7 @@ def _cluster(cluster: Cluster) -> dict[str, Any]:
         common["consistent_hashing_lb_config"] = {"use_hostname_for_hashing": True}
     return {
         "name": cluster.name,
-        "type": "STATIC",
+        "type": cluster.type,
         "connect_timeout": "5s",
         "lb_policy": POLICIES[type(cluster.lb_policy)],
         **_policy(cluster.lb_policy),

@@ -106,6 +106,7 @@ def test_ring_hash_goes_to_the_same_endpoint(start: Start, ports: list[int]) -> 
             "hostnames",
             RingHash(use_hostname_for_hashing=True),
             group([endpoint(port, hostname=f"host-{number}.example") for number, port in enumerate(ports)]),
+            type="STRICT_DNS",  # the only type for which Envoy hashes hostnames
         ),
         cluster("keys", RingHash(), group([endpoint(port, key=f"shard-{n}") for n, port in enumerate(ports)])),
         cluster(

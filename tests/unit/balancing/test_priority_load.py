@@ -115,6 +115,13 @@ def test_nothing_at_all_is_panic_over_nothing() -> None:
     assert priority_loads([HostCounts(0, 0, 0)], 140, 50.0) == (PriorityLoad(100, 0, True),)
 
 
+def test_draining_hosts_are_not_missed_but_count_in_total_panic() -> None:
+    assert priority_loads([HostCounts(10, 5, 0, excluded=5), HostCounts(10, 10, 0)], 140, 50.0)[0].healthy == 100
+    assert priority_loads([HostCounts(10, 1, 0, excluded=9)], 140, 50.0) == (PriorityLoad(100, 0, False),)
+    loads = priority_loads([HostCounts(30, 0, 0, excluded=30), HostCounts(10, 0, 0)], 140, 50.0)
+    assert [load.healthy for load in loads] == [75, 25]
+
+
 def test_the_overprovisioning_factor_decides_when_to_spill() -> None:
     counts = [HostCounts(100, 90, 0), HostCounts(100, 100, 0)]
     assert [load.healthy for load in priority_loads(counts, 100, 50.0)] == [90, 10]
