@@ -1,8 +1,12 @@
 """XdsSource against real control planes over real sockets: ours, and the reference implementation."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -19,6 +23,7 @@ from parts import xds_resources as xds
 
 Resources = Sequence[tuple[str, dict[str, Any]]]
 WAIT = 15.0
+ROOT = Path(__file__).parents[3]
 
 BASE: Resources = (
     (LISTENER, xds.api_listener("payments:8080")),
@@ -154,7 +159,7 @@ def test_as_a_sidecar_the_snapshot_is_everything_unasked(plane: Plane, start: An
     assert not snapshot.on_demand
 
 
-def test_listeners_are_asked_for_on_first_use_and_absence_is_known(start: Any, servers: Any) -> None:
+def test_listeners_are_asked_for_on_first_use(start: Any, servers: Any) -> None:
     plane = servers.keep(OwnPlane())
     plane.serve(BASE)
     source, sink = start(plane.target)
@@ -249,6 +254,86 @@ def test_a_template_names_the_listener_resource(servers: Any) -> None:
     finally:
         source.close()
     assert snapshot.listeners["payments:8080"].name == "payments:8080"
+
+
+FORKED = """
+import os, sys, threading
+from meshlib.sources.xds.bootstrap import Bootstrap, XdsServer
+from meshlib.sources.xds.node import Node
+from meshlib.sources.xds.source import XdsSource
+
+class Sink:
+    def __init__(self):
+        self.changed, self.last = threading.Condition(), None
+    def publish(self, snapshot):
+        with self.changed:
+            self.last = snapshot
+            self.changed.notify_all()
+    def report(self, issues):
+        pass
+    def wait(self, text):
+        with self.changed:
+            return self.changed.wait_for(lambda: self.last and text in str(self.last.endpoints), 15)
+
+bootstrap = Bootstrap((XdsServer(sys.argv[1]),), Node(id="forking"))
+source, sink = XdsSource(bootstrap, declared=["payments:8080"]), Sink()
+source.start(sink)
+assert sink.wait("10.0.0.1")
+pid = os.fork()
+who, sink = ("child" if pid == 0 else "parent"), (Sink() if pid == 0 else sink)
+if pid == 0:
+    source.forget()
+    source.start(sink)
+    assert sink.wait("10.0.0.1"), "what the parent knew"
+print(who, "ready", flush=True)
+assert sink.wait("10.0.0.2"), f"{who}: no update"
+source.close()
+print(who, "updated", flush=True)
+if pid == 0:
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_forked_child_goes_on_with_a_stream_of_its_own(servers: Any) -> None:
+    plane = servers.keep(OwnPlane())
+    plane.serve(BASE)
+    argv = [sys.executable, "-c", FORKED, plane.target]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert {process.stdout.readline().strip() for _ in range(2)} == {"parent ready", "child ready"}
+        plane.serve([*BASE[:4], (CLUSTER_LOAD_ASSIGNMENT, xds.assignment("payments", xds.endpoint("10.0.0.2")))])
+        output, errors = process.communicate(timeout=40)
+    assert set(output.split("\n")) >= {"parent updated", "child updated"}, errors
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "node, mode, is_by_name",
+    [
+        (Node(id="me"), "auto", True),
+        (Node(id=SIDECAR), "auto", False),
+        (Node(id=SIDECAR, metadata={"GENERATOR": "grpc"}), "auto", True),
+        (Node(id=SIDECAR), "proxyless", True),
+        (Node(id="me"), "sidecar", False),
+    ],
+)
+def test_how_the_node_and_the_mode_decide_what_is_asked_for(
+    servers: Any, node: Node, mode: Any, is_by_name: bool
+) -> None:
+    plane = servers.keep(OwnPlane())
+    plane.serve(BASE)
+    source, sink = (
+        XdsSource(Bootstrap((XdsServer(plane.target),), node), mode=mode, declared=["payments:8080"]),
+        Recorder(),
+    )
+    source.start(sink)
+    try:
+        snapshot = sink.wait(lambda s: bool(s.listeners))
+    finally:
+        source.close()
+    assert set(snapshot.listeners) == ({"payments:8080"} if is_by_name else {"0.0.0.0_8080"})
 
 
 def test_ten_thousand_endpoints_and_the_time_of_one_change(servers: Any, start: Any) -> None:
