@@ -1,0 +1,178 @@
+"""The story live on a terminal: who gets what share, how fast, what is retried, ejected, limited, and promised."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.layout import Layout
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from examples.demo.calls import Call, percentile
+from examples.demo.plain import EventWords
+from examples.demo.promises import Promise
+from examples.demo.stage import Stage
+from meshlib.balancing.base import Host
+from meshlib.engine.events import Event
+
+WINDOW = 2.0  # seconds that shares and latencies are taken over
+FRAMES = 5  # a second
+BAR = 20  # characters that 100 % take
+CLUSTERS = ("stable", "canary", "hints")
+
+
+class Dashboard:
+    """A screen that draws itself from the stage; use as a context manager."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._words = EventWords(stage.names)
+        self._console = Console()
+        self._title = ""
+        self._lines: deque[Text] = deque(maxlen=60)
+        self._began = time.monotonic()
+        self._drawing = threading.Lock()  # between the frames' thread and the lines that come from callers' threads
+        self._live = Live(console=self._console, screen=True, refresh_per_second=FRAMES, get_renderable=self._draw)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    # ------------------------------------------------------------------ what is told
+
+    def act(self, title: str) -> None:
+        """The heading of all that follows."""
+        self._title = title
+        self._add(Text(title, "bold cyan"))
+
+    def say(self, text: str) -> None:
+        """A line in the log."""
+        self._add(Text(f"{time.monotonic() - self._began:5.1f}  {text}"))
+
+    def event(self, event: Event) -> None:
+        """A line in the log, unless it would be one of many."""
+        if (text := self._words.of(event)) is not None:
+            self._add(Text(f"{time.monotonic() - self._began:5.1f}  {text}", "yellow"))
+
+    def promise(self, promise: Promise) -> None:
+        """A line in the log; kept promises also stand in their own panel."""
+        style = "green" if promise.kept else "bold red"
+        self._add(Text(f"       {'kept' if promise.kept else 'BROKEN'}: {promise.text}: {promise.measured}", style))
+
+    def _add(self, line: Text) -> None:
+        with self._drawing:
+            self._lines.append(line)
+
+    # ------------------------------------------------------------------ what is drawn
+
+    def _draw(self) -> RenderableType:
+        layout = Layout()
+        layout.split_column(
+            Layout(self._header(), size=4),
+            Layout(
+                Panel(self._traffic(), title=f"traffic, last {WINDOW:g} s", border_style="dim"),
+                size=len(self._stage.names) + 7,
+            ),
+            Layout(name="below"),
+        )
+        layout["below"].split_row(Layout(self._log(), ratio=3), Layout(self._promises(), ratio=2))
+        return layout
+
+    def _header(self) -> Panel:
+        stage = self._stage
+        calls = stage.ledger.all()
+        failed = sum(call.failed for call in calls)
+        plane = getattr(stage, "control_plane", None)
+        up = plane is not None and plane.running
+        line = Text.assemble(
+            (f"{len(calls)} calls  ", "bold"),
+            (f"{failed} failed", "bold red" if failed else "bold green"),
+            f"   {sum(call.attempts > 1 for call in calls)} retried",
+            f"   {sum(call.answer == 429 for call in calls)} over a limit",
+            f"   edit {_revision(calls)} in force   control plane ",
+            ("serves" if up else "DOWN", "green" if up else "bold red"),
+        )
+        elapsed = f"{time.monotonic() - self._began:.0f} s"
+        return Panel(
+            Group(Text(self._title, "bold cyan"), line), title="meshlib", subtitle=elapsed, border_style="cyan"
+        )
+
+    def _traffic(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, expand=True)
+        for name in ("cluster", "instance", "share of charges"):
+            table.add_column(name, no_wrap=True)
+        for name in ("calls/s", "p50 ms", "p99 ms", "retried"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        calls = self._stage.ledger.since(time.monotonic() - WINDOW)
+        clusters = self._stage.mesh.plan.clusters if calls else {}
+        total = sum(call.kind == "charge" for call in calls)
+        for name in CLUSTERS:
+            for host in clusters[name].balancer.hosts if name in clusters else ():
+                mine = [call for call in calls if call.cluster == name and call.endpoint == host.address]
+                table.add_row(*self._row(name, host, mine, total))
+        return table
+
+    def _row(self, cluster: str, host: Host, calls: list[Call], total: int) -> tuple[str | Text, ...]:
+        took = [call.took for call in calls]
+        share = sum(call.kind == "charge" for call in calls) / max(1, total)
+        bar = "█" * round(share * BAR)
+        return (
+            cluster,
+            self._stage.names.get(host.address, host.address),
+            Text(f"{bar:<{BAR}} {share:4.0%}" if cluster != "hints" else "optional", "cyan"),
+            f"{len(calls) / WINDOW:.0f}",
+            f"{percentile(took, 0.5) * 1000:.1f}" if took else "-",
+            f"{percentile(took, 0.99) * 1000:.1f}" if took else "-",
+            str(self._stage.retried[cluster, host.address] or "-"),
+            self._state(cluster, host),
+        )
+
+    def _state(self, cluster: str, host: Host) -> Text:
+        name = self._stage.names.get(host.address, "")
+        breaker = getattr(self._stage.mesh.plan.clusters[cluster].breaker, "current_state", "closed")
+        if name and not self._stage.instances[name].running:
+            return Text("dead", "bold red")
+        if (ejection := host.cell.ejection) is not None:
+            return Text(f"ejected, {max(0.0, ejection.until - time.monotonic()):.1f} s left", "yellow")
+        return Text("healthy", "green") if str(breaker) == "closed" else Text(f"circuit {breaker}", "yellow")
+
+    def _log(self) -> Panel:
+        with self._drawing:
+            lines = list(self._lines)
+        room = max(3, self._console.height - len(self._stage.names) - 14)
+        return Panel(
+            Group(*(Text(line.plain, line.style, no_wrap=True, overflow="ellipsis") for line in lines[-room:])),
+            title="what happens",
+            border_style="dim",
+        )
+
+    def _promises(self) -> Panel:
+        lines = [
+            Text(
+                f"{'✓' if promise.kept else '✗'} {promise.text}",
+                "green" if promise.kept else "bold red",
+                no_wrap=True,
+                overflow="ellipsis",
+            )
+            for promise in self._stage.results.promises
+        ]
+        return Panel(Group(*lines), title="promises", border_style="dim")
+
+
+def _revision(calls: Sequence[Call]) -> int | str:
+    return next((call.revision for call in reversed(calls) if call.revision is not None), "-")

@@ -1,0 +1,148 @@
+"""The stage the acts play on: configuration, processes, mesh, calls, events, screen, and the ways to wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import httpx
+
+from examples.demo.calls import Ledger
+from examples.demo.config_folder import ConfigFolder, endpoints
+from examples.demo.processes import Child, Fleet, listening_port
+from examples.demo.promises import Promise, Results
+from meshlib import Mesh
+from meshlib.engine.events import AttemptEnded, CallEnded, Event
+
+PATIENCE = 20.0  # seconds; what has not happened by then is a broken promise, even on a very busy machine
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+
+class StoryOverError(Exception):
+    """An edit had no effect: the acts that follow would prove nothing."""
+
+
+class Screen(Protocol):
+    """Where the story is told."""
+
+    def act(self, title: str) -> None:
+        """A new act begins."""
+
+    def say(self, text: str) -> None:
+        """Something happened, in words."""
+
+    def event(self, event: Event) -> None:
+        """The mesh told of something (on any thread)."""
+
+    def promise(self, promise: Promise) -> None:
+        """A promise was checked."""
+
+
+class Stage:
+    """`pace` shortens (below 1) or lengthens every act. `names` are the instances by address."""
+
+    def __init__(self, conf: ConfigFolder, fleet: Fleet, screen: Screen, pace: float) -> None:
+        self.conf = conf
+        self.fleet = fleet
+        self.screen = screen
+        self.pace = pace
+        self.results = Results()
+        self.ledger = Ledger()
+        self.events: list[Event] = []
+        self.retried: Counter[tuple[str, str]] = Counter()  # attempts that were retried, by cluster and address
+        self.instances: dict[str, Child] = {}
+        self.ports: dict[str, int] = {}
+        self.names: dict[str, str] = {}
+        self.control_plane: Child
+        self.mesh: Mesh
+
+    # ------------------------------------------------------------------ people
+
+    async def open_control_plane(self) -> int:
+        """Start the control plane, or start it again; its port, once it serves."""
+        self.control_plane = self.fleet.control_plane(self.conf.folder)
+        return await self.fleet.xds_port(self.control_plane)
+
+    async def enter(self, *cast: tuple[str, str]) -> None:
+        """Start instances, given as (role, name), and wait until all are ready. A name seen before keeps its port."""
+        for role, name in cast:
+            self.instances[name] = self.fleet.instance(role, name, self.ports.get(name, 0))
+        async with httpx.AsyncClient() as client:
+            for _, name in cast:
+                self.ports[name] = await listening_port(self.instances[name])
+                self.names[f"127.0.0.1:{self.ports[name]}"] = name
+                (await client.get(f"{self.direct(name)}/ready", timeout=PATIENCE)).raise_for_status()
+
+    def direct(self, name: str) -> str:
+        """The URL of one instance, past the mesh."""
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def endpoints(self, *names: str) -> str:
+        """The endpoint list of these instances, for an edit."""
+        return endpoints(self.ports[name] for name in names)
+
+    # ------------------------------------------------------------------ happenings
+
+    def observe(self, event: Event) -> None:
+        """Hear an event of the mesh; on any thread, within a call, so it must be quick."""
+        match event:
+            case AttemptEnded(cluster=cluster, endpoint=address, retry=reason) if reason:
+                self.retried[cluster, address] += 1
+            case AttemptEnded() | CallEnded():
+                pass
+            case _:
+                self.events.append(event)
+                self.screen.event(event)
+
+    async def change(self, **values: object) -> int:
+        """Edit the configuration, and measure until the first call that it routed began. Returns its revision."""
+        began = time.monotonic()
+        revision = self.conf.edit(**values)
+        effect = await self.effect_of(revision, began)
+        self.results.effects.append(effect)
+        self.screen.say(f"edit {revision} in effect {effect * 1000:.0f} ms after the file was written")
+        return revision
+
+    async def effect_of(self, revision: int, began: float) -> float:
+        """Seconds from `began` to the start of the first call routed by that edit. Raises StoryOverError, with a broken
+        promise, when there is none.
+        """
+
+        def first() -> float | None:
+            routed = [call.began for call in self.ledger.since(began) if (call.revision or 0) >= revision]
+            return max(0.0, min(routed) - began) if routed else None
+
+        effect = await self.wait_for(first)
+        if effect is None:
+            said = self.control_plane.output().strip().rpartition("\n")[2]
+            self.promise(f"edit {revision} takes effect", kept=False, measured=f"not in {PATIENCE:g} s; {said}")
+            raise StoryOverError
+        return effect
+
+    async def wait_for(self, look: Callable[[], T | None], seconds: float = PATIENCE) -> T | None:
+        """The first value of `look()` that is not None; None when the time is over."""
+        deadline = time.monotonic() + seconds
+        while (found := look()) is None and time.monotonic() < deadline:  # noqa: ASYNC110 - other threads and processes
+            await asyncio.sleep(0.005)
+        return found
+
+    async def hold(self, seconds: float) -> None:
+        """Let the load run."""
+        await asyncio.sleep(seconds * self.pace)
+
+    def heard(self, kind: type[E], since: float, test: Callable[[E], bool] = lambda event: True) -> E | None:
+        """The first event of a kind since a moment that passes the test."""
+        return next((e for e in self.events if isinstance(e, kind) and e.at >= since and test(e)), None)
+
+    async def wait_event(self, kind: type[E], since: float, test: Callable[[E], bool] = lambda event: True) -> E | None:
+        """`heard`, waited for."""
+        return await self.wait_for(lambda: self.heard(kind, since, test))
+
+    def promise(self, text: str, kept: bool, measured: str) -> None:
+        """Hold the mesh to something, with the evidence."""
+        self.screen.promise(self.results.promise(text, kept, measured))
