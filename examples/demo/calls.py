@@ -26,6 +26,13 @@ class Call:
     failed: bool = False
 
 
+_OUT_OF_ORDER = 50  # calls; two threads may add theirs in the other order than they ended, by a hair
+
+
+def _ended(call: Call) -> float:
+    return call.began + call.took
+
+
 class Ledger:
     """Every call of the demo, from any thread, in the order they ended."""
 
@@ -43,8 +50,8 @@ class Ledger:
     def since(self, moment: float) -> list[Call]:
         """The calls that ended at or after a moment (monotonic seconds)."""
         calls = self._calls
-        first = bisect_left(calls, moment, key=lambda call: call.began + call.took)
-        return calls[max(0, first - 50) :]  # threads append out of order by a hair; callers look at `began` themselves
+        first = bisect_left(calls, moment, key=_ended) - _OUT_OF_ORDER
+        return [call for call in calls[max(0, first) :] if _ended(call) >= moment]
 
     def between(self, first: float, last: float) -> list[Call]:
         """The calls that began in a span of time."""
