@@ -36,9 +36,14 @@ def _replace_matched(matcher: PathMatcher, replacement: str) -> RewritePath:
     Nothing is added or dropped at the seam, as in Envoy: prefix `/a` with `/` makes `//b` of `/a/b`.
     """
     if matcher.kind == "safe_regex":
-        return lambda head: replacement + head.path[len(head.path_only) :]
+        return lambda head: _absolute(replacement + head.path[len(head.path_only) :])
     length = len(as_wire(matcher.value))
-    return lambda head: replacement + head.path[length:]
+    return lambda head: _absolute(replacement + head.path[length:])
+
+
+def _absolute(path: str) -> str:
+    """The path with its leading slash, should a rewrite have taken it: without it there is no request to send."""
+    return path if path.startswith("/") else "/" + path
 
 
 def _replace_path(substitute: Callable[[str], str]) -> RewritePath:
@@ -46,7 +51,7 @@ def _replace_path(substitute: Callable[[str], str]) -> RewritePath:
         path = head.path_only
         new = substitute(path)
         # An empty path cannot be asked for: Envoy leaves the request's.
-        return new + head.path[len(path) :] if new else head.path
+        return _absolute(new + head.path[len(path) :]) if new else head.path
 
     return rewrite
 

@@ -128,6 +128,16 @@ regex_rewrites = st.builds(
 )
 group_rewrites = st.builds(RegexRewrite, st.sampled_from(("/(.)(.*)", "(/)(a|b)")), st.sampled_from((r"/\2\1", r"\1x")))
 any_rewrites = st.one_of(regex_rewrites, group_rewrites)
+# What leaves the path its leading slash.
+upstream_rewrites = st.sampled_from(
+    tuple(
+        RegexRewrite(pattern, substitution)
+        for pattern, substitution in (
+            *(("a", "z"), ("a", ""), ("/a", "/z"), ("[0-9]", r"\0\0"), ("x", r"\\"), ("^/", "/z/"), (".*", "")),
+            *(("/(.)/?(.*)", r"/\2\1"), ("/(.)(.*)", r"/\2/\1"), ("(/)(a|b)", r"\1x"), ("(.)/$", r"\1"), ("b*$", "-")),
+        )
+    )
+)
 rewritten_prefixes = st.sampled_from(("/", "/r", "/r/", "/long/er"))
 
 VALUES_TO_SET = ("v", "", "%%", "a%REQ(x-a)%z", "%REQ(x-b?x-a):1%", "%REQ(x-m)%", "%REQ(X-A)%", "%REQ(:METHOD)%")
@@ -192,7 +202,8 @@ def route_actions(draw: st.DrawFn) -> RouteAction:
         cluster=draw(clusters()),
         timeout=None,
         prefix_rewrite=draw(rewritten_prefixes) if rewrite == "prefix" else "",
-        regex_rewrite=draw(any_rewrites) if rewrite == "regex" else None,
+        regex_rewrite=draw(upstream_rewrites) if rewrite == "regex" else None,
+        append_x_forwarded_host=draw(st.booleans()),
         host_rewrite=draw(st.one_of(st.none(), host_rewrites)),
     )
 
@@ -276,6 +287,9 @@ def asks(draw: st.DrawFn, config: RouteConfiguration) -> Ask:
     if target.match.grpc or draw(st.integers(0, 9)) == 0:
         headers.append(("content-type", draw(st.sampled_from(CONTENT_TYPES))))
     headers += draw(st.sampled_from(([], [("x-cluster", "c1")], [("x-cluster", "nope")])))
+    headers += draw(
+        st.sampled_from(([], [], [("x-forwarded-host", f"first.test,{authority}")], [("x-forwarded-host", "f")]))
+    )
     return Ask(draw(st.sampled_from(METHODS)), authority, path, tuple(headers))
 
 

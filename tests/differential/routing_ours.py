@@ -80,14 +80,17 @@ def _forward(matched: _Matched, head: RequestHead, cluster: str) -> Observed:
     before, authority = _authorities(matched, action, mutated, f"{cluster}.host")
     rewrite = compile_path_rewrite(matched.route)
     path = rewrite(mutated) if rewrite else mutated.path
-    if not path.startswith("/"):
-        return _answer(matched, mutated, 503, "", [])
     headers = list(mutated.headers)
     if path != head.path:
         headers = [pair for pair in headers if pair[0].lower() != b"x-envoy-original-path"]
         headers.append((b"x-envoy-original-path", head.path.encode("latin-1")))
     if authority != before:
         headers.append((b"x-envoy-original-host", before.encode("latin-1")))
+        forwarded = ",".join(mutated.get_all("x-forwarded-host"))
+        if action.append_x_forwarded_host and forwarded.split(",")[-1] != before:
+            headers = [pair for pair in headers if pair[0].lower() != b"x-forwarded-host"]
+            value = f"{forwarded},{before}" if forwarded else before
+            headers.append((b"x-forwarded-host", value.encode("latin-1")))
     upstream = RequestHead(head.method, head.scheme, authority, path, headers)
     return _answer(
         matched,

@@ -39,6 +39,7 @@ def test_prefix_rewrite_replaces_what_was_matched(matcher: PathMatcher, path: st
         (RegexRewrite("^/a/(.*)$", r"/\1"), "/a/b?/a/q", "/b?/a/q"),
         (RegexRewrite("x", "y"), "/a", "/a"),
         (RegexRewrite(".*", ""), "/a?q", "/a?q"),  # an empty path cannot be asked for
+        (RegexRewrite("^/", ""), "/a?q", "/a?q"),  # nor one without its slash
     ],
 )
 def test_regex_rewrite_leaves_the_query(rewrite: RegexRewrite, path: str, expected: str) -> None:
