@@ -90,7 +90,15 @@ class AsyncConnection(asyncio.Protocol):
             if self.open:
                 self.transport.resume_reading()
 
-    def fail(self, kind: FailureKind, message: str, cause: BaseException | None = None) -> None:
+    def pool_closed(self) -> None:
+        """End whatever is under way, for good."""
+        message = "the pool was closed"
+        if self._current is not None and not self._current.request_sent:
+            self.fail(FailureKind.POOL_CLOSED, message)
+        else:
+            self.fail(FailureKind.RESET, message, final=True)
+
+    def fail(self, kind: FailureKind, message: str, cause: BaseException | None = None, *, final: bool = False) -> None:
         """End the current exchange with an error, and the connection with it."""
         exchange, self._current = self._current, None
         self.abort()
@@ -99,7 +107,7 @@ class AsyncConnection(asyncio.Protocol):
         started = self._reader.started
         error = WireError(kind, f"{self.peer}: {message}", request_sent=exchange.request_sent, response_started=started)
         error.__cause__ = cause
-        if not exchange.failed(error):
+        if not exchange.failed(error, final=final):
             self._owner.finished(self, False)
 
     def abort(self) -> None:

@@ -107,7 +107,7 @@ class AsyncPool:
             self._vacate(conn.slot)
 
     async def aclose(self) -> None:
-        """Close every connection; requests in flight and waiting fail with POOL_CLOSED. Idempotent."""
+        """Close every connection; requests that wait fail with POOL_CLOSED, those in flight with RESET. Idempotent."""
         self._closed = True
         self.drain()
         if self._sweep is not None:
@@ -117,7 +117,7 @@ class AsyncPool:
             _grant(waiter, self._closed_error())
         for conn in list(self._open):
             if conn.open:
-                conn.fail(FailureKind.POOL_CLOSED, "the pool was closed")
+                conn.pool_closed()
         await self._until_emptied()
 
     def stats(self) -> PoolStats:

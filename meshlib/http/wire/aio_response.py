@@ -177,11 +177,11 @@ class AsyncWireResponse:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def failed(self, error: WireError) -> bool:
+    def failed(self, error: WireError, *, final: bool) -> bool:
         """The connection failed. True: its slot is kept, to send the request again on a fresh connection."""
         conn, self._conn = self._conn, None
         self._error = error
-        stale = self._redialable and error.kind is FailureKind.RESET and not error.response_started
+        stale = self._redialable and not final and error.kind is FailureKind.RESET and not error.response_started
         if stale and conn is not None:
             self.kept_slot = conn.slot
         self._stop_upload()

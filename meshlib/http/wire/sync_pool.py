@@ -119,7 +119,7 @@ class SyncPool:
             self._discard(conn)
 
     def close(self) -> None:
-        """Close every connection; requests in flight and waiting fail with POOL_CLOSED. Idempotent."""
+        """Close every connection; requests that wait fail with POOL_CLOSED, those in flight with RESET. Idempotent."""
         self.closed = True
         self.drain()
         with self._lock:

@@ -306,14 +306,14 @@ class SyncWireResponse:
         if conn is None:
             return
         if self._owner.closed:
-            kind, message = FailureKind.POOL_CLOSED, "the pool was closed"
+            kind, message = FailureKind.RESET if self.request_sent else FailureKind.POOL_CLOSED, "the pool was closed"
         started = conn.reader.started
         self._error = WireError(
             kind, f"{conn.peer}: {message}", request_sent=self.request_sent, response_started=started
         )
         self._error.__cause__ = cause
         safe = kind is FailureKind.RESET_BEFORE_REQUEST or (kind is FailureKind.RESET and self._encoded.replayable)
-        if self._head is None and self._redialable and safe and not started:
+        if self._head is None and self._redialable and safe and not started and not self._owner.closed:
             self.kept_slot = conn.slot
             conn.close()
             self._over = True

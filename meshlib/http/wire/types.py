@@ -27,6 +27,7 @@ class FailureKind(enum.Enum):
     """The pending limit was reached: refused at once (Envoy's `upstream_rq_pending_overflow`)."""
     POOL_TIMEOUT = "pool timeout"
     POOL_CLOSED = "pool closed"
+    """The pool was closed before a byte of the request was sent; what was under way by then ends as a RESET."""
     RESET_BEFORE_REQUEST = "reset before request"
     """The connection went away before one byte of the request was handed to the kernel: always safe to try again."""
     RESET = "reset"

@@ -228,12 +228,12 @@ def test_closing_the_pool_wakes_threads_that_wait_and_threads_that_read(raw: Any
         peer.wait()
 
     pool = SyncPool(Address("127.0.0.1", raw(script).port), limits=PoolLimits(max_connections=1))
-    kinds: list[FailureKind] = []
+    failures: list[tuple[FailureKind, bool]] = []
 
     def caller(number: int) -> None:
         with pytest.raises(WireError) as caught:
             pool.send(request())
-        kinds.append(caught.value.kind)
+        failures.append((caught.value.kind, caught.value.request_sent))
 
     threads = [threading.Thread(target=caller, args=(number,)) for number in range(3)]
     for thread in threads:
@@ -246,8 +246,41 @@ def test_closing_the_pool_wakes_threads_that_wait_and_threads_that_read(raw: Any
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
-    assert kinds == [FailureKind.POOL_CLOSED] * 3
+    waiting = (FailureKind.POOL_CLOSED, False)
+    assert sorted(failures, key=str) == sorted([(FailureKind.RESET, True), waiting, waiting], key=str)
     assert pool.stats() == PoolStats(0, 0, 0)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_closing_the_pool_ends_tasks_that_wait_and_tasks_that_read(raw: Any, loop: str) -> None:
+    reading = threading.Semaphore(0)
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.send(OK)  # the connection is a kept one when the pool is closed: even then nothing is sent again
+        peer.head()
+        reading.release()
+        peer.wait()
+
+    server = raw(script)
+
+    async def scenario() -> None:
+        pool = AsyncPool(Address("127.0.0.1", server.port), limits=PoolLimits(max_connections=1))
+        assert b"".join([chunk async for chunk in await pool.send(request())]) == b"ok"
+        tasks = [asyncio.create_task(pool.send(request())) for _ in range(3)]
+        assert await asyncio.to_thread(reading.acquire, timeout=10)
+        await pool.aclose()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [(end.kind, end.request_sent) for end in ends if isinstance(end, WireError)] == [
+            (FailureKind.RESET, True),
+            (FailureKind.POOL_CLOSED, False),
+            (FailureKind.POOL_CLOSED, False),
+        ]
+        assert pool.stats() == PoolStats(0, 0, 0)
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(scenario())
+    assert server.connections == 1
 
 
 def run_threads(target: Callable[[int], None], count: int) -> None:

@@ -167,11 +167,13 @@ def test_a_closed_pool_refuses_and_fails_what_is_in_flight(door: Any, raw: Any) 
         pool.close()
     else:
         pool.runner.run(pool.async_pool.aclose())  # type: ignore[attr-defined]
-    for action in (lambda: next(chunks), pool.fetch):
-        with pytest.raises(WireError) as caught:
-            action()
-        assert caught.value.kind is FailureKind.POOL_CLOSED
-    assert [error.kind for error in ended] == [FailureKind.POOL_CLOSED]
+    with pytest.raises(WireError, match="pool was closed") as caught:
+        next(chunks)
+    assert (caught.value.kind, caught.value.request_sent) == (FailureKind.RESET, True)
+    assert ended == [caught.value]
+    with pytest.raises(WireError) as caught:
+        pool.fetch()
+    assert (caught.value.kind, caught.value.request_sent) == (FailureKind.POOL_CLOSED, False)
     assert pool.stats() == PoolStats(0, 0, 0)
 
 
