@@ -107,7 +107,7 @@ def _check_fields(value: Any, kind: Fields, path: FieldPath) -> Iterator[Problem
         elif key not in kind.ignored:
             yield Problem(here, f"{kind.name} has no field {key!r}", _suggest(key, kind))
     for key in kind.required:
-        if not value.get(key):
+        if value.get(key) in (None, "", []):
             yield Problem(path, f"{kind.name} needs {key!r}")
     chosen = [key for key in kind.exclusive if value.get(key) is not None]
     if len(chosen) > 1:
