@@ -67,18 +67,28 @@ class Dependencies:
         self._settled: tuple[tuple[str, ...], dict[Key, _Version]] | None = None
         self._is_first = True
         self._number = 0
+        # What the edges between resources decide, kept while only contents change: most updates are endpoints.
+        self._edges_changed = True
+        self._wanted: set[Key] = set()
+        self._live: tuple[Key, ...] = ()
 
     # What arrives --------------------------------------------------------------------------------------------------
 
     def want(self, listener: str) -> None:
         """Follow a listener by name. The wildcard mode has them all anyway."""
-        if not self._wildcard:
+        if not self._wildcard and listener not in self._roots:
             self._roots.add(listener)
+            self._edges_changed = True
 
     def update(self, type_url: str, name: str, resource: Resource, references: References) -> None:
         """A new version was accepted."""
-        key = (type_url, name)
-        self._latest[key] = _Version(resource, _children(references))
+        key, version = (type_url, name), _Version(resource, _children(references))
+        active = self._active.get(key)
+        if active is not None and active is self._latest.get(key) and active.children == version.children:
+            self._active[key] = version
+        else:
+            self._edges_changed = True
+        self._latest[key] = version
         self._absent.discard(key)
 
     def remove(self, type_url: str, name: str) -> None:
@@ -92,35 +102,44 @@ class Dependencies:
         key = (type_url, name)
         self._latest.pop(key, None)
         self._absent.add(key)
+        self._edges_changed = True
         if type_url == LISTENER:
             self._active.pop(key, None)
 
     def answered(self, type_url: str) -> None:
         """A response of the type was processed: of a wildcard type everything there is has now been seen."""
-        self._answered.add(type_url)
+        if type_url not in self._answered:
+            self._answered.add(type_url)
+            self._edges_changed = True
 
     # What follows --------------------------------------------------------------------------------------------------
 
     def settle(self, now: float) -> Snapshot | None:
         """Activate what is complete and drop what nothing leads to. A snapshot, if there is a new one to publish."""
-        self._await_clusters(now)
-        for type_url in _BOTTOM_UP:
-            self._activate(type_url)
-        self._prune()
+        deadline = self.deadline
+        if self._edges_changed or (deadline is not None and now >= deadline):
+            self._follow_edges(now)
         if not self._is_complete():
             return None
-        live = self._live()
-        state = (self._absent_listeners(), {key: self._active[key] for key in live})
+        state = (self._absent_listeners(), {key: self._active[key] for key in self._live})
         if state == self._settled:
             return None
         self._settled, self._is_first = state, False
         self._number += 1
-        return self._snapshot(live)
+        return self._snapshot()
+
+    def _follow_edges(self, now: float) -> None:
+        self._await_clusters(now)
+        for type_url in _BOTTOM_UP:
+            self._activate(type_url)
+        self._prune()
+        self._live = tuple(sorted(self._find_live()))
+        self._edges_changed = False
 
     def subscriptions(self) -> Mapping[str, frozenset[str]]:
-        """The names to be subscribed to now, by type; `*` for everything."""
+        """The names to be subscribed to after the last `settle`, by type; `*` for everything."""
         wanted: dict[str, set[str]] = {type_url: set() for type_url in MAKE_BEFORE_BREAK}
-        for type_url, name in self._wanted():
+        for type_url, name in self._wanted:
             wanted[type_url].add(name)
         if self._wildcard:
             wanted[LISTENER] = {WILDCARD}
@@ -202,7 +221,7 @@ class Dependencies:
         """What is there without anything leading to it: all listeners and clusters, in the wildcard mode."""
         return (key for key in versions if self._wildcard and key[0] in {LISTENER, CLUSTER})
 
-    def _wanted(self) -> set[Key]:
+    def _find_wanted(self) -> set[Key]:
         roots = [(LISTENER, name) for name in self._roots]
         return self._reach([*roots, *self._unasked(self._latest), *self._kept()], self._latest, self._active)
 
@@ -210,13 +229,13 @@ class Dependencies:
         """What the active listeners lead to along active versions: it must not go while they stand."""
         return self._reach([key for key in self._active if key[0] == LISTENER], self._active)
 
-    def _live(self) -> set[Key]:
+    def _find_live(self) -> set[Key]:
         """What the snapshot holds: as `_kept`, and in the wildcard mode every active cluster with its endpoints."""
         clusters = self._reach(self._unasked(self._active), self._active)
         return {key for key in self._kept() | clusters if key in self._active}
 
     def _prune(self) -> None:
-        wanted = self._wanted()
+        wanted = self._wanted = self._find_wanted()
         for known in (self._latest, self._active):
             for key in [key for key in known if key not in wanted]:
                 del known[key]
@@ -227,9 +246,9 @@ class Dependencies:
     def _absent_listeners(self) -> tuple[str, ...]:
         return tuple(sorted(name for type_url, name in self._absent if type_url == LISTENER))
 
-    def _snapshot(self, live: set[Key]) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         by_type: dict[str, dict[str, Any]] = {type_url: {} for type_url in MAKE_BEFORE_BREAK}
-        for key in sorted(live):
+        for key in self._live:
             by_type[key[0]][key[1]] = self._active[key].resource
         return Snapshot(
             listeners=by_type[LISTENER],

@@ -17,7 +17,7 @@ from meshlib.model.cluster import (
 )
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import enum_name, struct, wrapped
-from meshlib.sources.xds.decode.context import NOTHING, Context, Fields, fields, join
+from meshlib.sources.xds.decode.context import Context, fields, join
 
 _INSTEAD = "not supported; requests are balanced round robin instead"
 
@@ -135,8 +135,3 @@ def subset_config(ctx: Context, message: Any, path: str) -> LbSubsetConfig:
         selectors.append(SubsetSelector(tuple(sorted(set(selector.keys)))))
     fallback: Any = enum_name(message, "fallback_policy", path)
     return LbSubsetConfig(tuple(selectors), fallback, struct(message.default_subset))
-
-
-def all_fields() -> dict[str, Fields]:
-    """The tables of this module, for the test that compares them with the descriptors."""
-    return {"LbSubsetConfig": _SUBSET, "LbSubsetSelector": _SELECTOR, "nothing": NOTHING}
