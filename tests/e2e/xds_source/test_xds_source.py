@@ -77,12 +77,12 @@ class Plane(Protocol):
 
 class OwnPlane:
     def __init__(self) -> None:
-        self._store = ResourceStore()
-        self._server = AdsServer(self._store).start()
+        self.store = ResourceStore()
+        self._server = AdsServer(self.store).start()
         self.target = f"127.0.0.1:{self._server.port}"
 
     def serve(self, resources: Resources) -> None:
-        self._store.replace(Resource.of_message(xds.message(*item)) for item in resources)
+        self.store.replace(Resource.of_message(xds.message(*item)) for item in resources)
 
     def kill(self) -> None:
         self._server.stop(0)
@@ -343,21 +343,23 @@ def test_ten_thousand_endpoints_and_the_time_of_one_change(servers: Any, start: 
     def endpoints(name: str, third: int) -> dict[str, Any]:
         return xds.assignment(name, *(xds.endpoint(f"10.{third}.0.{index}") for index in range(100)))
 
-    fixed: list[Any] = [(LISTENER, xds.api_listener("big:80")), (ROUTE_CONFIGURATION, routes)]
-    fixed += [(CLUSTER, xds.eds_cluster(name)) for name in clusters]
-    everything = {name: (CLUSTER_LOAD_ASSIGNMENT, endpoints(name, 0)) for name in clusters}
+    everything = [(LISTENER, "big:80", xds.api_listener("big:80")), (ROUTE_CONFIGURATION, "routes", routes)]
+    everything += [(CLUSTER, name, xds.eds_cluster(name)) for name in clusters]
+    everything += [(CLUSTER_LOAD_ASSIGNMENT, name, endpoints(name, 0)) for name in clusters]
+    made = {(type_url, name): Resource.of_message(xds.message(type_url, body)) for type_url, name, body in everything}
     plane = servers.keep(OwnPlane())
-    plane.serve([*fixed, *everything.values()])
+    plane.store.replace(made.values())
     began = time.monotonic()
     _, sink = start(plane.target, declared=["big:80"])
     sink.wait(lambda s: len(s.endpoints) == 100)
     first = sink.times[-1] - began
     took = []
     for change in range(1, 21):
-        store = [*fixed, *{**everything, "c7": (CLUSTER_LOAD_ASSIGNMENT, endpoints("c7", change))}.values()]
-        prepared = [Resource.of_message(xds.message(*item)) for item in store]
+        made[CLUSTER_LOAD_ASSIGNMENT, "c7"] = Resource.of_message(
+            xds.message(CLUSTER_LOAD_ASSIGNMENT, endpoints("c7", change))
+        )
         began = time.monotonic()
-        plane._store.replace(prepared)
+        plane.store.replace(made.values())
         sink.wait(lambda s, change=change: f"'10.{change}.0.1'" in str(s.endpoints["c7"]))
         took.append(sink.times[-1] - began)
     took.sort()
