@@ -110,9 +110,10 @@ def _check_enum(value: Any, enum: EnumDescriptor) -> Finding:
     if isinstance(value, int) and not isinstance(value, bool):
         known = value in enum.values_by_number
         return None if known else (f"{value} is no value of {enum.name}", _names(enum))
-    if isinstance(value, str) and value in enum.values_by_name:
+    names = set(enum.values_by_name)  # the descriptor's own mapping cannot be asked for text that is not UTF-8
+    if isinstance(value, str) and value in names:
         return None
-    near = difflib.get_close_matches(str(value).upper(), enum.values_by_name, 1)
+    near = difflib.get_close_matches(str(value).upper(), names, 1)
     fix = f"did you mean {near[0]}?" if near else _names(enum)
     return f"{value!r:.40} is no value of {enum.name}", fix
 

@@ -137,6 +137,8 @@ def unknown_type(url: str, path: FieldPath) -> Problem:
 
 
 def _field(descriptor: Descriptor, key: str) -> FieldDescriptor | None:
+    if not key.isascii():
+        return None
     return descriptor.fields_by_name.get(key) or descriptor.fields_by_camelcase_name.get(key)
 
 
