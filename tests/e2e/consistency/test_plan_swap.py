@@ -13,13 +13,13 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from parts.fast_backend import FastBackend, Reply, Request
 
 from meshlib import Mesh
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
 from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.route import Route, RouteAction
 from meshlib.sources.static import StaticSource, static_snapshot
+from parts.fast_backend import FastBackend, Reply, Request
 
 BACKENDS = 4
 CHANGES = 1000
@@ -51,58 +51,58 @@ def torn(text: str) -> bool:
     return int(version) % BACKENDS != int(backend)
 
 
+class Hammer:
+    """Calls without pause until told to stop, and judges every answer."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.done = threading.Event()
+        self.problems: list[str] = []
+        self.versions: list[str] = []
+
+    def judge(self, text: str) -> None:
+        self.versions.append(text.split()[1])
+        if torn(text):
+            self.problems.append(f"torn: {text}")
+
+    def run(self) -> None:
+        with self.mesh.http.client("payments") as client:
+            while not self.done.is_set():
+                try:
+                    self.judge(client.get("/").text)
+                except Exception as error:  # noqa: BLE001  whatever it is, it is a failed call
+                    self.problems.append(repr(error))
+
+    async def run_async(self) -> None:
+        async with self.mesh.http.async_client("payments") as client:
+            while not self.done.is_set():
+                try:
+                    self.judge((await client.get("/")).text)
+                except Exception as error:  # noqa: BLE001
+                    self.problems.append(repr(error))
+
+
 async def test_a_thousand_changes_tear_nothing_and_fail_nothing(addresses: list[str]) -> None:
     source = StaticSource(snapshot_of(0, addresses))
-    done = threading.Event()
-    problems: list[str] = []
-    versions: set[str] = set()
-    counts: list[int] = []
+
+    def change(done: threading.Event) -> None:
+        for version in range(1, CHANGES + 1):
+            source.replace(snapshot_of(version, addresses))
+            done.wait(0.003)  # let calls happen between changes, else most versions would see none
+        done.set()
 
     with Mesh(source, unknown_hosts="reject") as mesh:
-
-        def judge(text: str) -> None:
-            versions.add(text.split()[1])
-            if torn(text):
-                problems.append(f"torn: {text}")
-
-        def hammer_sync() -> None:
-            calls = 0
-            with mesh.http.client("payments") as client:
-                while not done.is_set():
-                    try:
-                        judge(client.get("/").text)
-                    except Exception as error:  # noqa: BLE001  whatever it is, it is a failed call
-                        problems.append(repr(error))
-                    calls += 1
-            counts.append(calls)
-
-        async def hammer_async() -> None:
-            calls = 0
-            async with mesh.http.async_client("payments") as client:
-                while not done.is_set():
-                    try:
-                        judge((await client.get("/")).text)
-                    except Exception as error:  # noqa: BLE001
-                        problems.append(repr(error))
-                    calls += 1
-            counts.append(calls)
-
-        def change() -> None:
-            for version in range(1, CHANGES + 1):
-                source.replace(snapshot_of(version, addresses))
-                done.wait(0.003)  # let calls happen between changes, else most versions would see none
-            done.set()
-
-        threads = [threading.Thread(target=hammer_sync) for _ in range(THREADS)]
+        hammer = Hammer(mesh)
+        threads = [threading.Thread(target=hammer.run) for _ in range(THREADS)]
         for thread in threads:
             thread.start()
-        await asyncio.gather(asyncio.to_thread(change), *(hammer_async() for _ in range(TASKS)))
+        await asyncio.gather(asyncio.to_thread(change, hammer.done), *(hammer.run_async() for _ in range(TASKS)))
         for thread in threads:
             await asyncio.to_thread(thread.join, 10)
 
-    assert problems == []
-    assert len(versions) > CHANGES / 10, "too few versions were seen for the test to mean anything"
-    assert sum(counts) > CHANGES
+    assert hammer.problems == []
+    assert len(set(hammer.versions)) > CHANGES / 10, "too few versions were seen for the test to mean anything"
+    assert len(hammer.versions) > CHANGES
     state = mesh.runtime.state
     held = [cell for cluster in state.clusters.values() for cell in cluster.endpoints.values() if cell.active]
     assert held == [], "load that was never given back"
