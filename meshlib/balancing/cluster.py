@@ -4,10 +4,11 @@ A pick reads a compiled view and changes nothing but the policy's own counters. 
 availability (what the control plane says of health, and what outlier detection has ejected), which
 `ClusterState.epoch` names:
 
-* Up to `SMALL` hosts, the first pick after a change compiles the new view: well under a millisecond for most policies.
+* Up to `SMALL` hosts (fewer with a large hash ring), the first pick after a change compiles the new view: well under a
+  millisecond for most policies.
 * Above, picks go on with the old view, skipping ejected hosts, and `needs_refresh` is set: whoever owns a thread or a
-  quiet moment calls `refresh()`. If nobody does, the pick that follows as many stale picks as there are hosts does it,
-  so that a host that came back is used again and the cost is spread to a constant per pick.
+  quiet moment calls `refresh()`. If nobody does, the pick that follows as many stale picks as there are hosts does it
+  (with a large ring, in proportion), so that a host that came back is used again and the cost per pick is constant.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from itertools import count
 from meshlib.balancing.base import Host, Rng
 from meshlib.balancing.compiled import Compiled
 from meshlib.balancing.hosts import by_priority, hosts_of
+from meshlib.balancing.registry import compile_cost
 from meshlib.balancing.report import BalancerReport, report
 from meshlib.balancing.subset import SubsetIndex
 from meshlib.balancing.view import Settings, View
@@ -41,6 +43,7 @@ class ClusterBalancer:
 
     __slots__ = (
         "_compiled",
+        "_cost",
         "_priorities",
         "_settings",
         "_stale_picks",
@@ -71,6 +74,7 @@ class ClusterBalancer:
         self._subsets = SubsetIndex(subsets, self.hosts) if subsets is not None and subsets.selectors else None
         same_policy = previous is not None and previous._settings.policy == cluster.lb_policy
         self._compiled: Compiled = self._compile(previous._compiled if previous is not None and same_policy else None)
+        self._cost = compile_cost(cluster.lb_policy, len(self.hosts))
         self._stale_picks = count()
         self.needs_refresh = False
 
@@ -130,7 +134,7 @@ class ClusterBalancer:
 
     def _keep_stale(self) -> bool:
         """After a change: True to go on with the old view, False when it has been compiled anew."""
-        if len(self.hosts) > SMALL and next(self._stale_picks) < len(self.hosts):
+        if self._cost > SMALL and next(self._stale_picks) < self._cost:
             self.needs_refresh = True
             return True
         self.refresh()

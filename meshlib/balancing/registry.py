@@ -9,9 +9,11 @@ from typing import Any
 from meshlib.balancing.base import NO_HOSTS, Balancer, Host, OneHost
 from meshlib.balancing.least_request import least_request
 from meshlib.balancing.random_choice import random_choice
-from meshlib.balancing.ring_hash import ring_hash
+from meshlib.balancing.ring_hash import ring_entries, ring_hash
 from meshlib.balancing.round_robin import round_robin
 from meshlib.model.cluster import LbPolicy, LeastRequest, Random, RingHash, RoundRobin
+
+ENTRIES_PER_HOST = 4  # of a hash table, made in the time one host takes elsewhere, roughly
 
 HostsBuilder = Callable[[Any, Sequence[Host]], Balancer]
 SharesBuilder = Callable[[Any, Sequence[Host], Sequence[float]], Balancer]
@@ -34,17 +36,26 @@ class ByTurn:
 class ByHash:
     """A policy that places all hosts of a priority in one table by their shares of the load (they add up to 1), and
     chooses the priority by the request's hash too: Envoy's thread-aware balancers.
+
+    `entries` estimates the size of the table for a number of hosts.
     """
 
     build: SharesBuilder
+    entries: Callable[[Any, int], int]
 
 
 BUILDERS: dict[type[LbPolicy], ByTurn | ByHash] = {
     RoundRobin: ByTurn(round_robin),
     LeastRequest: ByTurn(least_request),
     Random: ByTurn(random_choice),
-    RingHash: ByHash(ring_hash),
+    RingHash: ByHash(ring_hash, ring_entries),
 }
+
+
+def compile_cost(policy: LbPolicy, hosts: int) -> int:
+    """What compiling over so many hosts costs, in hosts of a policy without a table."""
+    builder = builder_of(policy)
+    return hosts if isinstance(builder, ByTurn) else max(hosts, builder.entries(policy, hosts) // ENTRIES_PER_HOST)
 
 
 def builder_of(policy: LbPolicy) -> ByTurn | ByHash:

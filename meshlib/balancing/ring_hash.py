@@ -75,6 +75,11 @@ def ring_hash(policy: RingHash, hosts: Sequence[Host], shares: Sequence[float]) 
     return Ring(hashes, owners)
 
 
+def ring_entries(policy: RingHash, hosts: int) -> int:
+    """About how many entries the ring for so many hosts has."""
+    return min(max(policy.minimum_ring_size, hosts), policy.maximum_ring_size)
+
+
 def hash_key(host: Host, use_hostname: bool) -> bytes:
     """What stands for the host on the ring: `hash_key` of its metadata, else its hostname when asked, else its address.
 

@@ -11,7 +11,7 @@ from typing import Any
 from xxhash import xxh64_intdigest
 
 from meshlib.balancing.cluster import ClusterBalancer
-from meshlib.model.cluster import Cluster, LbPolicy, LeastRequest, Random, RingHash, RoundRobin
+from meshlib.model.cluster import Cluster, LbPolicy, LbSubsetConfig, LeastRequest, Random, RingHash, RoundRobin
 from meshlib.model.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
 from meshlib.model.metadata import Struct
 from meshlib.state.cells import ClusterState
@@ -27,16 +27,19 @@ class EnvoyClient:
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
 
-    def pick(self, cluster: str, key: str = "") -> str | None:
+    def pick(self, cluster: str, key: str = "", criteria: str = "") -> str | None:
         """The name of the backend, None when Envoy has no healthy upstream."""
-        headers = {"x-cluster": cluster, **({"x-key": key} if key else {})}
+        optional = {"x-key": key, "x-criteria": criteria}
+        headers = {"x-cluster": cluster, **{name: value for name, value in optional.items() if value}}
         self._connection.request("GET", "/", headers=headers)
         response = self._connection.getresponse()
         body = response.read()
-        if response.status == 503:
-            assert body == b"no healthy upstream", body
+        if response.status == 503 and body == b"no healthy upstream":
             return None
-        assert response.status == 200, (response.status, body)
+        assert response.status in (200, 500), (
+            response.status,
+            body,
+        )  # 500: what a test's backends answer, to be retried
         return response.headers["x-backend"]
 
     def picks(self, cluster: str, count: int) -> Counter[str | None]:
@@ -54,16 +57,27 @@ def our_hash(key: str) -> int:
     return xxh64_intdigest(key.encode())
 
 
-def bootstrap(clusters: Iterable[Cluster]) -> dict[str, Any]:
-    """One listener that routes by `x-cluster`, and hashes by `x-key`."""
-    route = {
+def bootstrap(
+    clusters: Iterable[Cluster], retry: Mapping[str, Any] | None = None, criteria: Sequence[Struct] = ()
+) -> dict[str, Any]:
+    """One listener that routes by `x-cluster`, hashes by `x-key`, and takes the criteria numbered by `x-criteria`."""
+    route: dict[str, Any] = {
         "match": {"prefix": "/"},
-        "route": {"cluster_header": "x-cluster", "hash_policy": [{"header": {"header_name": "x-key"}}]},
+        "route": {
+            "cluster_header": "x-cluster",
+            "hash_policy": [{"header": {"header_name": "x-key"}}],
+            **({"retry_policy": retry} if retry else {}),
+        },
     }
+    routes = [_with_criteria(route, number, struct) for number, struct in enumerate(criteria)]
     manager = {
         "@type": HCM,
         "stat_prefix": "test",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "route_config": {
+            "virtual_hosts": [
+                {"name": "all", "domains": ["*"], "routes": [*routes, route], "include_request_attempt_count": True}
+            ]
+        },
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": ROUTER}],
     }
     listener = {
@@ -72,6 +86,20 @@ def bootstrap(clusters: Iterable[Cluster]) -> dict[str, Any]:
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
     return {"static_resources": {"listeners": [listener], "clusters": [_cluster(cluster) for cluster in clusters]}}
+
+
+def _with_criteria(route: Mapping[str, Any], number: int, criteria: Struct) -> dict[str, Any]:
+    header = {"name": "x-criteria", "string_match": {"exact": str(number)}}
+    action = {**route["route"], "metadata_match": {"filter_metadata": {"envoy.lb": _plain(criteria)}}}
+    return {"match": {"prefix": "/", "headers": [header]}, "route": action}
+
+
+def _subsets(config: LbSubsetConfig) -> dict[str, Any]:
+    return {
+        "subset_selectors": [{"keys": list(selector.keys)} for selector in config.selectors],
+        "fallback_policy": config.fallback_policy,
+        "default_subset": _plain(config.default_subset),
+    }
 
 
 def _cluster(cluster: Cluster) -> dict[str, Any]:
@@ -88,6 +116,7 @@ def _cluster(cluster: Cluster) -> dict[str, Any]:
         "lb_policy": POLICIES[type(cluster.lb_policy)],
         **_policy(cluster.lb_policy),
         "common_lb_config": common,
+        **({"lb_subset_config": _subsets(cluster.subsets)} if cluster.subsets else {}),
         "load_assignment": _assignment(cluster.name, cluster.load_assignment),
     }
 
@@ -150,8 +179,8 @@ def chi_squared(first: Mapping[str | None, int], second: Mapping[str | None, int
     return statistic, len(keys) - 1
 
 
-def critical_value(degrees: int, deviations: float = 4.0) -> float:
-    """The chi-squared value at so many standard deviations of a normal (4: 1 in 30 000), by Wilson and Hilferty."""
+def critical_value(degrees: int, deviations: float = 5.0) -> float:
+    """The chi-squared value at so many standard deviations of a normal (5: 1 in 3 million), by Wilson and Hilferty."""
     if degrees == 0:
         return 0.0
     part = 2 / (9 * degrees)

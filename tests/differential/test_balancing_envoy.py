@@ -8,14 +8,25 @@ from typing import Any
 import pytest
 
 from differential.balancing_envoy import EnvoyClient, bootstrap, chi_squared, critical_value, our_balancer, our_hash
-from meshlib.model.cluster import Cluster, LbPolicy, LeastRequest, Random, RingHash, RoundRobin
+from meshlib.balancing.base import Host
+from meshlib.model.cluster import (
+    Cluster,
+    LbPolicy,
+    LbSubsetConfig,
+    LeastRequest,
+    Random,
+    RingHash,
+    RoundRobin,
+    SubsetSelector,
+)
 from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, Locality, LocalityLbEndpoints
-from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata
+from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata, Struct
 from parts.envoy_server import EnvoyServer
 from parts.fast_backend import FastBackend, Reply
 
+PREVIOUS_HOSTS = {"@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}
 BACKENDS = 10
-Start = Callable[[Sequence[Cluster]], EnvoyClient]
+Start = Callable[..., EnvoyClient]
 
 HEALTH = ("HEALTHY", "UNKNOWN", "HEALTHY", "DEGRADED", "UNHEALTHY", "DRAINING", "TIMEOUT")
 REQUESTS = 1_000
@@ -69,11 +80,11 @@ def generated(name: str, policy: LbPolicy, ports: list[int], rng: random.Random,
 
 @pytest.fixture
 def start(envoy: Callable[..., EnvoyServer]) -> Iterator[Start]:
-    """`start(clusters)`: a client of one Envoy that has them all."""
+    """`start(clusters, ...)`: a client of one Envoy with that `bootstrap`."""
     clients: list[EnvoyClient] = []
 
-    def begin(clusters: Sequence[Cluster]) -> EnvoyClient:
-        clients.append(EnvoyClient(envoy(bootstrap(clusters)).port))
+    def begin(clusters: Sequence[Cluster], **fields: Any) -> EnvoyClient:
+        clients.append(EnvoyClient(envoy(bootstrap(clusters, **fields)).port))
         return clients[-1]
 
     yield begin
@@ -149,6 +160,39 @@ def test_generated_ring_hash_clusters_go_to_the_same_endpoint(start: Start, port
         # Envoy's tables never hold degraded hosts, and answer 503 where there is no other; ours uses them then.
         different = [(key, them, us) for key, them, us in different if them is not None or us not in degraded(made)]
         assert not different, (seed, made)
+
+
+def test_retries_move_along_the_ring_to_the_same_endpoints(
+    start: Start, fast_backend: Callable[..., FastBackend]
+) -> None:
+    backends = [_named(fast_backend("?", Reply(500, b""))) for _ in range(5)]
+    made = cluster("ring", RingHash(), group([endpoint(backend.port) for backend in backends]))
+    retry = {
+        "retry_on": "5xx",
+        "num_retries": 2,
+        "retry_back_off": {"base_interval": "0.001s"},
+        "retry_host_predicate": [
+            {"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": PREVIOUS_HOSTS}
+        ],
+        "host_selection_retry_max_attempts": 3,
+    }
+    client = start([made], retry=retry)
+    keys = [f"user-{number}" for number in range(60)]
+    for key in keys:
+        client.pick(made.name, key)
+    theirs: dict[tuple[str | None, str | None], str] = {
+        (request.header("x-key"), request.header("x-envoy-attempt-count")): backend.name
+        for backend in backends
+        for request in backend.requests
+    }
+    balancer, rng = our_balancer(made), random.Random(0)
+    for key in keys:
+        tried: list[Host] = []
+        for attempt in (1, 2, 3):
+            host = balancer.pick(our_hash(key), EMPTY_STRUCT, rng, tried, 3 if tried else 0)
+            assert host is not None
+            assert host.address == theirs[key, str(attempt)], (key, attempt)
+            tried.append(host)
 
 
 def degraded(made: Cluster) -> set[str]:
@@ -236,3 +280,54 @@ def test_priorities_degraded_and_panic_have_the_same_effect(start: Start, ports:
     client = start(clusters)
     for made in clusters:
         same_shares(client, made)
+
+
+# ---------------------------------------------------------------------------------------- subsets
+
+
+def test_subsets_and_fallbacks_give_the_same_endpoints(start: Start, ports: list[int]) -> None:
+    labels: list[dict[str, object]] = [
+        {"version": "v1", "stage": "prod"},
+        {"version": "v2", "stage": "prod"},
+        {"version": "v2", "stage": "test"},
+        {"version": "v2", "canary": True},
+        {"canary": 1, "stage": "prod"},
+        {},
+    ]
+    endpoints = [
+        LbEndpoint(Address("127.0.0.1", port), metadata=Metadata.of({"envoy.lb": label}), health_status=health)
+        for port, label, health in zip(ports, labels, ("UNHEALTHY", *["HEALTHY"] * 5), strict=False)
+    ]
+    selectors = tuple(map(SubsetSelector, (("version",), ("stage", "version"), ("canary",))))
+    defaults = ({}, {"stage": "prod"}, {"stage": "nowhere"})
+    configs = [
+        LbSubsetConfig(selectors, "NO_FALLBACK"),
+        LbSubsetConfig(selectors, "ANY_ENDPOINT"),
+        *(LbSubsetConfig(selectors, "DEFAULT_SUBSET", Struct.of(default)) for default in defaults),
+        LbSubsetConfig((), "NO_FALLBACK"),
+    ]
+    clusters = [
+        cluster(f"subsets-{number}", RoundRobin(), group(endpoints), subsets=config)
+        for number, config in enumerate(configs)
+    ]
+    criteria = [
+        Struct.of(wanted)
+        for wanted in (
+            {"version": "v1"},
+            {"version": "v2"},
+            {"version": "v2", "stage": "test"},
+            {"version": "v3"},
+            {"stage": "prod"},
+            {"canary": True},
+            {"canary": 1},
+            {"version": "v1", "other": "x"},
+            {},
+        )
+    ]
+    client = start(clusters, criteria=criteria)
+    for made in clusters:
+        balancer, rng = our_balancer(made), random.Random(0)
+        for number, wanted in enumerate(criteria):
+            theirs = {client.pick(made.name, criteria=str(number)) for _ in range(12)}
+            picks = (balancer.pick(None, wanted, rng) for _ in range(12))
+            assert {host and host.address for host in picks} == theirs, (made.subsets, wanted)

@@ -115,6 +115,13 @@ def test_a_big_hash_table_moves_along_from_an_ejected_host() -> None:
     assert bench.balancer.needs_refresh
 
 
+def test_a_large_ring_of_few_hosts_is_not_made_within_a_pick() -> None:
+    bench = Bench(flat(10), lb_policy=RingHash(minimum_ring_size=4 * SMALL + 4))
+    bench.eject(address(3))
+    assert address(3) not in bench.picks(SMALL)
+    assert bench.balancer.needs_refresh
+
+
 def test_a_tried_host_is_turned_down_in_an_old_view_too() -> None:
     bench = Bench(flat(BIG), lb_policy=RingHash())
     bench.eject(address(0))

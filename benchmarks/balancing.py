@@ -1,0 +1,172 @@
+"""Balancing alone: the cost of a pick, of building and updating a balancer, and its memory, by policy and hosts.
+
+    python -m benchmarks.balancing [PLOT.png]
+
+A pick should cost the same at any number of hosts, or grow with its logarithm. The plot is written when matplotlib is
+installed and a file is named.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshlib.balancing.cluster import ClusterBalancer
+from meshlib.model.cluster import Cluster, LbPolicy, LeastRequest, Random, RingHash, RoundRobin
+from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
+from meshlib.model.metadata import EMPTY_STRUCT
+from meshlib.state.cells import ClusterState, Ejection
+
+SIZES = (1, 10, 100, 1_000, 10_000)
+PICKS = 20_000
+ROUNDS = 5  # the median counts
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One line of the table."""
+
+    name: str
+    policy: LbPolicy
+    weight: Callable[[int], int]
+
+
+def equal(_: int) -> int:
+    return 1
+
+
+def unequal(number: int) -> int:
+    return 1 + number % 7
+
+
+CASES = (
+    Case("round robin", RoundRobin(), equal),
+    Case("round robin, weighted", RoundRobin(), unequal),
+    Case("least request", LeastRequest(), equal),
+    Case("least request, weighted", LeastRequest(), unequal),
+    Case("random", Random(), equal),
+    Case("ring hash", RingHash(), equal),
+    Case("ring hash, weighted", RingHash(), unequal),
+    Case("ring hash, 100 000 entries", RingHash(minimum_ring_size=100_000), equal),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of one case at one size."""
+
+    hosts: int
+    pick_us: float
+    build_ms: float
+    update_ms: float
+    refresh_ms: float
+    bytes_per_host: float
+
+
+def assignment(count: int, weight: Callable[[int], int]) -> ClusterLoadAssignment:
+    endpoints = tuple(
+        LbEndpoint(Address(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 8080), weight(n)) for n in range(count)
+    )
+    return ClusterLoadAssignment("bench", (LocalityLbEndpoints(endpoints),))
+
+
+def measure(case: Case, count: int) -> Figures:
+    cluster = Cluster("bench", lb_policy=case.policy)
+    endpoints, state = assignment(count, case.weight), ClusterState("bench")
+    for address in {str(endpoint.address) for group in endpoints.localities for endpoint in group.endpoints}:
+        state.endpoint(address)  # the cells belong to the state, not to balancing
+    memory = _memory(lambda: ClusterBalancer(cluster, endpoints, state))
+    build = _milliseconds(lambda: ClusterBalancer(cluster, endpoints, state))
+    balancer = ClusterBalancer(cluster, endpoints, state)
+    again = assignment(count, case.weight)
+    update = _milliseconds(lambda: ClusterBalancer(cluster, again, state, balancer))
+    state.endpoint(balancer.hosts[0].address).ejection = Ejection(0.0, 1.0, "bench")
+    view = ClusterBalancer(cluster, endpoints, state)
+    refresh = _milliseconds(lambda: _flip(view, state))
+    return Figures(count, _pick(balancer), build, update, refresh, memory / count)
+
+
+def _flip(balancer: ClusterBalancer, state: ClusterState) -> None:
+    """One host is ejected or returns, and the view is compiled again."""
+    cell = state.endpoint(balancer.hosts[0].address)
+    cell.ejection = None if cell.ejection else Ejection(0.0, 1.0, "bench")
+    state.availability_changed()
+    balancer.refresh()
+
+
+def _pick(balancer: ClusterBalancer) -> float:
+    """Microseconds a pick, less the empty loop."""
+    rng = random.Random(1)
+    hashes = [rng.getrandbits(64) for _ in range(PICKS)]
+    pick, figures = balancer.pick, []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        for _value in hashes:
+            pass
+        empty = time.perf_counter() - start
+        start = time.perf_counter()
+        for value in hashes:
+            pick(value, EMPTY_STRUCT, rng)
+        figures.append(time.perf_counter() - start - empty)
+    return statistics.median(figures) / PICKS * 1e6
+
+
+def _milliseconds(act: Callable[[], object]) -> float:
+    figures = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        act()
+        figures.append(time.perf_counter() - start)
+    return statistics.median(figures) * 1e3
+
+
+def _memory(build: Callable[[], object]) -> int:
+    """Bytes that stay allocated for what `build` makes."""
+    gc.collect()
+    tracemalloc.start()
+    kept = build()
+    gc.collect()
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    del kept
+    return size
+
+
+def plot(results: dict[str, list[Figures]], path: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, (picks, builds) = pyplot.subplots(1, 2, figsize=(12, 5))
+    for name, figures in results.items():
+        sizes = [figure.hosts for figure in figures]
+        picks.plot(sizes, [figure.pick_us for figure in figures], marker="o", label=name)
+        builds.plot(sizes, [figure.build_ms for figure in figures], marker="o", label=name)
+    for axes, unit in ((picks, "µs a pick"), (builds, "ms to build")):
+        axes.set(xscale="log", xlabel="hosts", ylabel=unit)
+        axes.grid(visible=True, alpha=0.3)
+    picks.set_ylim(bottom=0)
+    builds.set_yscale("log")
+    picks.legend(fontsize="small")
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def main() -> None:
+    results: dict[str, list[Figures]] = {}
+    print(f"{'policy':28}{'hosts':>7}{'pick µs':>9}{'build ms':>10}{'update ms':>11}{'eject ms':>10}{'B/host':>8}")
+    for case in CASES:
+        results[case.name] = [measure(case, size) for size in SIZES]
+        for row in results[case.name]:
+            figures = f"{row.pick_us:9.2f}{row.build_ms:10.2f}{row.update_ms:11.2f}{row.refresh_ms:10.2f}"
+            print(f"{case.name:28}{row.hosts:7}{figures}{row.bytes_per_host:8.0f}")
+    if len(sys.argv) > 1:
+        plot(results, Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()
