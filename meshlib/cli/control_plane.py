@@ -8,13 +8,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshlib.cli.output import print_issues
 
 if TYPE_CHECKING:
-    import grpc
-
     from meshlib.cli.subscriber_log import SubscriberLog
     from meshlib.control.control_plane import ControlPlane
 
@@ -94,12 +92,12 @@ def _print_change(plane: ControlPlane) -> None:
     _say(f"version {plane.version}: {counts}")
 
 
-def _credentials(options: argparse.Namespace) -> grpc.ServerCredentials | None:
+def _credentials(options: argparse.Namespace) -> Any:
     if options.tls_cert is None:
         return None
-    import grpc
+    from meshlib.control.tls import server_credentials
 
-    return grpc.ssl_server_credentials(((options.tls_key.read_bytes(), options.tls_cert.read_bytes()),))
+    return server_credentials(options.tls_cert, options.tls_key)
 
 
 def _say(text: str) -> None:
