@@ -62,7 +62,7 @@ def shaped(descriptor: Any, rng: random.Random, depth: int = 0) -> Any:
     return value
 
 
-WRONG = (None, True, -1, 3.5, "", "x", [], {}, "15s", 2**70, float("inf"), "\ud800", {"a": 1}, ["a"])
+WRONG: tuple[Any, ...] = (None, True, -1, 3.5, "", "x", [], {}, "15s", 2**70, float("inf"), "\ud800", {"a": 1}, ["a"])
 
 
 def _field(field: Any, rng: random.Random, depth: int) -> Any:

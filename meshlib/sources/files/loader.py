@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from meshlib.sources.files.documents import read_document
 from meshlib.sources.files.paths import MAX_FILES, SUFFIXES, Signature, find_files, read_text, signature
 from meshlib.sources.files.resources import Content, IstioDocument, Loaded, LoadedResource, Origin
 from meshlib.sources.files.yaml_tree import YamlSyntaxError, parse_documents
+
+_ESCAPED_PAIR = re.compile(r"\\\\|\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
 
 
 class Loader:
@@ -107,7 +110,14 @@ def _checked_json(text: str) -> str:
         raise YamlSyntaxError(1, "nested too deeply") from None
     except ValueError as error:  # an integer of thousands of digits
         raise YamlSyntaxError(0, str(error)) from None
-    return text.replace("\t", " ")
+    return _ESCAPED_PAIR.sub(_joined, text.replace("\t", " "))
+
+
+def _joined(match: re.Match[str]) -> str:
+    """JSON writes a character beyond U+FFFF as the escapes of two halves, which YAML does not take."""
+    if match[1] is None:
+        return match[0]  # an escaped backslash, whatever comes after it
+    return bytes.fromhex(match[1] + match[2]).decode("utf-16-be")
 
 
 def _translate(documents: list[IstioDocument]) -> Content:

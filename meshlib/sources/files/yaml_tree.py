@@ -119,8 +119,6 @@ class _Builder:
 
     def _scalar(self, event: ScalarEvent) -> None:
         line = _line(event)
-        if not event.value.isascii():
-            event.value = _whole_characters(event.value, line)
         frame = self._stack[-1] if self._stack else None
         if frame is not None and isinstance(frame.node, LocatedDict) and frame.key is None:
             frame.key, frame.key_line = event.value, line
@@ -214,14 +212,6 @@ def _resolve(event: ScalarEvent, line: int) -> Any:
     if text in _BOOLEANS:
         return _BOOLEANS[text]
     return _number(text)
-
-
-def _whole_characters(text: str, line: int) -> str:
-    r"""JSON writes characters beyond U+FFFF as two escapes (`\ud83d\ude00`), which YAML reads as two halves."""
-    try:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16")
-    except UnicodeDecodeError:
-        raise YamlSyntaxError(line, "half a character: an escape like \\ud83d without its second half") from None
 
 
 def _number(text: str) -> int | float | str:

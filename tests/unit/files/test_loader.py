@@ -139,6 +139,14 @@ def test_json_is_read_strictly_and_located_even_with_tabs(tmp_path: Path) -> Non
     ]
 
 
+def test_json_s_escapes_of_two_halves_are_one_character(tmp_path: Path) -> None:
+    value = {"name": "\U0001f600\\ud83d\\ude00", "connect_timeout": "1s", "load_assignment": {"cluster_name": "a"}}
+    write(tmp_path, a__json=json.dumps(value))
+    assert "\\ud83d\\ude00" in (tmp_path / "a.json").read_text()
+    (cluster,) = load([tmp_path]).resources
+    assert cluster.name == value["name"]
+
+
 def test_duplicates_name_both_places(tmp_path: Path) -> None:
     write(tmp_path, a__yaml=CLUSTER.format(name="a"), b__yaml="# a comment\n" + CLUSTER.format(name="a"))
     (line,) = lines_of(tmp_path)
