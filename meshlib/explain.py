@@ -152,7 +152,8 @@ class Explainer:
         else:
             result.endpoint = chosen.address
             hostname = chosen.endpoint.hostname
-            rewrite_authority(share, head, upstream, hostname, decision.action.append_x_forwarded_host)
+            append_xfh = decision.action.append_x_forwarded_host
+            upstream = rewrite_authority(share, head, upstream, hostname, append_xfh)
         result.authority, result.path, result.headers = upstream.authority, upstream.path, _texts(upstream)
 
 

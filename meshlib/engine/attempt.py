@@ -132,8 +132,12 @@ class Attempts:
         again = rules.host_selection_retry_max_attempts if tried and rules is not None else 0
         hashed = self.request_hash
         host = cluster.balancer.pick(hashed, self.share.criteria, self.runtime.rng, tried, again)
-        if cluster.balancer.in_panic:
+        balancer = cluster.balancer
+        if balancer.in_panic:
             cluster.stats["lb_healthy_panic"].add()
+        if balancer.needs_refresh:
+            balancer.needs_refresh = False  # one call is enough to ask
+            self.runtime.background(balancer.refresh)
         return host
 
     def _sweep(self, now: float) -> None:
@@ -161,19 +165,18 @@ class Attempts:
 
     def _attempt_head(self, number: int, host: Host, timeout: float | None) -> RequestHead:
         """The upstream request of this attempt: the shared one, the endpoint's host, and what depends on the number."""
-        upstream = self.upstream
-        head = RequestHead(upstream.method, upstream.scheme, upstream.authority, upstream.path, upstream.headers)
-        if self.share.rewrite_host is not None:
+        head = self.upstream
+        if self.share.rewrite_host is not None or self.share.authority:
             hostname = host.endpoint.hostname
-            rewrite_authority(self.share, self.head, head, hostname, self.action.append_x_forwarded_host)
-        extra = []
+            head = rewrite_authority(self.share, self.head, head, hostname, self.action.append_x_forwarded_host)
+        if timeout is None and not self.counts_attempts:
+            return head
+        headers = list(head.headers)
         if timeout is not None:
-            extra.append((EXPECTED_TIMEOUT, b"%d" % max(1, int(timeout * 1000))))
+            headers.append((EXPECTED_TIMEOUT, b"%d" % max(1, int(timeout * 1000))))
         if self.counts_attempts:
-            extra.append((ATTEMPT_COUNT, b"%d" % number))
-        if extra:
-            head.headers = [*head.headers, *extra]
-        return head
+            headers.append((ATTEMPT_COUNT, b"%d" % number))
+        return RequestHead(head.method, head.scheme, head.authority, head.path, headers)
 
     def _admit(self, start: Start, now: float) -> Fail | None:
         """Deadline, circuit breaker, thresholds. What is taken here is given back in `_give_back`."""
@@ -260,7 +263,7 @@ class Attempts:
         headers = list(outcome.headers or ())
         if self.set_cookie is not None:
             headers.append((b"set-cookie", self.set_cookie.encode("latin-1")))
-        return headers if mutate is None else mutate(headers, self.head)
+        return headers if mutate is None else mutate(headers, self.upstream)
 
     def _finished(self, host: Host, outcome: Outcome, end: BodyEnd) -> None:
         """The body has ended. A body that breaks is a fault of the endpoint, though its headers were fine."""

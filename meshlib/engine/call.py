@@ -67,10 +67,12 @@ def call_flow(
         yield PassThrough(head)
         return
     # 5 What protects the cluster, whatever route led to it: limits from code, then the control plane's overload drop.
-    refused = yield from _protect(runtime, decision.cluster, head, now, info)
-    if refused is not None:
-        yield refused
-        return
+    cluster = decision.cluster
+    if cluster.limits or cluster.drops:
+        refused = yield from _protect(runtime, cluster, head, now, info)
+        if refused is not None:
+            yield refused
+            return
     # 6 Attempts.
     yield from Attempts(runtime, decision, head, info, now, deadline, replayable, source_ip).run()
 

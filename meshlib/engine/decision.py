@@ -7,11 +7,13 @@ from meshlib.engine.plan import Plan
 from meshlib.engine.route import RoutePlan, Share
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.flags import ResponseFlag
-from meshlib.model.request import RequestHead
+from meshlib.model.request import RawHeaders, RequestHead
 from meshlib.model.route import DirectResponseAction, RedirectAction, RouteAction
 from meshlib.policy.rng import Rng
 
 ORIGINAL_PATH = b"x-envoy-original-path"
+ORIGINAL_HOST = b"x-envoy-original-host"
+FORWARDED_HOST = b"x-forwarded-host"
 EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 
 
@@ -100,29 +102,59 @@ def upstream_head(decision: Forward, head: RequestHead) -> RequestHead:
     """The request as the upstream will see it, but for what depends on the endpoint.
 
     Order as in Envoy's `finalizeRequestHeaders`: header mutations, then the host, then the path (the old path goes
-    into `x-envoy-original-path`).
+    into `x-envoy-original-path`). `head` itself where the route changes nothing.
     """
     route, share = decision.route, decision.share
-    headers = [pair for pair in head.headers if pair[0].lower() != EXPECTED_TIMEOUT]
+    headers = _without(head.headers, EXPECTED_TIMEOUT)
     if share.request_headers is not None:
-        headers = share.request_headers(headers, head)
+        headers = share.request_headers(list(headers), head)
     path = head.path
     if route.rewrite_path is not None:
         path = route.rewrite_path(head)
         if path != head.path:
-            headers = [pair for pair in headers if pair[0].lower() != ORIGINAL_PATH]
-            headers.append((ORIGINAL_PATH, head.path.encode("latin-1")))
+            headers = [*_without(headers, ORIGINAL_PATH), (ORIGINAL_PATH, head.path.encode("latin-1"))]
+    if headers is head.headers and path == head.path:
+        return head
     return RequestHead(head.method, head.scheme, head.authority, path, headers)
 
 
-def rewrite_authority(share: Share, head: RequestHead, upstream: RequestHead, hostname: str, append_xfh: bool) -> None:
-    """Give the upstream request the route's host, once the endpoint (and so its hostname) is known."""
-    authority = share.rewrite_host(head, hostname) if share.rewrite_host else None
-    if not authority or authority == upstream.authority:
-        return
-    headers = [pair for pair in upstream.headers if pair[0].lower() != b"host"]
-    headers.insert(0, (b"Host", authority.encode("latin-1")))
-    if append_xfh:
-        headers.append((b"x-forwarded-host", head.authority.encode("latin-1")))
-    upstream.headers = headers
-    upstream.authority = authority
+def rewrite_authority(
+    share: Share, head: RequestHead, upstream: RequestHead, hostname: str, append_xfh: bool
+) -> RequestHead:
+    """The upstream request with its host, once the endpoint (and so its hostname) is known.
+
+    The share's literal comes first, silently; the route's own rewrite then has the last word and leaves the old host
+    in `x-envoy-original-host`. It reads the mutated headers and the path before its rewrite, as in Envoy.
+    """
+    before = share.authority or head.authority
+    after = before
+    if share.rewrite_host is not None:
+        seen = RequestHead(head.method, head.scheme, head.authority, head.path, upstream.headers)
+        after = share.rewrite_host(seen, hostname) or before
+    if after == upstream.authority:
+        return upstream
+    headers = [(b"Host", after.encode("latin-1")), *_without(upstream.headers, b"host")]
+    if after != before:
+        old = before.encode("latin-1")
+        headers = [*_without(headers, ORIGINAL_HOST), (ORIGINAL_HOST, old)]
+        if append_xfh:
+            headers = _with_forwarded_host(headers, old)
+    return RequestHead(upstream.method, upstream.scheme, after, upstream.path, headers)
+
+
+def _with_forwarded_host(headers: list[tuple[bytes, bytes]], host: bytes) -> list[tuple[bytes, bytes]]:
+    """The host appended to `x-forwarded-host`, unless it is the last one there already."""
+    values = [value for name, value in headers if name.lower() == FORWARDED_HOST]
+    hosts = b",".join(values).split(b",") if values else []
+    if hosts and hosts[-1].strip() == host:
+        return headers
+    return [*_without(headers, FORWARDED_HOST), (FORWARDED_HOST, b",".join([*hosts, host]))]
+
+
+def _without(headers: RawHeaders, name: bytes) -> RawHeaders:
+    """The headers but for those of one (lower-case) name; the same object when there are none of it."""
+    size = len(name)  # tells nearly all names apart, for less than lower-casing them
+    for pair in headers:
+        if len(pair[0]) == size and pair[0].lower() == name:
+            return [pair for pair in headers if pair[0].lower() != name]
+    return headers

@@ -37,7 +37,7 @@ class Outcome:
     monotonic seconds; the driver sets it, because the engine has no clock.
     """
 
-    __slots__ = ("_index", "at", "error", "failure", "grpc_status", "headers", "request_sent", "response", "status")
+    __slots__ = ("at", "error", "failure", "grpc_status", "headers", "request_sent", "response", "status")
 
     def __init__(
         self,
@@ -58,17 +58,17 @@ class Outcome:
         self.error = error
         self.at = 0.0
         self.headers = headers
-        self._index: dict[str, str] | None = None
 
     def header(self, name: str) -> str | None:
         """A response header's value (first one), None when missing or when there is no response."""
         if self.headers is None:
             return None
-        if self._index is None:
-            self._index = {}
-            for raw_name, raw_value in self.headers:
-                self._index.setdefault(raw_name.decode("latin-1").lower(), raw_value.decode("latin-1"))
-        return self._index.get(name)
+        wanted = name.encode("latin-1")
+        size = len(wanted)  # tells nearly all names apart, for less than lower-casing them
+        for raw_name, raw_value in self.headers:
+            if len(raw_name) == size and raw_name.lower() == wanted:
+                return raw_value.decode("latin-1")
+        return None
 
     def __repr__(self) -> str:
         what = self.failure.value if self.failure else f"status {self.status}"
