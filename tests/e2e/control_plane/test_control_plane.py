@@ -1,5 +1,6 @@
 """ControlPlane over a directory, consumed by our own xDS source: what is in force equals what the files say."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -148,7 +149,7 @@ def test_a_proxyless_client_finds_a_service_by_host_and_port(folder: Path) -> No
     assert set(snapshot.clusters) == {f"outbound|9080|{v}|reviews.default.svc.cluster.local" for v in ("v1", "v2")}
 
 
-def test_change_to_effect(folder: Path, record_property: Callable[[str, object], None]) -> None:
+def test_change_to_effect(folder: Path) -> None:
     with ControlPlane(folder) as plane:
         node = Node("sidecar~127.0.0.1~app.default~default.svc.cluster.local")
         source, sink = XdsSource(Bootstrap((XdsServer(plane.address),), node)), Recorder()
@@ -164,7 +165,7 @@ def test_change_to_effect(folder: Path, record_property: Callable[[str, object],
         finally:
             source.close()
     delays.sort()
-    record_property("change_to_effect_ms", f"p50 {delays[15]:.1f}, max {delays[-1]:.1f}")
+    sys.stdout.write(f"\nfile to subscriber in force: p50 {delays[15]:.1f} ms, max {delays[-1]:.1f} ms\n")
     assert delays[15] < 100  # the promise of 50 ms at p99 is for `make bench`; here only that nothing waits
 
 
