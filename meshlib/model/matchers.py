@@ -89,6 +89,7 @@ class FractionalPercent:
 
 
 NEVER = FractionalPercent(0)
+ALWAYS = FractionalPercent(100)
 
 
 @dataclass(frozen=True, slots=True)

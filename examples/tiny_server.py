@@ -1,0 +1,38 @@
+"""A stand-in for a service, so that the other examples run by themselves: a thread that answers with its name."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a caller that closes its connections is no news."""
+
+
+class TinyServer:
+    """Answers every GET with its `name` and its present `status`; `address` is `127.0.0.1:port`."""
+
+    def __init__(self, name: str) -> None:
+        self.status = 200
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # headers and body are two writes; the second must not wait for an answer
+
+            def do_GET(self) -> None:
+                body = name.encode()
+                self.send_response(owner.status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Quiet: the caller's side is the example."""
+
+        self._server = _Quiet(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        self.address = f"127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True, name=name).start()
