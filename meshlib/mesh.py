@@ -87,7 +87,9 @@ class Mesh:
         return cls(FileSource(Path(path) for path in paths), **options)
 
     @classmethod
-    def from_xds(cls, bootstrap: Bootstrap | str | None = None, *, declared: Iterable[str] = (), **options: Any) -> Mesh:
+    def from_xds(
+        cls, bootstrap: Bootstrap | str | None = None, *, declared: Iterable[str] = (), **options: Any
+    ) -> Mesh:
         """A mesh configured by an xDS control plane.
 
         `bootstrap`: a `meshlib.sources.xds.bootstrap.Bootstrap`, or a plain-text server's address
@@ -252,7 +254,7 @@ class Mesh:
         self._ready = threading.Event()
         self._waiting = {}
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
-        self.runtime = Runtime(rng, attached=self._attached(), **self._options)
+        self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
         self.runtime.observers = self._observers
 
     def _attached(self) -> Attached:
@@ -297,6 +299,11 @@ class Mesh:
         if known is not None:
             self.runtime.install(self.runtime.compile(known, None))
             self._ready.set()
+
+
+def _in_background(work: Callable[[], None]) -> None:
+    """Run something once, off the calling thread. Rare (a large cluster's availability changed), so a thread each."""
+    threading.Thread(target=work, name="meshlib-refresh", daemon=True).start()
 
 
 def _several(limit: SharedRateLimit | Sequence[SharedRateLimit]) -> Sequence[SharedRateLimit]:

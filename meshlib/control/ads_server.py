@@ -1,8 +1,9 @@
 """The embedded control plane's xDS server: ADS and the per-type services, state of the world and delta.
 
-It runs on grpcio's synchronous stack with two threads a stream. grpc.aio would serve the streams from one thread, but
-its loop in a thread makes every process forked from this one hang in grpc.aio, and control planes are embedded in test
-processes and pre-fork masters. Threads wait without polling; some hundreds of subscribers are no load.
+It runs on grpcio's synchronous stack with two threads a stream. grpc.aio would serve the streams from one thread, but a
+second asyncio loop in a process that also uses grpc.aio clients disturbs theirs, and its loop makes forked processes
+hang. Threads wait without polling; some hundreds of subscribers are no load. A process that serves should not fork
+children that use gRPC: gRPC cannot prepare for a fork while a server is inside it.
 """
 
 from __future__ import annotations

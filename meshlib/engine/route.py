@@ -54,7 +54,7 @@ class RouteScope:
 class Share:
     """One cluster a route may send to, with what is particular to it."""
 
-    __slots__ = ("cluster", "criteria", "filters", "request_headers", "response_headers", "rewrite_host")
+    __slots__ = ("authority", "cluster", "criteria", "filters", "request_headers", "response_headers", "rewrite_host")
 
     def __init__(
         self,
@@ -64,7 +64,9 @@ class Share:
         request_headers: Mutate | None,
         response_headers: Mutate | None,
         rewrite_host: RewriteHost | None,
+        authority: str = "",
     ) -> None:
+        self.authority = authority
         self.cluster = cluster
         self.criteria = criteria
         self.filters = filters
@@ -162,7 +164,8 @@ class RoutePlan:
                 most_specific_wins=specific_wins,
                 target="response",
             ),
-            rewrite_host=compile_host_rewrite(_host_rewrite(share, route)),
+            rewrite_host=compile_host_rewrite(_host_rewrite(route)),
+            authority=share.host_rewrite_literal if share else "",
         )
 
     def cluster_name(self, share: Share, head: RequestHead) -> str:
@@ -189,9 +192,7 @@ def _criteria(share: WeightedCluster | None, route: Route) -> Struct:
     return Struct(tuple(sorted(merged.items())))
 
 
-def _host_rewrite(share: WeightedCluster | None, route: Route) -> HostRewrite | None:
-    if share and share.host_rewrite_literal:
-        return HostRewrite("literal", share.host_rewrite_literal)
+def _host_rewrite(route: Route) -> HostRewrite | None:
     return route.action.host_rewrite if isinstance(route.action, RouteAction) else None
 
 

@@ -21,9 +21,20 @@ class Runtime:
     """`plan` is the one attribute a call reads its configuration from, and `install` the one store that changes it.
 
     `fetch_timeout` bounds how long a call waits for configuration that has not arrived yet (Envoy and gRPC: 15 s).
+    `background` runs work that is too long for a call (a large cluster's balancer) elsewhere; without it, at once.
     """
 
-    __slots__ = ("attached", "fetch_timeout", "filters", "observers", "plan", "rng", "state", "unknown_hosts")
+    __slots__ = (
+        "attached",
+        "background",
+        "fetch_timeout",
+        "filters",
+        "observers",
+        "plan",
+        "rng",
+        "state",
+        "unknown_hosts",
+    )
 
     def __init__(
         self,
@@ -32,11 +43,13 @@ class Runtime:
         attached: Attached | None = None,
         unknown_hosts: UnknownHosts = "pass_through",
         fetch_timeout: float = 15.0,
+        background: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         self.rng = rng
         self.attached = attached or Attached()
         self.unknown_hosts = unknown_hosts
         self.fetch_timeout = fetch_timeout
+        self.background = background or _now
         self.observers: tuple[Observer, ...] = ()
         self.state = MeshState()
         self.filters: FilterStates = {}
@@ -61,3 +74,7 @@ class Runtime:
             except Exception:
                 log.exception("observer %r raised and is dropped", observer)
                 self.observers = tuple(other for other in self.observers if other is not observer)
+
+
+def _now(work: Callable[[], None]) -> None:
+    work()

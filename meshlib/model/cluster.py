@@ -31,7 +31,7 @@ class LeastRequest(LbPolicy):
 
 @dataclass(frozen=True, slots=True)
 class Random(LbPolicy):
-    """A uniformly (or weight-proportionally) random host."""
+    """A uniformly random host; endpoint weights do not count, as in Envoy."""
 
 
 @dataclass(frozen=True, slots=True)

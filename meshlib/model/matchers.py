@@ -44,8 +44,8 @@ class Present:
 class HeaderMatcher:
     """`envoy.config.route.v3.HeaderMatcher`. `name` is lower case; pseudo headers (`:method`, ...) are allowed.
 
-    With several values of one header Envoy matches the values joined by `,`. A missing header does not match,
-    whatever `invert` says, unless `treat_missing_as_empty` is set (or the test is for presence).
+    Of several values of one header any one may match; with `invert` none may. A missing header does not match, whatever
+    `invert` says, unless `treat_missing_as_empty` is set (or the test is for presence).
     """
 
     name: str
@@ -94,7 +94,10 @@ ALWAYS = FractionalPercent(100)
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """`envoy.config.route.v3.RouteMatch`: every part must match. `grpc` wants content-type `application/grpc[+;]`."""
+    """`envoy.config.route.v3.RouteMatch`: every part must match.
+
+    `grpc` wants content-type `application/grpc` or `application/grpc+...`.
+    """
 
     path: PathMatcher
     headers: tuple[HeaderMatcher, ...] = ()

@@ -1,7 +1,7 @@
 """Back-off between attempts: Envoy's fully jittered exponential one, as Envoy 1.40 draws it.
 
-Its documentation says `[0, (2**n - 1) * base)`; the running Envoy was measured at `[0, 2**(n-1) * base)`: the same first
-retry, then a shorter interval. Where the two differ the running Envoy is what people have, so it is what we do.
+Its documentation says `[0, (2**n - 1) * base)`; the running Envoy was measured at `[0, 2**(n-1) * base)`: the same
+first retry, then a shorter interval. Where the two differ the running Envoy is what people have, so it is what we do.
 """
 
 from __future__ import annotations

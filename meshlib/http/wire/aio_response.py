@@ -55,24 +55,29 @@ class AsyncWireResponse:
     # The public face.
 
     @property
+    def head(self) -> ResponseHead:
+        """Status, reason, version and headers at once."""
+        return cast(ResponseHead, self._head)  # send() returns it only with one
+
+    @property
     def status(self) -> int:
         """Three-digit status code, never 1xx."""
-        return self._known_head.status
+        return self.head.status
 
     @property
     def reason(self) -> bytes:
         """Reason phrase, often empty."""
-        return self._known_head.reason
+        return self.head.reason
 
     @property
     def http_version(self) -> bytes:
         """b"HTTP/1.1" or b"HTTP/1.0"."""
-        return self._known_head.http_version
+        return self.head.http_version
 
     @property
     def headers(self) -> Headers:
         """Header lines in the order received, names as received."""
-        return self._known_head.headers
+        return self.head.headers
 
     @property
     def network(self) -> NetworkInfo:
@@ -98,6 +103,10 @@ class AsyncWireResponse:
         self._deadline = NEVER if when is None else when
         if self._conn is not None:
             self._conn.expect_by(self._deadline)
+
+    def whole(self) -> bytes | None:
+        """All of the body not taken yet, when its end has arrived; None while more is to come, or never will."""
+        return self._body.pop_all() if self._over and self._error is None else None
 
     def __aiter__(self) -> AsyncWireResponse:
         return self
@@ -199,10 +208,6 @@ class AsyncWireResponse:
     def expiry(self) -> tuple[FailureKind, str]:
         """Which limit ran out."""
         return self._stage
-
-    @property
-    def _known_head(self) -> ResponseHead:
-        return cast(ResponseHead, self._head)  # send() returns it only with one
 
     @property
     def _attached(self) -> AsyncConnection:

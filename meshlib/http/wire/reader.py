@@ -82,6 +82,15 @@ class BodyBuffer:
         return data
 
 
+    def pop_all(self) -> bytes:
+        """Everything that is there now."""
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.size = 0
+        return data
+
+
 class ResponseReader:
     """Reads the responses of one connection, one after the other: `begin`, then `feed` until `complete`.
 

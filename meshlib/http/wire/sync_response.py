@@ -68,24 +68,29 @@ class SyncWireResponse:
     # The public face.
 
     @property
+    def head(self) -> ResponseHead:
+        """Status, reason, version and headers at once."""
+        return cast(ResponseHead, self._head)  # send() returns it only with one
+
+    @property
     def status(self) -> int:
         """Three-digit status code, never 1xx."""
-        return self._known_head.status
+        return self.head.status
 
     @property
     def reason(self) -> bytes:
         """Reason phrase, often empty."""
-        return self._known_head.reason
+        return self.head.reason
 
     @property
     def http_version(self) -> bytes:
         """b"HTTP/1.1" or b"HTTP/1.0"."""
-        return self._known_head.http_version
+        return self.head.http_version
 
     @property
     def headers(self) -> Headers:
         """Header lines in the order received, names as received."""
-        return self._known_head.headers
+        return self.head.headers
 
     @property
     def network(self) -> NetworkInfo:
@@ -109,6 +114,10 @@ class SyncWireResponse:
     def set_deadline(self, when: float | None) -> None:
         """Replace the deadline (time.monotonic()) for the rest of the body; None: no deadline."""
         self._deadline = when
+
+    def whole(self) -> bytes | None:
+        """All of the body not taken yet, when its end has arrived; None while more is to come, or never will."""
+        return self._body.pop_all() if self._over and self._error is None else None
 
     def __iter__(self) -> SyncWireResponse:
         return self
@@ -160,10 +169,6 @@ class SyncWireResponse:
                 f"{conn.peer}: the response was closed before its end",
                 request_sent=self.request_sent,
             )
-
-    @property
-    def _known_head(self) -> ResponseHead:
-        return cast(ResponseHead, self._head)  # send() returns it only with one
 
     # Sending.
 

@@ -7,9 +7,9 @@ calls it decides those, with the `FailureKind` and the two flags of `WireError` 
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 RequestBody = bytes | Iterable[bytes] | AsyncIterable[bytes] | None
 Headers = list[tuple[bytes, bytes]]
@@ -79,12 +79,11 @@ class WireRequest:
 
     method: bytes
     target: bytes
-    headers: Headers
+    headers: Sequence[tuple[bytes, bytes]]
     body: RequestBody = None
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(NamedTuple):
     """httpx's four, in seconds (None: no limit), and one absolute deadline for the exchange up to the end of its body.
 
     `connect`: TCP and TLS together. `read`, `write`: one wait for the peer. `pool`: the wait for a connection.

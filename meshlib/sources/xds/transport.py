@@ -1,7 +1,7 @@
 """Drives the xDS session: one daemon thread a process, grpcio underneath, every callback on that thread.
 
-Safe before a fork: nothing starts before the first subscription, and a child of a process that was already connected
-opens its own stream the next time it subscribes or calls ``ensure_running``, keeping what its parent knew.
+Nothing starts before the first subscription. A fork closes the stream, which the parent opens again at once and a
+child the next time it subscribes or calls ``ensure_running``; both keep what was known.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ __all__ = ["ChannelOptions", "XdsClient"]
 
 _log = logging.getLogger(__name__)
 _LONGEST_STEP = 5.0  # seconds a fork waits for a step; longer ones are an owner that hangs
+_LONGEST_CLOSE = 1.0  # seconds a fork waits for a stream's thread to leave gRPC
 _clients: weakref.WeakSet[XdsClient] = weakref.WeakSet()
 
 
@@ -228,20 +229,36 @@ class XdsClient:
     # Forks -------------------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Wait for the end of a step, so that the child finds the session and its owner agreeing on what is known."""
+        """Leave gRPC, and wait for the end of a step.
+
+        gRPC skips its own fork handlers while any thread is inside it, and then aborts a child now and then; so the
+        streams are closed first and opened again after. Between steps, session and owner agree on what is known.
+        """
         self._holds_step = self._stepping.acquire(timeout=_LONGEST_STEP)
+        for stream in self._streams.values():
+            stream.close()
+        for stream in self._streams.values():
+            stream.join(_LONGEST_CLOSE)
+        self._streams = {}
+        self._session.streams_lost()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Go on, with a new stream."""
         if self._holds_step:
             self._stepping.release()
+        with self._wake:
+            self._inbox.append(_nothing)
+            self._wake.notify()
 
     def after_fork_in_child(self) -> None:
         """Make anew what a thread of the parent could hold; keep what is known and what was asked for."""
         self._wake = threading.Condition()
         self._stepping = threading.RLock()
-        self._streams = {}
         self._thread = None
+
+
+def _nothing() -> None:
+    """A command that only makes the source thread look for what to do."""
 
 
 def _log_streams(events: list[Event]) -> None:
