@@ -72,6 +72,9 @@ def client_context(tls: UpstreamTls) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_NONE
     if tls.trusted_ca or tls.trusted_ca_pem:
         _trust(context, tls)
+    elif tls.system_root_certs:
+        context.load_default_certs()
+        context.verify_mode = ssl.CERT_REQUIRED
     elif tls.subject_alt_names:
         raise ConfigurationError("match_typed_subject_alt_names needs a trusted_ca: unverified names mean nothing")
     if tls.certificate_chain or tls.certificate_chain_pem:

@@ -128,7 +128,7 @@ class CircuitBreaker:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTls:
-    """Client side TLS of a cluster. Without `trusted_ca` the server is not verified, as in Envoy.
+    """Client side TLS of a cluster. Without `trusted_ca` or `system_root_certs` a server is not verified, as in Envoy.
 
     Inline PEM (`*_pem`) or file names; `subject_alt_names` are (type, matcher kind, value) rules, of which one must
     hold.
@@ -139,6 +139,7 @@ class UpstreamTls:
     sni: str = ""
     trusted_ca: str = ""
     trusted_ca_pem: bytes = b""
+    system_root_certs: bool = False
     certificate_chain: str = ""
     certificate_chain_pem: bytes = b""
     private_key: str = ""

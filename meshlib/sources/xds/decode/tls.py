@@ -18,6 +18,7 @@ _COMMON = fields("tls_certificates", "validation_context", harmless={"alpn_proto
 _CERTIFICATE = fields("certificate_chain", "private_key")
 _VALIDATION = fields(
     "trusted_ca",
+    "system_root_certs",
     "match_typed_subject_alt_names",
     "match_subject_alt_names",
     instead={
@@ -105,6 +106,7 @@ def _upstream_tls(ctx: Context, message: Any, path: str) -> UpstreamTls:
         sni=message.sni,
         trusted_ca=ca[0],
         trusted_ca_pem=ca[1],
+        system_root_certs=common.validation_context.HasField("system_root_certs"),
         certificate_chain=chain[0],
         certificate_chain_pem=chain[1],
         private_key=key[0],
