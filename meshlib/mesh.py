@@ -130,8 +130,12 @@ class Mesh:
             return
         with self._lock:
             if not self._started:
-                self._started = True
-                self.source.start(self)
+                self._started = True  # before, because an observer of the first plan may make a call
+                try:
+                    self.source.start(self)
+                except BaseException:
+                    self._started = False
+                    raise
 
     def close(self) -> None:
         """Stop the source. Plans stay in force, so calls in flight end well; idempotent."""

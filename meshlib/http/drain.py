@@ -8,6 +8,12 @@ A server that stops listening the moment SIGTERM arrives refuses the connections
 4. at lifespan shutdown, after the application's own, the mesh closes.
 
 Liveness is not touched: a draining process is healthy. A second SIGTERM, or SIGINT, goes to the server at once.
+
+An application that wants to know, or has something to deregister, makes the `Drain` itself and hands it over:
+
+    drain = Drain(seconds=10)
+    drain.on_drain(leave_the_registry)
+    app.add_middleware(MeshMiddleware, mesh=mesh, drain=drain)
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import asyncio
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -24,7 +31,9 @@ log = logging.getLogger("meshlib.drain")
 
 
 class Drain:
-    """The draining state of one server process. `seconds` 0: the signal is handed on at once."""
+    """The draining state of one server process: `draining` says whether it has begun, `seconds` how long the server
+    goes on accepting (0: the signal is handed on at once).
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -33,6 +42,8 @@ class Drain:
         self._hooks: list[Callable[[], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._installed = False
+        self._signalled = False
+        self._over = 0.0  # monotonic; when the server may stop listening, once draining
 
     def on_drain(self, hook: Callable[[], None]) -> None:
         """Call `hook` when draining begins (deregistration); on the event loop, it must be quick."""
@@ -41,10 +52,11 @@ class Drain:
     def install(self) -> None:
         """Put ourselves before the server's SIGTERM handler; at lifespan startup, when the server has set its own.
 
-        Only a handler set by `signal.signal` in the main thread can be chained to (uvicorn, gunicorn's workers);
-        elsewhere the server's own shutdown is left alone, and `begin` can be called by hand.
+        Idempotent, and does nothing once the signal has come. Only a handler set by `signal.signal` in the main thread
+        can be chained to (uvicorn, gunicorn's uvicorn worker); elsewhere the server's own shutdown is left alone, and
+        `begin` can be called by hand.
         """
-        if self._installed or threading.current_thread() is not threading.main_thread():
+        if self._installed or self._signalled or threading.current_thread() is not threading.main_thread():
             return
         previous = signal.getsignal(signal.SIGTERM)
         if not callable(previous) or getattr(previous, "__module__", "") == "asyncio.unix_events":
@@ -67,6 +79,7 @@ class Drain:
         if self.draining:
             return
         self.draining = True
+        self._over = time.monotonic() + self.seconds
         log.info("draining for %g s: readiness fails, connections are asked to close", self.seconds)
         for hook in self._hooks:
             try:
@@ -75,13 +88,20 @@ class Drain:
                 log.exception("drain hook %r failed; draining goes on", hook)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The signal interrupts any line of the main thread, so hooks and logging are left to the event loop."""
+        again, self._signalled = self._signalled, True
+        left = self._over - time.monotonic() if self.draining else self.seconds
         loop = self._loop
-        if self.draining or self.seconds <= 0 or loop is None or loop.is_closed():
+        if loop is None or loop.is_closed():
             self.begin()
             self._previous(number, frame)
             return
         loop.call_soon_threadsafe(self.begin)
-        loop.call_soon_threadsafe(loop.call_later, self.seconds, self._hand_over, number)
+        if again or left <= 0:
+            self._previous(number, frame)
+        else:
+            loop.call_soon_threadsafe(loop.call_later, left, self._hand_over, number)
 
     def _hand_over(self, number: int) -> None:
-        self._previous(number, None)
+        if self._installed:  # else the server has shut down meanwhile, of its own accord or by a second signal
+            self._previous(number, None)

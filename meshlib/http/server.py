@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from meshlib.context import current
+from meshlib.context import CallContext, current
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, admit_request, inbound_context
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
@@ -25,6 +26,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID = REQUEST_ID.encode("ascii")
+_LIFE_ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
 
 
 class MeshMiddleware:
@@ -32,13 +34,14 @@ class MeshMiddleware:
 
     For each HTTP request: W3C trace context, request id and deadline are taken in and go on with every meshed call made
     while it is served; a request whose deadline has passed is answered 504, one over a local limit with the limit's
-    status; the response carries the request id. Websockets get the context and pass through; lifespan starts the mesh,
-    installs the drain, and closes the mesh after the application's shutdown.
+    status; the response carries the request id. Websockets get the context and pass through; lifespan starts the mesh
+    (a mesh that cannot start fails the server's startup), installs the drain, and closes the mesh after the
+    application's shutdown. Without lifespan the mesh starts with the first call and the drain with the first request.
 
     `rate_limits`: local limits (`LocalRateLimit`, as in Envoy's filter), in order.
-    `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay).
-    `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application, which
-    can ask `middleware.drain.draining`.
+    `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay); or `drain`, a
+    `Drain` of the application's own, to ask whether it is draining and to hang hooks on.
+    `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application.
     """
 
     def __init__(
@@ -48,11 +51,13 @@ class MeshMiddleware:
         mesh: Mesh,
         rate_limits: Sequence[LocalRateLimit] = (),
         drain_seconds: float = 0.0,
+        drain: Drain | None = None,
         readiness_path: str | None = None,
     ) -> None:
         self.app = app
         self.mesh = mesh
-        self.drain = Drain(drain_seconds)
+        self.drain = drain or Drain(drain_seconds)
+        self._drain_tried = False
         self._filters: tuple[Filter, ...] = tuple(LocalRateLimitFilter(limit) for limit in rate_limits)
         self._readiness_path = readiness_path
 
@@ -69,8 +74,10 @@ class MeshMiddleware:
                 await self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._drain_tried:
+            self._install_drain()
         if self._readiness_path is not None and scope["path"] == self._readiness_path:
-            await self._readiness(send)
+            await self._readiness(scope, send)
             return
         admission = admit_request(_head(scope), time.monotonic(), self._filters, self.mesh.runtime.rng)
         request_id = admission.context.request_id.encode("ascii")
@@ -80,55 +87,85 @@ class MeshMiddleware:
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = self._marked(message.get("headers", ()), request_id)
+                message["headers"] = self._marked(scope, message.get("headers", ()), request_id)
             await send(message)
 
-        # The token is not kept: each request runs in a context of its own (the server's task), and resetting one across
-        # a generator-based application would fail.
-        current.set(admission.context)
-        await self.app(scope, receive, send_marked)
+        with _serving(admission.context):
+            await self.app(scope, receive, send_marked)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        current.set(inbound_context(_head(scope), time.monotonic(), self.mesh.runtime.rng))
-        await self.app(scope, receive, send)
+        with _serving(inbound_context(_head(scope), time.monotonic(), self.mesh.runtime.rng)):
+            await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_noticed() -> Message:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self.mesh.start()
-                self.drain.install()
+                await self._startup(send)
             return message
 
         async def send_noticed(message: Message) -> None:
-            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                self.drain.uninstall()
-                self.mesh.close()
+            if message["type"] in _LIFE_ENDS:
+                self._shutdown()
             await send(message)
 
-        await self.app(scope, receive_noticed, send_noticed)
+        try:
+            await self.app(scope, receive_noticed, send_noticed)
+        except BaseException:
+            self._shutdown()
+            raise
 
-    async def _readiness(self, send: Send) -> None:
+    async def _startup(self, send: Send) -> None:
+        """Start the mesh. A failure is told in lifespan's own words, because a server that only sees an exception takes
+        it for an application without lifespan, and serves.
+        """
+        try:
+            self.mesh.start()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": f"the mesh cannot start: {error}"})
+            raise
+        self._install_drain()
+
+    def _install_drain(self) -> None:
+        self._drain_tried = True
+        self.drain.install()
+
+    def _shutdown(self) -> None:
+        self.drain.uninstall()
+        self.mesh.close()
+
+    async def _readiness(self, scope: Scope, send: Send) -> None:
         draining = self.drain.draining
         body = b"draining" if draining else b"ready"
-        await _send_whole(send, 503 if draining else 200, self._marked([], b""), body)
+        await _send_whole(send, 503 if draining else 200, self._marked(scope, [], b""), body)
 
     async def _answer(self, reply: LocalReply, scope: Scope, send: Send, request_id: bytes) -> None:
         if reply.flag is ResponseFlag.RL:
             path = scope["path"]
             self.mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, path))
-        await _send_whole(send, reply.status, self._marked(reply.headers, request_id), reply.body)
+        await _send_whole(send, reply.status, self._marked(scope, reply.headers, request_id), reply.body)
 
-    def _marked(self, headers: Any, request_id: bytes) -> list[tuple[bytes, bytes]]:
+    def _marked(self, scope: Scope, headers: Any, request_id: bytes) -> list[tuple[bytes, bytes]]:
         """The response's headers with the request id (unless the application set one) and, draining, a request to
-        close the connection.
+        close the connection (HTTP/2 and 3 know no such header; their servers say GOAWAY).
         """
         marked = list(headers)
         if request_id and not any(name.lower() == _REQUEST_ID for name, _ in marked):
             marked.append((_REQUEST_ID, request_id))
-        if self.drain.draining:
+        if self.drain.draining and scope.get("http_version", "1.1").startswith("1"):
             marked.append((b"connection", b"close"))
         return marked
+
+
+@contextlib.contextmanager
+def _serving(context: CallContext) -> Iterator[None]:
+    """Serve in a context, and leave none behind with whoever calls the application directly (a test client)."""
+    token = current.set(context)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # closed from another context, as an abandoned coroutine is
+            current.reset(token)
 
 
 def _head(scope: Scope) -> RequestHead:
