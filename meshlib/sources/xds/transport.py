@@ -31,6 +31,7 @@ __all__ = ["ChannelOptions", "XdsClient"]
 
 _log = logging.getLogger(__name__)
 _LONGEST_STEP = 5.0  # seconds a fork waits for a step; longer ones are an owner that hangs
+_SETTLE = 0.1  # seconds for gRPC to take down a closed channel; of 400 forks 0.05 failed none, 0 failed 2 in 60
 _LONGEST_CLOSE = 1.0  # seconds a fork waits for a stream's thread to leave gRPC
 _clients: weakref.WeakSet[XdsClient] = weakref.WeakSet()
 
@@ -232,13 +233,17 @@ class XdsClient:
         """Leave gRPC, and wait for the end of a step.
 
         gRPC skips its own fork handlers while any thread is inside it, and then aborts a child now and then; so the
-        streams are closed first and opened again after. Between steps, session and owner agree on what is known.
+        streams are closed first and opened again after. A child forked while gRPC still takes a channel down may find
+        one of its locks taken for ever, and gRPC tells nobody when it is done: hence the pause. Between steps, session
+        and owner agree on what is known.
         """
         self._holds_step = self._stepping.acquire(timeout=_LONGEST_STEP)
         for stream in self._streams.values():
             stream.close()
         for stream in self._streams.values():
             stream.join(_LONGEST_CLOSE)
+        if self._streams:
+            time.sleep(_SETTLE)
         self._streams = {}
         self._session.streams_lost()
 

@@ -24,7 +24,8 @@ from meshlib.sources.xds.events import (
     StreamEnded,
 )
 from meshlib.sources.xds.transport import ChannelOptions, XdsClient
-from parts.xds import CLUSTER, Events, cluster, eventually, resources
+from parts.go_control_plane import GoControlPlane
+from parts.xds import CLUSTER, Events, as_json, cluster, endpoints, eventually, resources
 
 FAST = BackoffPolicy(base=0.05, maximum=0.2)
 Script = Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]
@@ -307,7 +308,7 @@ def test_close_before_start_and_twice_and_while_connecting(connect: Any) -> None
     eventually(lambda: client.stats().servers[0].streams == 1, "the attempt")
 
 
-def _child(client: XdsClient, events: Events, port: int, answers: Any) -> None:
+def _child(client: XdsClient, events: Events, answers: Any) -> None:
     events.forget()
     client.subscribe(CLUSTER, "b")
     events.wait_for(ResourceUpdate, name="b")
@@ -315,23 +316,26 @@ def _child(client: XdsClient, events: Events, port: int, answers: Any) -> None:
     client.close()
 
 
+@pytest.mark.needs("go_control_plane")  # a server in this process would keep gRPC from preparing for the fork
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_child_of_a_connected_process_opens_its_own_stream_and_keeps_what_was_known(
-    connect: Any, servers: Any
+def test_children_of_a_connected_process_open_their_own_stream_and_keep_what_was_known(
+    connect: Any, go_control_plane: Callable[..., GoControlPlane]
 ) -> None:
-    store = ResourceStore(resources(cluster("a"), cluster("b")))
-    with AdsServer(store) as server:
-        client, events = connect(server.port, delta=True)
-        client.subscribe(CLUSTER, "a")
-        events.wait_for(ResourceUpdate, name="a")
-        context = multiprocessing.get_context("fork")
-        answers = context.Queue()
-        child = context.Process(target=_child, args=(client, events, server.port, answers))
+    server = go_control_plane()
+    server.write(as_json(cluster("a"), cluster("b"), endpoints("a"), endpoints("b")))
+    client, events = connect(server.port, delta=True)
+    client.subscribe(CLUSTER, "a")
+    events.wait_for(ResourceUpdate, name="a")
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    children = [context.Process(target=_child, args=(client, events, answers)) for _ in range(4)]
+    for child in children:
         child.start()
-        pid, told_of_a = answers.get(timeout=20)
+    told = dict(answers.get(timeout=20) for _ in children)
+    for child in children:
         child.join(10)
         assert child.exitcode == 0
-        assert pid != os.getpid()
-        assert told_of_a == [], "the parent's knowledge is the child's"
-        store.replace(resources(cluster("a", connect_timeout=2.0)))
-        events.wait_for(ResourceUpdate, name="a", count=2)
+    assert set(told) == {child.pid for child in children}
+    assert list(told.values()) == [[]] * 4, "the parent's knowledge is the child's"
+    server.write(as_json(cluster("a", connect_timeout=2.0), cluster("b"), endpoints("a"), endpoints("b")))
+    events.wait_for(ResourceUpdate, name="a", count=2)

@@ -69,6 +69,18 @@ def test_an_end_after_an_answer_is_normal_and_reopens_at_once_but_not_in_a_hot_l
     assert ended.retry_in == pytest.approx(0.4), "streams open at most every half second"
 
 
+def test_a_long_stream_that_had_nothing_to_say_is_no_failure() -> None:
+    session = session_of()
+    session.subscribe(EDS, "a")
+    for lived, failed in ((29.0, True), (30.0, False)):
+        opened, send = session.poll(start := 1000.0 * lived)
+        assert isinstance(opened, OpenStream)
+        assert isinstance(send, SendRequest)
+        session.request_sent(0, send.request, start)
+        (ended,) = of_type(session.stream_ended(0, "UNAVAILABLE", "gone", start + lived), StreamEnded)
+        assert ended.is_failure is failed
+
+
 def test_a_fault_is_a_failure_even_after_an_answer() -> None:
     session = session_of()
     session.subscribe(EDS, "a")
