@@ -31,7 +31,7 @@ __all__ = ["ChannelOptions", "XdsClient"]
 
 _log = logging.getLogger(__name__)
 _LONGEST_STEP = 5.0  # seconds a fork waits for a step; longer ones are an owner that hangs
-_SETTLE = 0.1  # seconds for gRPC to take down a closed channel; of 400 forks 0.05 failed none, 0 failed 2 in 60
+_SETTLE = 0.1  # seconds for gRPC to take down a closed channel: 0.05 failed in 0 of 257 forks, 0 in 2 of 59
 _LONGEST_CLOSE = 1.0  # seconds a fork waits for a stream's thread to leave gRPC
 _clients: weakref.WeakSet[XdsClient] = weakref.WeakSet()
 
