@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from meshlib.drivers.wire import AsyncWaiter, AsyncWire
-from meshlib.engine.commands import Discard, Fetch, Flow, Query, Start, Terminal, Wait
+from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Query, Start, Terminal, Wait
 
 
 async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
@@ -22,6 +22,8 @@ async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
                     outcome = await wire.attempt(command)
                     outcome.at = time.monotonic()
                     command = flow.send(outcome)
+                case Commit():  # the second most frequent, so the second to be tried
+                    return command
                 case Wait(seconds=seconds):
                     await asyncio.sleep(seconds)
                     command = flow.send(time.monotonic())

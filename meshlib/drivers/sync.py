@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from meshlib.drivers.wire import SyncWaiter, SyncWire
-from meshlib.engine.commands import Discard, Fetch, Flow, Query, Start, Terminal, Wait
+from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Query, Start, Terminal, Wait
 
 
 def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
@@ -22,6 +22,8 @@ def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
                     outcome = wire.attempt(command)
                     outcome.at = time.monotonic()
                     command = flow.send(outcome)
+                case Commit():  # the second most frequent, so the second to be tried
+                    return command
                 case Wait(seconds=seconds):
                     time.sleep(seconds)
                     command = flow.send(time.monotonic())

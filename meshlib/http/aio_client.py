@@ -40,6 +40,25 @@ class AsyncBody:
         await self._response.aclose()
 
 
+class WholeAsyncBody:
+    """A response body that has arrived with its head: nothing is left to wait for, or to close.
+
+    An iterator of its own rather than a generator: those have to be made known to the event loop, one by one.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        body, self._body = self._body, b""
+        if not body:
+            raise StopAsyncIteration
+        return body
+
+
 class AsyncTransportCore:
     """Routes each request through the mesh; hosts unknown to it go to `fallback` (the library's own transport).
 
@@ -47,10 +66,11 @@ class AsyncTransportCore:
     """
 
     def __init__(self, mesh: Mesh, library: Library, fallback: Any = None) -> None:
-        self._mesh = mesh
-        self._library = library
+        self.mesh = mesh
+        self.library = library
         self._fallback = fallback
         self._stream: Any = type("MeshStream", (AsyncBody, library.module.AsyncByteStream), {})
+        self._whole: Any = type("WholeMeshStream", (WholeAsyncBody, library.module.AsyncByteStream), {})
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, PoolRegistry[AsyncPool]] = WeakKeyDictionary()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pools: PoolRegistry[AsyncPool] = PoolRegistry(AsyncPool)
@@ -58,12 +78,12 @@ class AsyncTransportCore:
 
     async def handle(self, request: Any) -> Any:
         """The library's response to the library's request. Raises exceptions that are the library's and ours."""
-        mesh = self._mesh
+        mesh = self.mesh
         mesh.ensure_started()
         if mesh.generation != self._generation:
             self._after_fork()
-        exchange = Exchange(self._library, request, mesh.runtime)
-        match await drive(exchange.flow, _Wire(self, exchange), mesh):
+        exchange = _Exchange(self, request)
+        match await drive(exchange.flow, exchange, mesh):
             case Commit() as commit:
                 return self._commit(exchange, commit)
             case Reply() as reply:
@@ -76,29 +96,12 @@ class AsyncTransportCore:
 
     async def aclose(self) -> None:
         """Close the connections of this loop; those of other loops go with their loops."""
-        for pool in self._registry().drain():
+        for pool in self.pools().drain():
             await pool.aclose()
         if self._fallback is not None:
             await self._fallback.aclose()
 
-    async def attempt(self, exchange: Exchange, start: Start) -> Outcome:
-        """One attempt. A pool that a new plan closed meanwhile is replaced: nothing of the request has been sent."""
-        runtime = self._mesh.runtime
-        request, timeouts = exchange.wire_request(start), exchange.wire_timeouts(start)
-        while True:
-            pools = self._registry()
-            try:
-                pool = pools.get(runtime.plan, start)
-            except WireError as error:
-                return exchange.failed(error, start)
-            try:
-                return exchange.answered(await pool.send(request, timeouts), start)
-            except WireError as error:
-                if error.kind is not FailureKind.POOL_CLOSED:
-                    return exchange.failed(error, start)
-                pools.forget(start, pool)
-
-    def _registry(self) -> PoolRegistry[AsyncPool]:
+    def pools(self) -> PoolRegistry[AsyncPool]:
         """The running loop's pools; the last loop is remembered, because there is nearly always only one."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -110,33 +113,51 @@ class AsyncTransportCore:
 
     def _commit(self, exchange: Exchange, commit: Commit) -> Any:
         wire = commit.outcome.response
-        wire.on_done = exchange.finish
-        return exchange.committed(commit, self._stream(exchange, wire, commit.info))
+        body = wire.whole()
+        if body is None:
+            wire.on_done = exchange.finish
+            return exchange.committed(commit, self._stream(exchange, wire, commit.info))
+        exchange.finish(None)
+        return exchange.committed(commit, self._whole(body))
 
     async def _pass_through(self, request: Any) -> Any:
         if self._fallback is None:
-            self._fallback = self._library.module.AsyncHTTPTransport()
+            self._fallback = self.library.module.AsyncHTTPTransport()
         return await self._fallback.handle_async_request(request)
 
     def _after_fork(self) -> None:
         """The parent's connections are the parent's: forget them without a word on their sockets."""
-        self._generation = self._mesh.generation
+        self._generation = self.mesh.generation
         self._by_loop = WeakKeyDictionary()
         self._loop = None
         self._fallback = None
 
 
-class _Wire:
-    """The driver's view of one exchange."""
+class _Exchange(Exchange):
+    """An exchange that carries its own attempts: the driver's wire."""
 
-    __slots__ = ("_core", "_exchange")
+    __slots__ = ("_core",)
 
-    def __init__(self, core: AsyncTransportCore, exchange: Exchange) -> None:
+    def __init__(self, core: AsyncTransportCore, request: Any) -> None:
+        super().__init__(core.library, request, core.mesh.runtime)
         self._core = core
-        self._exchange = exchange
 
     async def attempt(self, start: Start) -> Outcome:
-        return await self._core.attempt(self._exchange, start)
+        """One attempt. A pool that a new plan closed meanwhile is replaced: nothing of the request has been sent."""
+        pools, runtime = self._core.pools(), self._core.mesh.runtime
+        request, timeouts = self.wire_request(start), self.wire_timeouts(start)
+        while True:
+            try:
+                pool = pools.get(runtime.plan, start)
+            except WireError as error:
+                return self.failed(error, start)
+            try:
+                return self.answered(await pool.send(request, timeouts), start)
+            except WireError as error:
+                if error.kind is not FailureKind.POOL_CLOSED:
+                    return self.failed(error, start)
+                pools.forget(start, pool)
 
     async def discard(self, outcome: Outcome) -> None:
+        """Give up a response that will be retried."""
         await outcome.response.aclose()

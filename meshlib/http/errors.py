@@ -26,6 +26,7 @@ _BY_FLAG: dict[ResponseFlag, tuple[type[errors.CallError], str]] = {
     ResponseFlag.UC: (errors.UpstreamResetError, "ReadError"),
     ResponseFlag.UR: (errors.UpstreamResetError, "ReadError"),
     ResponseFlag.UT: (errors.UpstreamTimeoutError, "ReadTimeout"),
+    ResponseFlag.SI: (errors.UpstreamTimeoutError, "ReadTimeout"),
     ResponseFlag.UPE: (errors.UpstreamProtocolError, "RemoteProtocolError"),
     ResponseFlag.RL: (errors.RateLimitedError, "TransportError"),
     ResponseFlag.RLSE: (errors.RateLimitedError, "TransportError"),
@@ -93,9 +94,11 @@ def _combined(library_name: LibraryName, our_name: str, theirs: str) -> type[Exc
     return type(our_name, bases, {"__init__": initialise, "__module__": ours.__module__})
 
 
-def failure_of(kind: FailureKind, on_deadline: Failure) -> Failure:
-    """What a wire failure is to the engine; a deadline is whichever limit the attempt ran under."""
-    return on_deadline if kind is FailureKind.DEADLINE else _FAILURES[kind]
+def failure_of(kind: FailureKind, on_deadline: Failure, on_silence: Failure) -> Failure:
+    """What a wire failure is to the engine; a deadline or a read timeout is whichever limit the attempt ran under."""
+    if kind is FailureKind.DEADLINE:
+        return on_deadline
+    return on_silence if kind is FailureKind.READ_TIMEOUT else _FAILURES[kind]
 
 
 _FAILURES = {
@@ -108,7 +111,6 @@ _FAILURES = {
     FailureKind.POOL_CLOSED: Failure.RESET_BEFORE_REQUEST,
     FailureKind.RESET_BEFORE_REQUEST: Failure.RESET_BEFORE_REQUEST,
     FailureKind.RESET: Failure.RESET,
-    FailureKind.READ_TIMEOUT: Failure.TIMEOUT,
     FailureKind.WRITE_TIMEOUT: Failure.TIMEOUT,
     FailureKind.PROTOCOL_ERROR: Failure.PROTOCOL,
     FailureKind.REQUEST_BODY_FAILED: Failure.LOCAL,

@@ -15,6 +15,7 @@ from meshlib.http.library import Library
 from meshlib.http.wire.types import FailureKind, Timeouts, WireError, WireRequest
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.model.request import RequestHead
+from meshlib.policy.classify import classify
 
 if TYPE_CHECKING:
     from meshlib.engine.runtime import Runtime
@@ -28,12 +29,13 @@ class Exchange:
     `body` is bytes when the whole body is at hand (and so can be sent again), else the request's own stream.
     """
 
-    __slots__ = ("body", "flow", "library", "request", "timeouts")
+    __slots__ = ("body", "flow", "library", "on_silence", "request", "timeouts")
 
     def __init__(self, library: Library, request: Any, runtime: Runtime) -> None:
         self.library = library
         self.request = request
         self.timeouts: dict[str, float | None] = request.extensions.get("timeout") or NO_TIMEOUT
+        self.on_silence = Failure.TIMEOUT
         stream = request.stream
         whole = isinstance(stream, library.ByteStream)
         self.body: Any = b"".join(stream) if whole else stream
@@ -49,16 +51,18 @@ class Exchange:
     def wire_request(self, start: Start) -> WireRequest:
         """The request of one attempt, as bytes-to-be."""
         head = start.head
-        body = self.body
-        return WireRequest(head.method.encode("ascii"), head.path.encode("latin-1"), list(head.headers), body or None)
+        return WireRequest(head.method.encode("ascii"), head.path.encode("latin-1"), head.headers, self.body or None)
 
     def wire_timeouts(self, start: Start) -> Timeouts:
-        """Httpx's own timeouts, the cluster's connect timeout and the attempt's deadline."""
+        """Httpx's own timeouts, the cluster's connect timeout, the route's idle limit and the attempt's deadline."""
         given = self.timeouts
         connect, limit = given.get("connect"), start.cluster.connect_timeout
+        read, idle = given.get("read"), start.idle
+        if idle is not None and (read is None or idle.seconds < read):
+            read, self.on_silence = idle
         return Timeouts(
             limit if connect is None or connect > limit else connect,
-            given.get("read"),
+            read,
             given.get("write"),
             given.get("pool"),
             start.deadline,
@@ -68,18 +72,19 @@ class Exchange:
         """A response arrived. It is on its own now: only the call's final deadline still counts."""
         if start.final_deadline is not start.deadline:
             response.set_deadline(start.final_deadline)
-        return Outcome(response.status, response.headers, response=response)
+        head = response.head
+        return Outcome(head.status, head.headers, response=response)
 
     def failed(self, error: WireError, start: Start) -> Outcome:
         """No response. A failure of the caller's own body iterator is the caller's to see, as it was raised."""
         if error.kind is FailureKind.REQUEST_BODY_FAILED and error.__cause__ is not None:
             raise error.__cause__
-        failure = failure_of(error.kind, start.on_deadline)
+        failure = failure_of(error.kind, start.on_deadline, self.on_silence)
         return Outcome(failure=failure, request_sent=error.request_sent, error=error)
 
     def finish(self, error: WireError | None) -> None:
         """The body has ended: the flow settles its accounts."""
-        failure = None if error is None else failure_of(error.kind, Failure.TIMEOUT)
+        failure = None if error is None else failure_of(error.kind, Failure.TIMEOUT, self.on_silence)
         try:
             self.flow.send(BodyEnd(time.monotonic(), failure))
         except StopIteration:
@@ -88,13 +93,14 @@ class Exchange:
     def committed(self, commit: Commit, stream: Any) -> Any:
         """The library's response around the wire's."""
         wire = commit.outcome.response
+        head = wire.head
         return self.library.Response(
-            wire.status,
-            headers=wire.headers if commit.headers is None else commit.headers,
+            head.status,
+            headers=head.headers if commit.headers is None else commit.headers,
             stream=stream,
             extensions={
-                "http_version": wire.http_version,
-                "reason_phrase": wire.reason,
+                "http_version": head.http_version,
+                "reason_phrase": head.reason,
                 "network_stream": wire.network,
                 "meshlib": commit.info,
             },
@@ -118,7 +124,8 @@ class Exchange:
 
     def body_error(self, error: WireError, info: CallInfo) -> Exception:
         """The exception for a body that broke."""
-        flag = ResponseFlag.UT if error.kind is FailureKind.DEADLINE else ResponseFlag.UC
+        ended = classify(Outcome(failure=failure_of(error.kind, Failure.TIMEOUT, self.on_silence)))
+        flag = ended.flag or ResponseFlag.UC
         failure = CallFailure(flag, str(error), info.route, info.cluster, info.endpoint, info.attempts)
         return body_exception(self.library, error, failure, self.request)
 

@@ -135,6 +135,7 @@ def _settings(cluster: ClusterPlan) -> tuple[object, ...]:
     config = cluster.config
     default = config.circuit_breakers.default
     return (
+        id(cluster.state),  # what its gates count in: a cluster that left and came back counts anew
         config.tls,
         config.idle_timeout,
         config.max_requests_per_connection,

@@ -37,25 +37,36 @@ class SyncBody:
         self._response.close()
 
 
+class WholeSyncBody:
+    """A response body that has arrived with its head: nothing is left to wait for, or to close."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = (body,) if body else ()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+
 class SyncTransportCore:
     """Routes each request through the mesh; hosts unknown to it go to `fallback` (the library's own transport)."""
 
     def __init__(self, mesh: Mesh, library: Library, fallback: Any = None) -> None:
-        self._mesh = mesh
-        self._library = library
+        self.mesh = mesh
+        self.library = library
         self._fallback = fallback
         self._stream: Any = type("MeshStream", (SyncBody, library.module.SyncByteStream), {})
+        self._whole: Any = type("WholeMeshStream", (WholeSyncBody, library.module.SyncByteStream), {})
         self._pools: PoolRegistry[SyncPool] = PoolRegistry(SyncPool)
         self._generation = mesh.generation
 
     def handle(self, request: Any) -> Any:
         """The library's response to the library's request. Raises exceptions that are the library's and ours."""
-        mesh = self._mesh
+        mesh = self.mesh
         mesh.ensure_started()
         if mesh.generation != self._generation:
             self._after_fork()
-        exchange = Exchange(self._library, request, mesh.runtime)
-        match drive(exchange.flow, _Wire(self, exchange), mesh):
+        exchange = _Exchange(self, request)
+        match drive(exchange.flow, exchange, mesh):
             case Commit() as commit:
                 return self._commit(exchange, commit)
             case Reply() as reply:
@@ -73,50 +84,56 @@ class SyncTransportCore:
         if self._fallback is not None:
             self._fallback.close()
 
-    def attempt(self, exchange: Exchange, start: Start) -> Outcome:
-        """One attempt. A pool that a new plan closed meanwhile is replaced: nothing of the request has been sent."""
-        runtime = self._mesh.runtime
-        request, timeouts = exchange.wire_request(start), exchange.wire_timeouts(start)
-        while True:
-            try:
-                pool = self._pools.get(runtime.plan, start)
-            except WireError as error:
-                return exchange.failed(error, start)
-            try:
-                return exchange.answered(pool.send(request, timeouts), start)
-            except WireError as error:
-                if error.kind is not FailureKind.POOL_CLOSED:
-                    return exchange.failed(error, start)
-                self._pools.forget(start, pool)
+    def pools(self) -> PoolRegistry[SyncPool]:
+        """The pools of every thread."""
+        return self._pools
 
     def _commit(self, exchange: Exchange, commit: Commit) -> Any:
         wire = commit.outcome.response
-        wire.on_done = exchange.finish
-        return exchange.committed(commit, self._stream(exchange, wire, commit.info))
+        body = wire.whole()
+        if body is None:
+            wire.on_done = exchange.finish
+            return exchange.committed(commit, self._stream(exchange, wire, commit.info))
+        exchange.finish(None)
+        return exchange.committed(commit, self._whole(body))
 
     def _pass_through(self, request: Any) -> Any:
         if self._fallback is None:
-            self._fallback = self._library.module.HTTPTransport()
+            self._fallback = self.library.module.HTTPTransport()
         return self._fallback.handle_request(request)
 
     def _after_fork(self) -> None:
         """The parent's connections are the parent's: forget them without a word on their sockets."""
-        self._generation = self._mesh.generation
+        self._generation = self.mesh.generation
         self._pools = PoolRegistry(SyncPool)
         self._fallback = None
 
 
-class _Wire:
-    """The driver's view of one exchange."""
+class _Exchange(Exchange):
+    """An exchange that carries its own attempts: the driver's wire."""
 
-    __slots__ = ("_core", "_exchange")
+    __slots__ = ("_core",)
 
-    def __init__(self, core: SyncTransportCore, exchange: Exchange) -> None:
+    def __init__(self, core: SyncTransportCore, request: Any) -> None:
+        super().__init__(core.library, request, core.mesh.runtime)
         self._core = core
-        self._exchange = exchange
 
     def attempt(self, start: Start) -> Outcome:
-        return self._core.attempt(self._exchange, start)
+        """One attempt. A pool that a new plan closed meanwhile is replaced: nothing of the request has been sent."""
+        pools, runtime = self._core.pools(), self._core.mesh.runtime
+        request, timeouts = self.wire_request(start), self.wire_timeouts(start)
+        while True:
+            try:
+                pool = pools.get(runtime.plan, start)
+            except WireError as error:
+                return self.failed(error, start)
+            try:
+                return self.answered(pool.send(request, timeouts), start)
+            except WireError as error:
+                if error.kind is not FailureKind.POOL_CLOSED:
+                    return self.failed(error, start)
+                pools.forget(start, pool)
 
     def discard(self, outcome: Outcome) -> None:
+        """Give up a response that will be retried."""
         outcome.response.close()

@@ -81,7 +81,6 @@ class BodyBuffer:
         self.size = 0
         return data
 
-
     def pop_all(self) -> bytes:
         """Everything that is there now."""
         pieces = self._pieces
