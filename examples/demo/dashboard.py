@@ -25,8 +25,9 @@ from meshlib.balancing.base import Host
 from meshlib.engine.events import Event
 
 WINDOW = 2.0  # seconds that shares and latencies are taken over
+TABLE = f"the last {WINDOW:g} s: share of charges, latency in ms"
 FRAMES = 5  # a second
-BAR = 20  # characters that 100 % take
+NARROW = 100  # columns; below, bars are short
 CLUSTERS = ("stable", "canary", "hints")
 
 
@@ -84,7 +85,7 @@ class Dashboard:
         layout.split_column(
             Layout(self._header(), size=4),
             Layout(
-                Panel(self._traffic(), title=f"traffic, last {WINDOW:g} s", border_style="dim"),
+                Panel(self._traffic(), title=TABLE, border_style="dim"),
                 size=len(self._stage.names) + 7,
             ),
             Layout(name="below"),
@@ -99,12 +100,12 @@ class Dashboard:
         plane = getattr(stage, "control_plane", None)
         up = plane is not None and plane.running
         line = Text.assemble(
-            (f"{len(calls)} calls  ", "bold"),
-            (f"{failed} failed", "bold red" if failed else "bold green"),
-            f"   {sum(call.attempts > 1 for call in calls)} retried",
-            f"   {sum(call.answer == 429 for call in calls)} over a limit",
-            f"   edit {_revision(calls)} in force   control plane ",
+            f"edit {_revision(calls)}, control plane ",
             ("serves" if up else "DOWN", "green" if up else "bold red"),
+            f"   {len(calls)} calls, ",
+            (f"{failed} failed", "bold red" if failed else "bold green"),
+            f", {sum(call.attempts > 1 for call in calls)} retried",
+            f", {sum(call.answer == 429 for call in calls)} limited",
         )
         elapsed = f"{time.monotonic() - self._began:.0f} s"
         return Panel(
@@ -112,12 +113,12 @@ class Dashboard:
         )
 
     def _traffic(self) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, expand=True)
-        for name in ("cluster", "instance", "share of charges"):
-            table.add_column(name, no_wrap=True)
-        for name in ("calls/s", "p50 ms", "p99 ms", "retried"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("state", no_wrap=True)
+        table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 0, 0), pad_edge=False)
+        for name, width in (("cluster", 7), ("instance", 8), ("share", 13)):
+            table.add_column(name, no_wrap=True, min_width=width)
+        for name in ("calls/s", "p50", "p99", "retries"):
+            table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+        table.add_column("state", no_wrap=True, min_width=13)
         calls = self._stage.ledger.since(time.monotonic() - WINDOW)
         clusters = self._stage.mesh.plan.clusters if calls else {}
         total = sum(call.kind == "charge" for call in calls)
@@ -130,14 +131,14 @@ class Dashboard:
     def _row(self, cluster: str, host: Host, calls: list[Call], total: int) -> tuple[str | Text, ...]:
         took = [call.took for call in calls]
         share = sum(call.kind == "charge" for call in calls) / max(1, total)
-        bar = "█" * round(share * BAR)
+        bar = "█" * round(share * (8 if self._console.width < NARROW else 20))
         return (
             cluster,
             self._stage.names.get(host.address, host.address),
-            Text(f"{bar:<{BAR}} {share:4.0%}" if cluster != "hints" else "optional", "cyan"),
+            Text(f"{share:4.0%} {bar}" if cluster != "hints" else "optional", "cyan"),
             f"{len(calls) / WINDOW:.0f}",
-            f"{percentile(took, 0.5) * 1000:.1f}" if took else "-",
-            f"{percentile(took, 0.99) * 1000:.1f}" if took else "-",
+            _milliseconds(took, 0.5),
+            _milliseconds(took, 0.99),
             str(self._stage.retried[cluster, host.address] or "-"),
             self._state(cluster, host),
         )
@@ -148,31 +149,31 @@ class Dashboard:
         if name and not self._stage.instances[name].running:
             return Text("dead", "bold red")
         if (ejection := host.cell.ejection) is not None:
-            return Text(f"ejected, {max(0.0, ejection.until - time.monotonic()):.1f} s left", "yellow")
+            return Text(f"ejected {max(0.0, ejection.until - time.monotonic()):.1f} s", "yellow")
         return Text("healthy", "green") if str(breaker) == "closed" else Text(f"circuit {breaker}", "yellow")
 
     def _log(self) -> Panel:
         with self._drawing:
             lines = list(self._lines)
-        room = max(3, self._console.height - len(self._stage.names) - 14)
-        return Panel(
-            Group(*(Text(line.plain, line.style, no_wrap=True, overflow="ellipsis") for line in lines[-room:])),
-            title="what happens",
-            border_style="dim",
-        )
+        return self._latest("what happens", lines)
 
     def _promises(self) -> Panel:
-        lines = [
-            Text(
-                f"{'✓' if promise.kept else '✗'} {promise.text}",
-                "green" if promise.kept else "bold red",
-                no_wrap=True,
-                overflow="ellipsis",
-            )
-            for promise in self._stage.results.promises
-        ]
-        return Panel(Group(*lines), title="promises", border_style="dim")
+        return self._latest("promises", [_checked(promise) for promise in self._stage.results.promises])
+
+    def _latest(self, title: str, lines: list[Text]) -> Panel:
+        """The last lines that there is room for under the header and the table."""
+        room = max(3, self._console.height - len(self._stage.names) - 13)
+        shown = (Text(line.plain, line.style, no_wrap=True, overflow="ellipsis") for line in lines[-room:])
+        return Panel(Group(*shown), title=title, border_style="dim")
+
+
+def _checked(promise: Promise) -> Text:
+    return Text(f"{'✓' if promise.kept else '✗'} {promise.text}", "green" if promise.kept else "bold red")
 
 
 def _revision(calls: Sequence[Call]) -> int | str:
     return next((call.revision for call in reversed(calls) if call.revision is not None), "-")
+
+
+def _milliseconds(seconds: list[float], share: float) -> str:
+    return f"{percentile(seconds, share) * 1000:.3g}" if seconds else "-"
