@@ -117,7 +117,7 @@ class Dashboard:
         for name, width in (("cluster", 7), ("instance", 8), ("share", 13)):
             table.add_column(name, no_wrap=True, min_width=width)
         for name in ("calls/s", "p50", "p99", "retries"):
-            table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+            table.add_column(name, justify="right", no_wrap=True, min_width=max(4, len(name)))
         table.add_column("state", no_wrap=True, min_width=13)
         calls = self._stage.ledger.since(time.monotonic() - WINDOW)
         clusters = self._stage.mesh.plan.clusters if calls else {}
