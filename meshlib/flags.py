@@ -22,6 +22,8 @@ class ResponseFlag(enum.StrEnum):
     """The upstream terminated the connection."""
     UT = "UT"
     """The request timed out."""
+    SI = "SI"
+    """The upstream was silent for longer than the stream's idle timeout."""
     UR = "UR"
     """The upstream reset the stream remotely."""
     LR = "LR"

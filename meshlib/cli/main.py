@@ -25,6 +25,7 @@ class _Module(Protocol):
 
 COMMANDS: Final = {
     "check": _Command("meshlib.cli.check", "validate configuration files: what, where, why, and how to fix it"),
+    "explain": _Command("meshlib.cli.explain", "where a request would go, and why"),
     "control-plane": _Command("meshlib.cli.control_plane", "serve a directory of YAML over xDS, live on change"),
 }
 
@@ -32,6 +33,7 @@ EPILOG = """\
 examples:
   meshlib check conf/                        every mistake in a directory, with file and line
   meshlib check --json bootstrap.yaml        the same for programs
+  meshlib explain GET http://payments/ --config conf/
   meshlib control-plane --dir conf/          serve conf/ to Envoy, gRPC and meshlib on 127.0.0.1:18000
 
 'meshlib COMMAND --help' explains a command.

@@ -31,8 +31,8 @@ class Attempts:
         "action",
         "began",
         "cluster",
-        "counts_attempts",
         "deadline",
+        "decision",
         "head",
         "info",
         "load",
@@ -61,6 +61,7 @@ class Attempts:
     ) -> None:
         route = decision.route
         self.runtime = runtime
+        self.decision = decision
         self.head = head
         self.info = info
         self.began = now
@@ -68,7 +69,6 @@ class Attempts:
         self.share = decision.share
         self.action = decision.action
         self.rules = route.retry
-        self.counts_attempts = route.include_attempt_count
         self.replayable = replayable
         self.load, self.thresholds = decision.cluster.thresholds(decision.action.priority)
         self.deadline = _earlier(deadline, None if route.timeout is None else now + route.timeout)
@@ -153,30 +153,13 @@ class Attempts:
                 self.runtime.emit(partial(EndpointReturned, now, cluster.name, cell.address))
 
     def _start(self, number: int, host: Host, now: float) -> Start:
-        rules = self.rules
-        per_try = rules.per_try_timeout if rules is not None else None
-        deadline, on_deadline = self.deadline, Failure.TIMEOUT
-        if per_try is not None and (deadline is None or now + per_try < deadline):
-            deadline, on_deadline = now + per_try, Failure.PER_TRY_TIMEOUT
-        head = self._attempt_head(number, host, None if deadline is None else deadline - now)
+        decision = self.decision
+        deadline, on_deadline = attempt_deadline(decision, self.deadline, now)
+        timeout = None if deadline is None else deadline - now
+        head = attempt_head(decision, self.head, self.upstream, host.endpoint.hostname, number, timeout)
         self.info.attempts = number
         self.info.endpoint = host.address
-        return Start(number, self.cluster, host, head, deadline, on_deadline, self.deadline)
-
-    def _attempt_head(self, number: int, host: Host, timeout: float | None) -> RequestHead:
-        """The upstream request of this attempt: the shared one, the endpoint's host, and what depends on the number."""
-        head = self.upstream
-        if self.share.rewrite_host is not None or self.share.authority:
-            hostname = host.endpoint.hostname
-            head = rewrite_authority(self.share, self.head, head, hostname, self.action.append_x_forwarded_host)
-        if timeout is None and not self.counts_attempts:
-            return head
-        headers = list(head.headers)
-        if timeout is not None:
-            headers.append((EXPECTED_TIMEOUT, b"%d" % max(1, int(timeout * 1000))))
-        if self.counts_attempts:
-            headers.append((ATTEMPT_COUNT, b"%d" % number))
-        return RequestHead(head.method, head.scheme, head.authority, head.path, headers)
+        return Start(number, self.cluster, host, head, deadline, on_deadline, self.deadline, decision.route.idle)
 
     def _admit(self, start: Start, now: float) -> Fail | None:
         """Deadline, circuit breaker, thresholds. What is taken here is given back in `_give_back`."""
@@ -315,6 +298,35 @@ class Attempts:
             self.runtime.emit(
                 lambda: CallEnded(now, info, head.method, head.authority, head.path_only, status, flag, took)
             )
+
+
+def attempt_deadline(decision: Forward, deadline: float | None, now: float) -> tuple[float | None, Failure]:
+    """When an attempt begun at `now` ends at the latest, and as what: the call's deadline or the per-try timeout."""
+    rules = decision.route.retry
+    per_try = rules.per_try_timeout if rules is not None else None
+    if per_try is not None and (deadline is None or now + per_try < deadline):
+        return now + per_try, Failure.PER_TRY_TIMEOUT
+    return deadline, Failure.TIMEOUT
+
+
+def attempt_head(
+    decision: Forward, head: RequestHead, upstream: RequestHead, hostname: str, number: int, timeout: float | None
+) -> RequestHead:
+    """The request of attempt `number` (from 1): what the attempts share (`upstream`, made of the caller's `head`), the
+    endpoint's host, the seconds this attempt may take, and its number.
+    """
+    share = decision.share
+    if share.rewrite_host is not None or share.authority:
+        upstream = rewrite_authority(share, head, upstream, hostname, decision.action.append_x_forwarded_host)
+    counted = decision.route.include_attempt_count
+    if timeout is None and not counted:
+        return upstream
+    headers = list(upstream.headers)
+    if timeout is not None:
+        headers.append((EXPECTED_TIMEOUT, b"%d" % max(1, int(timeout * 1000))))
+    if counted:
+        headers.append((ATTEMPT_COUNT, b"%d" % number))
+    return RequestHead(upstream.method, upstream.scheme, upstream.authority, upstream.path, headers)
 
 
 def _earlier(first: float | None, second: float | None) -> float | None:

@@ -132,10 +132,7 @@ def _tell_limited(runtime: Runtime, now: float, name: str, head: RequestHead) ->
 
 
 def _reply(runtime: Runtime, decision: Answer, head: RequestHead, now: float, info: CallInfo) -> Reply:
-    headers = [(b"location", decision.location.encode("latin-1"))] if decision.location else []
-    if decision.share.response_headers is not None:
-        headers = decision.share.response_headers(headers, head)
-    return _answered(runtime, head, now, Reply(decision.status, headers, decision.body, info))
+    return _answered(runtime, head, now, Reply(decision.status, decision.headers(head), decision.body, info))
 
 
 def _answered(runtime: Runtime, head: RequestHead, now: float, reply: Reply) -> Reply:

@@ -24,6 +24,7 @@ from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.model.request import RequestHead
+from meshlib.policy.idle import IdleLimit
 
 if TYPE_CHECKING:
     from meshlib.balancing.base import Host
@@ -59,10 +60,10 @@ class Start:
     """Run attempt number `attempt` (from 1) of `head` on `host`.
 
     `deadline` (None: none) ends the attempt with `on_deadline`; `final_deadline` takes its place once the response is
-    committed. `endpoint` is what connections are pooled by.
+    committed. `idle` (None: none) bounds the silence of the endpoint, before the response and within its body.
     """
 
-    __slots__ = ("attempt", "cluster", "deadline", "final_deadline", "head", "host", "on_deadline")
+    __slots__ = ("attempt", "cluster", "deadline", "final_deadline", "head", "host", "idle", "on_deadline")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Start:
         deadline: float | None,
         on_deadline: Failure,
         final_deadline: float | None,
+        idle: IdleLimit | None = None,
     ) -> None:
         self.attempt = attempt
         self.cluster = cluster
@@ -81,6 +83,7 @@ class Start:
         self.deadline = deadline
         self.on_deadline = on_deadline
         self.final_deadline = final_deadline
+        self.idle = idle
 
 
 @dataclass(slots=True)

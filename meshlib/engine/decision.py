@@ -47,6 +47,12 @@ class Answer:
         self.location = location
         self.body = body
 
+    def headers(self, head: RequestHead) -> list[tuple[bytes, bytes]]:
+        """The response headers for the caller's request, after the route's mutations."""
+        headers = [(b"location", self.location.encode("latin-1"))] if self.location else []
+        mutate = self.share.response_headers
+        return headers if mutate is None else mutate(headers, head)
+
 
 class Refusal:
     """There is nowhere to go: NR (no route, `route` None or not forwarding) or NC (its cluster does not exist)."""

@@ -5,7 +5,7 @@ A filter looks at the request and either lets it pass (None) or answers it (`Loc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,11 +30,15 @@ class LocalReply:
 class Filter(Protocol):
     """One filter on one route."""
 
+    @property
+    def config(self) -> FilterConfig:
+        """What it was built from."""
+
     def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | None:
         """Decide about a request before it is balanced."""
 
 
-FilterStates = dict[Hashable, Filter]
+FilterStates = MutableMapping[Hashable, Filter]
 """Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same."""
 
 

@@ -23,6 +23,7 @@ from meshlib.model.route import (
     WeightedCluster,
     WeightedClusters,
 )
+from meshlib.policy.idle import IdleLimit, compile_idle
 from meshlib.policy.retry import RetryRules, compile_retry
 from meshlib.routing.hashing import RequestHasher, compile_hash
 from meshlib.routing.headers import Mutate, compile_mutations
@@ -44,11 +45,15 @@ class RouteScope:
     listener: str
     filters: tuple[HttpFilter, ...]
     config: RouteConfiguration
+    stream_idle_timeout: float | None = None
+    max_stream_duration: float | None = None
 
     @classmethod
     def of(cls, listener: str, manager: HttpConnectionManager | None, config: RouteConfiguration) -> RouteScope:
         """The scope of a listener's routes, or of a route configuration that stands alone (no filters)."""
-        return cls(listener, manager.http_filters if manager else (), config)
+        if manager is None:
+            return cls(listener, (), config)
+        return cls(listener, manager.http_filters, config, manager.stream_idle_timeout, manager.max_stream_duration)
 
 
 class Share:
@@ -86,6 +91,7 @@ class RoutePlan:
         "cluster_header",
         "config",
         "hasher",
+        "idle",
         "include_attempt_count",
         "index",
         "label",
@@ -111,6 +117,7 @@ class RoutePlan:
         self.rewrite_path: RewritePath | None = None
         self.location: Location | None = None
         self.timeout: float | None = None
+        self.idle: IdleLimit | None = None
         self.shares: tuple[Share, ...] = (self._share(None, scope, states),)
         if isinstance(route.action, RouteAction):
             self._compile_action(route.action, scope, states)
@@ -118,8 +125,11 @@ class RoutePlan:
             self.location = compile_redirect(route.action, route.match)
 
     def _compile_action(self, action: RouteAction, scope: RouteScope, states: FilterStates) -> None:
-        self.timeout = _shorter(action.timeout, action.max_stream_duration)
+        own_limit = action.max_stream_duration
+        self.timeout = _shorter(action.timeout, scope.max_stream_duration if own_limit is None else own_limit)
         self.retry = compile_retry(action.retry_policy or self.virtual_host.retry_policy)
+        per_try_idle = self.retry.per_try_idle_timeout if self.retry else None
+        self.idle = compile_idle(action.idle_timeout, scope.stream_idle_timeout, per_try_idle)
         self.hasher = compile_hash(action.hash_policies)
         self.rewrite_path = compile_path_rewrite(self.config)
         if isinstance(action.cluster, WeightedClusters):

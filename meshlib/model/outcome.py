@@ -23,6 +23,8 @@ class Failure(enum.Enum):
     PER_TRY_TIMEOUT = "per-try-timeout"
     TIMEOUT = "timeout"
     """The route's timeout, the inherited deadline or the caller's own ran out."""
+    IDLE = "idle-timeout"
+    """The endpoint was silent for longer than the stream's idle timeout."""
     PROTOCOL = "protocol-error"
     LOCAL = "local"
     """The caller's side failed (its body iterator raised, it cancelled): says nothing about the endpoint."""

@@ -122,6 +122,7 @@ _FAILURES: dict[Failure, tuple[Condition, int, ResponseFlag]] = {
     Failure.PROTOCOL: (_ANY_RESET, 502, ResponseFlag.UPE),
     Failure.PER_TRY_TIMEOUT: (_ANY_RESET, 504, ResponseFlag.UT),
     Failure.TIMEOUT: (Condition.NONE, 504, ResponseFlag.UT),  # never retried: there is no time left
+    Failure.IDLE: (Condition.NONE, 504, ResponseFlag.SI),  # the stream's end, in Envoy too
     Failure.OVERFLOW: (Condition.NONE, 503, ResponseFlag.UO),  # never retried: it would add to the overflow
     Failure.LOCAL: (Condition.NONE, 499, ResponseFlag.DC),
 }

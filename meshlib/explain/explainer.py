@@ -1,0 +1,156 @@
+"""Explainer: asks the engine the way a call does, and writes down what it says."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any, Self
+
+from meshlib.engine.attempt import attempt_deadline, attempt_head
+from meshlib.engine.decision import Answer, Decision, Forward, Refusal, decide, upstream_head
+from meshlib.engine.route import Share
+from meshlib.engine.runtime import Runtime
+from meshlib.engine.table import VirtualHostPlan
+from meshlib.errors import ConfigurationError
+from meshlib.explain import facts
+from meshlib.explain.explanation import Explanation
+from meshlib.explain.request import HeaderInput, head_from
+from meshlib.flags import ResponseFlag
+from meshlib.model.metadata import Struct
+from meshlib.model.report import Issue
+from meshlib.model.request import RequestHead
+from meshlib.model.snapshot import Snapshot
+
+
+class Explainer:
+    """Answers for one configuration; thousands of requests in one process. Not thread-safe.
+
+    `seed` makes chance repeatable: the same requests in the same order get the same answers (balancing goes on from
+    request to request, as it does in a mesh). `reject_unknown`: hosts nothing speaks for are refused instead of passed
+    through. `brief` leaves out the routes tried and the endpoints, which are most of the work where there are many.
+    `issues` are what `from_files` found to be valid but not applied.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, *, seed: int | None = None, reject_unknown: bool = False, brief: bool = False
+    ) -> None:
+        self._rng = random.Random(seed)  # noqa: S311  it balances, it keeps no secret
+        self._plan = Runtime(self._rng).compile(snapshot, None)
+        self._reject_unknown = reject_unknown
+        self._brief = brief
+        self._filters: dict[int, list[dict[str, Any]]] = {}  # by the identity of a share: the plan keeps it alive
+        self._balancing: dict[tuple[str, Struct], dict[str, Any]] = {}
+        self.issues: tuple[Issue, ...] = ()
+
+    @classmethod
+    def from_files(cls, *paths: str | os.PathLike[str], **options: Any) -> Self:
+        """Read Envoy-format or Istio-style files or folders; `options` are those of the class. Raises
+        ConfigurationError when there are none or one holds an error.
+        """
+        from meshlib.sources.files.loader import load
+        from meshlib.sources.files.snapshot import build_snapshot
+
+        snapshot, issues = build_snapshot(load(Path(path) for path in paths))
+        errors = [str(issue) for issue in issues if issue.severity == "error"]
+        if errors:
+            raise ConfigurationError("the configuration has errors:\n" + "\n".join(errors))
+        explainer = cls(snapshot, **options)
+        explainer.issues = issues
+        return explainer
+
+    def explain(self, method: str, url: str, headers: HeaderInput = ()) -> Explanation:
+        """Decide about one request as a call would, and say how. Raises ValueError for what is no HTTP request."""
+        head = head_from(method, url, headers)
+        result = Explanation(method, url, authority=head.authority, path=head.path, headers=facts.texts(head.headers))
+        host = self._plan.find(head.scheme, head.authority)
+        if host is None:
+            return self._unknown(result, head)
+        result.listener = host.listener
+        result.route_configuration = host.source.config.name
+        result.virtual_host = host.table.config.name
+        if not self._brief:
+            result.trials = self._tried(host, head)
+        self._describe(result, decide(self._plan, host, head, self._rng), host, head)
+        return result
+
+    def _tried(self, host: VirtualHostPlan, head: RequestHead) -> list[dict[str, Any]]:
+        """The routes tried. The state is put back, so that tracing draws the very numbers the decision then draws."""
+        state = self._rng.getstate()
+        trials = [facts.trial(tried) for tried in host.table.trace(head, self._rng)]
+        self._rng.setstate(state)
+        return trials
+
+    def _unknown(self, result: Explanation, head: RequestHead) -> Explanation:
+        result.response_flag = ResponseFlag.NR
+        result.reason = f"no virtual host speaks for {head.authority!r}"
+        if not self._reject_unknown:
+            result.pass_through = True
+            result.reason += ": the call leaves the mesh unchanged"
+        return result
+
+    def _describe(self, result: Explanation, decision: Decision, host: VirtualHostPlan, head: RequestHead) -> None:
+        if decision.route is not None:
+            result.route, result.route_index = decision.route.label, decision.route.index
+        if not isinstance(decision, Refusal):
+            result.filters = self._filtered(decision.share)
+        result.cluster = decision.cluster_name or None
+        match decision:
+            case Refusal(flag=flag, reason=reason):
+                result.response_flag, result.reason = flag, reason
+            case Answer():
+                _answer(result, decision, head)
+            case Forward():
+                self._forward(result, decision, head)
+
+    def _forward(self, result: Explanation, decision: Forward, head: RequestHead) -> None:
+        route, share, cluster = decision.route, decision.share, decision.cluster
+        result.weights = facts.weights(route, share)
+        if cluster.passthrough:
+            result.pass_through = True
+            result.reason = f"cluster {cluster.name!r} goes to the original destination"
+            return
+        result.timeouts = facts.timeouts(decision)
+        result.retry_policy = facts.retry_policy(decision)
+        result.thresholds = facts.thresholds(decision)
+        result.overload_drops = {drop.category: drop.fraction for drop in cluster.drops}
+        hashed = route.hasher(head, "", self._rng) if route.hasher is not None else None
+        result.request_hash = hashed.hash if hashed is not None else None
+        if not self._brief:
+            result.balancing = self._balanced(decision)
+        chosen = cluster.balancer.pick(result.request_hash, share.criteria, self._rng)
+        upstream = upstream_head(decision, head)
+        if chosen is None:
+            result.response_flag = ResponseFlag.UH
+            result.reason = f"no healthy endpoint in cluster {cluster.name!r}"
+        else:
+            result.endpoint = chosen.address
+            limit, _ = attempt_deadline(decision, route.timeout, 0.0)
+            upstream = attempt_head(decision, head, upstream, chosen.endpoint.hostname, 1, limit)
+        result.authority, result.path = upstream.authority, upstream.path
+        result.headers = facts.texts(upstream.headers)
+
+    def _filtered(self, share: Share) -> list[dict[str, Any]]:
+        """The filters of a share, described once."""
+        found = self._filters.get(id(share))
+        if found is None:
+            found = self._filters[id(share)] = facts.filters(share)
+        return found
+
+    def _balanced(self, decision: Forward) -> dict[str, Any]:
+        """The balancer's report, made once: nothing happens here that could change it."""
+        key = (decision.cluster.name, decision.share.criteria)
+        found = self._balancing.get(key)
+        if found is None:
+            found = self._balancing[key] = facts.balancing(decision.cluster, decision.share.criteria)
+        return found
+
+
+def _answer(result: Explanation, answer: Answer, head: RequestHead) -> None:
+    result.authority = result.path = None
+    result.headers = []
+    result.response_headers = facts.texts(answer.headers(head))
+    if answer.location:
+        result.redirect = {"status": answer.status, "location": answer.location}
+    else:
+        result.direct_response = {"status": answer.status, "body": answer.body.decode("utf-8", "replace")}

@@ -1,0 +1,67 @@
+"""Explanation: the answer to "where would this request go", as values that JSON can say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Explanation:
+    """What happens to one request. Seconds are floats; what does not apply is None or empty.
+
+    Where it goes: `listener`, `route_configuration`, `virtual_host`, `route` (`virtual host/route name or index`),
+    `route_index`, `cluster`, `endpoint` (the first attempt's). `trials` are the routes tried in order,
+    `{"route", "index", "matched", "failed"}`, `failed` being the first condition that did not hold. `weights` are the
+    shares of a weighted route, `{"cluster", "weight", "chosen"}`. `filters` are the HTTP filters that run on the
+    request, in order, `{"type", ...}` with their settings; one may still refuse it (a rate limit), which depends on
+    what went before. `overload_drops` is the fraction the control plane drops, by category. `request_hash` is the
+    route's hash for balancers that need one. `balancing` is `{"policy", "subset", "priorities"}`, a priority
+    `{"priority", "healthy_load", "degraded_load", "panic", "endpoints"}` (loads in percent), an endpoint
+    `{"address", "locality", "weight", "health", "availability", "ejected"}`.
+
+    What the upstream sees on the first attempt: `authority`, `path`, `headers` (`[name, value]` pairs).
+
+    What is answered without an upstream: `redirect` is `{"status", "location"}`, `direct_response` is
+    `{"status", "body"}`, `response_headers` the headers either sets.
+
+    What bounds it: `timeouts` has `route`, `per_try`, `idle`, `per_try_idle` and `connect`; `retry_policy` has
+    `retry_on`, `num_retries`, `per_try_timeout`, `retriable_status_codes`, `base_interval`, `max_interval` and
+    `previous_hosts`; `thresholds` has `priority`, `max_connections`, `max_pending_requests`, `max_requests`,
+    `max_retries` and `retry_budget` (percent, which then takes the place of `max_retries`).
+
+    `response_flag` is Envoy's word when no upstream is reached and nothing answers, and `reason` says why (an unknown
+    host is NR too; `pass_through` tells that the mesh lets such calls go on unchanged).
+    """
+
+    method: str
+    url: str
+    listener: str | None = None
+    route_configuration: str | None = None
+    virtual_host: str | None = None
+    route: str | None = None
+    route_index: int | None = None
+    cluster: str | None = None
+    endpoint: str | None = None
+    authority: str | None = None
+    path: str | None = None
+    headers: list[list[str]] = field(default_factory=list)
+    redirect: dict[str, Any] | None = None
+    direct_response: dict[str, Any] | None = None
+    response_headers: list[list[str]] = field(default_factory=list)
+    timeouts: dict[str, float | None] | None = None
+    retry_policy: dict[str, Any] | None = None
+    thresholds: dict[str, Any] | None = None
+    pass_through: bool = False
+    response_flag: str | None = None
+    reason: str | None = None
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    weights: list[dict[str, Any]] = field(default_factory=list)
+    filters: list[dict[str, Any]] = field(default_factory=list)
+    overload_drops: dict[str, float] = field(default_factory=dict)
+    request_hash: int | None = None
+    balancing: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The documented JSON object: every field, always."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}

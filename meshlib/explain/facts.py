@@ -1,0 +1,120 @@
+"""What a decision says, as JSON-like values: timeouts, retries, thresholds, weights, filters, endpoints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from meshlib.balancing.report import BalancerReport, HostReport
+from meshlib.engine.cluster import ClusterPlan
+from meshlib.engine.decision import Forward
+from meshlib.engine.route import RoutePlan, Share
+from meshlib.model.metadata import Struct
+from meshlib.model.outcome import Failure
+from meshlib.model.request import RawHeaders
+from meshlib.model.route import WeightedClusters
+from meshlib.routing.router import RouteTrial
+
+
+def trial(tried: RouteTrial) -> dict[str, Any]:
+    """A route tried."""
+    return {"route": tried.name, "index": tried.index, "matched": tried.matched, "failed": tried.failed}
+
+
+def weights(route: RoutePlan, chosen: Share) -> list[dict[str, Any]]:
+    """The shares of a weighted route, and which one was drawn."""
+    cluster = getattr(route.action, "cluster", None)
+    if not isinstance(cluster, WeightedClusters):
+        return []
+    shares = zip(cluster.clusters, route.shares, strict=True)
+    return [{"cluster": said.name, "weight": said.weight, "chosen": share is chosen} for said, share in shares]
+
+
+def filters(share: Share) -> list[dict[str, Any]]:
+    """The filters that run on the request, in order, with their settings."""
+    return [{"type": type(each.config).__name__, **settings(each.config)} for each in share.filters]
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """A filter's configuration."""
+    return asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
+
+
+def timeouts(decision: Forward) -> dict[str, float | None]:
+    """What bounds the call and each attempt, in seconds. Of the two idle limits only the shorter one can ever fire."""
+    route, retry, idle = decision.route, decision.route.retry, decision.route.idle
+    final = idle is not None and idle.failure is Failure.IDLE
+    return {
+        "route": route.timeout,
+        "per_try": retry.per_try_timeout if retry else None,
+        "idle": idle.seconds if idle and final else None,
+        "per_try_idle": idle.seconds if idle and not final else None,
+        "connect": decision.cluster.connect_timeout,
+    }
+
+
+def retry_policy(decision: Forward) -> dict[str, Any] | None:
+    """The retry policy in force: the route's, else the virtual host's."""
+    policy = decision.action.retry_policy or decision.route.virtual_host.retry_policy
+    if policy is None:
+        return None
+    return {
+        "retry_on": list(policy.retry_on),
+        "num_retries": policy.num_retries,
+        "per_try_timeout": policy.per_try_timeout,
+        "retriable_status_codes": list(policy.retriable_status_codes),
+        "base_interval": policy.base_interval,
+        "max_interval": policy.max_interval,
+        "previous_hosts": policy.previous_hosts,
+    }
+
+
+def thresholds(decision: Forward) -> dict[str, Any]:
+    """The cluster's circuit-breaker thresholds for the route's priority."""
+    _, limits = decision.cluster.thresholds(decision.action.priority)
+    return {
+        "priority": decision.action.priority,
+        "max_connections": limits.max_connections,
+        "max_pending_requests": limits.max_pending_requests,
+        "max_requests": limits.max_requests,
+        "max_retries": limits.max_retries,
+        "retry_budget": limits.retry_budget.budget_percent if limits.retry_budget else None,
+    }
+
+
+def balancing(cluster: ClusterPlan, criteria: Struct) -> dict[str, Any]:
+    """What the cluster would choose from for these subset criteria."""
+    report: BalancerReport = cluster.balancer.describe(criteria)
+    priorities = [
+        {
+            "priority": entry.priority,
+            "healthy_load": entry.healthy_load,
+            "degraded_load": entry.degraded_load,
+            "panic": entry.panic,
+            "endpoints": [_endpoint(host) for host in entry.hosts],
+        }
+        for entry in report.priorities
+    ]
+    return {"policy": report.policy, "subset": plain(criteria), "priorities": priorities}
+
+
+def _endpoint(host: HostReport) -> dict[str, Any]:
+    where = host.locality
+    return {
+        "address": host.address,
+        "locality": "/".join((where.region, where.zone, where.sub_zone)).rstrip("/"),
+        "weight": host.weight,
+        "health": host.health,
+        "availability": host.availability,
+        "ejected": host.ejected,
+    }
+
+
+def plain(struct: Struct) -> dict[str, Any]:
+    """A frozen struct as a dict."""
+    return {key: plain(value) if isinstance(value, Struct) else value for key, value in struct.items}
+
+
+def texts(headers: RawHeaders) -> list[list[str]]:
+    """Headers as pairs of texts, names in lower case."""
+    return [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in headers]
