@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Literal
+from weakref import WeakValueDictionary
 
 from meshlib.engine.events import Event, Observer
 from meshlib.engine.filters import FilterStates
@@ -52,7 +53,8 @@ class Runtime:
         self.background = background or _now
         self.observers: tuple[Observer, ...] = ()
         self.state = MeshState()
-        self.filters: FilterStates = {}
+        # Weak: a bucket lives as long as some plan's route uses it, and no longer.
+        self.filters: FilterStates = WeakValueDictionary()
         self.plan = self.compile(Snapshot(on_demand=True), None)
 
     def compile(self, snapshot: Snapshot, previous: Plan | None) -> Plan:
@@ -60,8 +62,11 @@ class Runtime:
         return Plan(snapshot, self.state, self.filters, self.attached, previous)
 
     def install(self, plan: Plan) -> None:
-        """Put a plan into force: one store."""
+        """Put a plan into force: one store. The state of clusters it does not have is forgotten, else names that come
+        and go would pile up; calls still in flight hold their own.
+        """
         self.plan = plan
+        self.state.keep_only(plan.clusters)
 
     def emit(self, make: Callable[[], Event]) -> None:
         """Tell the observers. The event is made only if there are any; one that raises is dropped, not the call."""

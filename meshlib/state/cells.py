@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -126,6 +127,12 @@ class MeshState:
 
     def __init__(self) -> None:
         self.clusters: dict[str, ClusterState] = {}
+
+    def keep_only(self, names: Container[str]) -> None:
+        """Forget the clusters that are not among `names`."""
+        for name in list(self.clusters):
+            if name not in names:
+                self.clusters.pop(name, None)
 
     def cluster(self, name: str) -> ClusterState:
         """The cluster's state, made on first use and the same ever after."""

@@ -1,0 +1,43 @@
+"""A mesh whose configuration changes for ever holds no more than its last configuration."""
+
+from __future__ import annotations
+
+import gc
+import random
+from dataclasses import replace
+
+from meshlib.engine.runtime import Runtime
+from meshlib.model.filters import HttpFilter, LocalRateLimit, RouterFilter, TokenBucket
+from meshlib.model.listener import HttpConnectionManager, Listener
+from meshlib.model.matchers import FractionalPercent
+from meshlib.model.snapshot import Snapshot
+from meshlib.sources.static import static_snapshot
+
+ALWAYS = FractionalPercent(100)
+
+
+def snapshot_of(version: int, tokens: int) -> Snapshot:
+    base = static_snapshot({f"v{version}": [f"10.0.{version % 250}.1:80"]}, routes={"payments": f"v{version}"})
+    limit = LocalRateLimit("limit", TokenBucket(tokens), ALWAYS, ALWAYS)
+    (table,) = base.routes.values()
+    manager = HttpConnectionManager(table, (HttpFilter("limit", limit), HttpFilter("router", RouterFilter())))
+    return replace(base, routes={}, listeners={"egress": Listener("egress", (manager,))})
+
+
+def test_clusters_endpoints_and_buckets_of_old_versions_are_let_go() -> None:
+    runtime = Runtime(random.Random(1))
+    for version in range(50):
+        runtime.install(runtime.compile(snapshot_of(version, tokens=1 + version), runtime.plan))
+    gc.collect()
+    assert list(runtime.state.clusters) == ["v49"]
+    assert list(runtime.state.clusters["v49"].endpoints) == ["10.0.49.1:80"]
+    assert len(runtime.filters) == 1
+
+
+def test_a_bucket_outlives_a_plan_that_does_not_change_it() -> None:
+    runtime = Runtime(random.Random(1))
+    runtime.install(runtime.compile(snapshot_of(1, tokens=5), runtime.plan))
+    (before,) = runtime.filters.values()
+    runtime.install(runtime.compile(snapshot_of(2, tokens=5), runtime.plan))
+    gc.collect()
+    assert list(runtime.filters.values()) == [before]
