@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from meshlib.drivers.aio import drive
 from meshlib.engine.commands import CallInfo, Commit, Fail, PassThrough, Reply, Start
@@ -34,10 +33,16 @@ class AsyncBody:
                 yield chunk
         except WireError as error:
             raise self._exchange.body_error(error, self._info) from error
+        finally:
+            self._response.abandon()  # an iteration that was left cannot be taken up again
 
     async def aclose(self) -> None:
         """Done with the body."""
         await self._response.aclose()
+
+    def __del__(self) -> None:
+        # A response nobody read and nobody closed: its load and its connection are not lost with it.
+        self._response.drop()
 
 
 class WholeAsyncBody:
@@ -71,9 +76,9 @@ class AsyncTransportCore:
         self._fallback = fallback
         self._stream: Any = type("MeshStream", (AsyncBody, library.module.AsyncByteStream), {})
         self._whole: Any = type("WholeMeshStream", (WholeAsyncBody, library.module.AsyncByteStream), {})
-        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, PoolRegistry[AsyncPool]] = WeakKeyDictionary()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pools: PoolRegistry[AsyncPool] = PoolRegistry(AsyncPool)
+        self._by_loop: dict[asyncio.AbstractEventLoop, PoolRegistry[AsyncPool]] = {}
+        # The last loop and its pools, in one value: threads with a loop each read and write it at once.
+        self._last: tuple[asyncio.AbstractEventLoop | None, PoolRegistry[AsyncPool]] = (None, PoolRegistry(AsyncPool))
         self._generation = mesh.generation
 
     async def handle(self, request: Any) -> Any:
@@ -104,12 +109,19 @@ class AsyncTransportCore:
     def pools(self) -> PoolRegistry[AsyncPool]:
         """The running loop's pools; the last loop is remembered, because there is nearly always only one."""
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            pools = self._by_loop.get(loop)
-            if pools is None:
-                pools = self._by_loop[loop] = PoolRegistry(AsyncPool)
-            self._loop, self._pools = loop, pools
-        return self._pools
+        last, pools = self._last
+        if loop is not last:
+            pools = self._by_loop.get(loop) or self._new_loop(loop)
+            self._last = (loop, pools)
+        return pools
+
+    def _new_loop(self, loop: asyncio.AbstractEventLoop) -> PoolRegistry[AsyncPool]:
+        """Pools for a loop; those of loops that were closed meanwhile are given up."""
+        for old, pools in list(self._by_loop.items()):
+            if old.is_closed() and self._by_loop.pop(old, None) is not None:
+                for pool in pools.clear():
+                    pool.loop_closed()
+        return self._by_loop.setdefault(loop, PoolRegistry(AsyncPool))
 
     def _commit(self, exchange: Exchange, commit: Commit) -> Any:
         wire = commit.outcome.response
@@ -128,8 +140,8 @@ class AsyncTransportCore:
     def _after_fork(self) -> None:
         """The parent's connections are the parent's: forget them without a word on their sockets."""
         self._generation = self.mesh.generation
-        self._by_loop = WeakKeyDictionary()
-        self._loop = None
+        self._by_loop = {}
+        self._last = (None, PoolRegistry(AsyncPool))
         self._fallback = None
 
 

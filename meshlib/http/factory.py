@@ -32,7 +32,8 @@ class HttpFactory:
 
     def client(self, service: str = "", *, library: LibraryName = "httpx", **options: Any) -> Any:
         """A blocking client; close it, or use it in a `with`."""
-        return _module(library).Client(transport=self.transport(library=library), **_defaults(service, options))
+        client, _ = _client_types(library)
+        return client(transport=self.transport(library=library), **_defaults(service, options))
 
     @overload
     def async_client(
@@ -44,9 +45,8 @@ class HttpFactory:
 
     def async_client(self, service: str = "", *, library: LibraryName = "httpx", **options: Any) -> Any:
         """An asyncio client; close it, or use it in an `async with`."""
-        return _module(library).AsyncClient(
-            transport=self.async_transport(library=library), **_defaults(service, options)
-        )
+        _, client = _client_types(library)
+        return client(transport=self.async_transport(library=library), **_defaults(service, options))
 
     def transport(self, *, library: LibraryName = "httpx", fallback: Any = None) -> Any:
         """A transport for a client of yours. `fallback` carries hosts the mesh does not know (default: the library's
@@ -66,14 +66,17 @@ def _defaults(service: str, options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _module(name: LibraryName) -> Any:
+def _client_types(name: LibraryName) -> Any:
+    from meshlib.http.cookies import client_types
     from meshlib.http.library import library
 
-    return library(name).module
+    return client_types(library(name))
 
 
 def _shell(name: LibraryName) -> Any:
-    _module(name)
+    from meshlib.http.library import library
+
+    library(name)  # first, for its error that names the extra to install
     if name == "httpx":
         from meshlib.http import httpx as shell
     else:

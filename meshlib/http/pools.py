@@ -67,10 +67,15 @@ class PoolRegistry(Generic[P]):
 
     def drain(self) -> list[P]:
         """Drain and return every pool, for whoever closes the transport."""
-        pools = [pool for _, pool in list(self._pools.values())]
-        self._pools.clear()
+        pools = self.clear()
         for pool in pools:
             pool.drain()
+        return pools
+
+    def clear(self) -> list[P]:
+        """Give every pool up, as it is."""
+        pools = [pool for _, pool in list(self._pools.values())]
+        self._pools.clear()
         return pools
 
     def _adopt(self, key: tuple[str, str], start: Start, found: tuple[ClusterPlan, P] | None) -> P:

@@ -15,6 +15,7 @@ from meshlib.flags import ResponseFlag
 from meshlib.http.drain import Drain
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
+from meshlib.policy.notation import local_limit
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -38,7 +39,8 @@ class MeshMiddleware:
     (a mesh that cannot start fails the server's startup), installs the drain, and closes the mesh after the
     application's shutdown. Without lifespan the mesh starts with the first call and the drain with the first request.
 
-    `rate_limits`: local limits (`LocalRateLimit`, as in Envoy's filter), in order.
+    `rate_limits`: local limits in order, as text (`"100/minute"`, see `local_limit`) or as Envoy's filter
+    (`LocalRateLimit`).
     `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay); or `drain`, a
     `Drain` of the application's own, to ask whether it is draining and to hang hooks on.
     `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application.
@@ -49,7 +51,7 @@ class MeshMiddleware:
         app: ASGIApp,
         *,
         mesh: Mesh,
-        rate_limits: Sequence[LocalRateLimit] = (),
+        rate_limits: Sequence[LocalRateLimit | str] = (),
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
@@ -58,7 +60,7 @@ class MeshMiddleware:
         self.mesh = mesh
         self.drain = drain or Drain(drain_seconds)
         self._drain_tried = False
-        self._filters: tuple[Filter, ...] = tuple(LocalRateLimitFilter(limit) for limit in rate_limits)
+        self._filters: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
         self._readiness_path = readiness_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,6 +168,10 @@ def _serving(context: CallContext) -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):  # closed from another context, as an abandoned coroutine is
             current.reset(token)
+
+
+def _filter(limit: LocalRateLimit | str) -> Filter:
+    return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit)
 
 
 def _head(scope: Scope) -> RequestHead:

@@ -36,6 +36,10 @@ class SyncBody:
         """Done with the body."""
         self._response.close()
 
+    def __del__(self) -> None:
+        # A response nobody read and nobody closed: its load and its connection are not lost with it.
+        self._response.drop()
+
 
 class WholeSyncBody:
     """A response body that has arrived with its head: nothing is left to wait for, or to close."""

@@ -120,6 +120,13 @@ class AsyncPool:
                 conn.pool_closed()
         await self._until_emptied()
 
+    def loop_closed(self) -> None:
+        """The loop was closed under the pool: nothing can be sent to its sockets any more, only their count given back."""
+        self._closed = True
+        self._ledger.forget()
+        self._open = set()
+        self._sweep = None
+
     def stats(self) -> PoolStats:
         """Connections active and idle, requests pending."""
         return self._ledger.stats()

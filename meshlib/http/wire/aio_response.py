@@ -132,6 +132,16 @@ class AsyncWireResponse:
         """Done with it: a body still on its way is given up together with its connection. Idempotent."""
         self.abandon()
 
+    def drop(self) -> None:
+        """Nobody holds this any more: give it up if it is not over. From any thread, the garbage collector's included."""
+        conn = self._conn
+        if conn is None:
+            return
+        try:
+            conn.loop.call_soon_threadsafe(self.abandon)
+        except RuntimeError:  # the loop is closed
+            self.ended()
+
     # What the pool calls.
 
     async def run(self, request: WireRequest) -> None:

@@ -174,6 +174,15 @@ class Ledger(Generic[C, W]):
             self.withdraw(waiter)
         return waiters
 
+    def forget(self) -> None:
+        """Give back everything the gates count, whoever has it."""
+        self._idle.clear()
+        self.dismiss()
+        for slot in self._slots:
+            self.dialled(slot)
+            self._release_gate(slot)
+        self._slots.clear()
+
     def stats(self) -> PoolStats:
         """Counts at this moment."""
         return PoolStats(len(self._slots) - len(self._idle), len(self._idle), len(self._tickets))

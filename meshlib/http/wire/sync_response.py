@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import Protocol, cast
@@ -140,6 +142,13 @@ class SyncWireResponse:
     def close(self) -> None:
         """Done with it: a body still on its way is given up together with its connection. Idempotent."""
         self.abandon()
+
+    def drop(self) -> None:
+        """Nobody holds this any more: give it up if it is not over. From any thread, the garbage collector's included."""
+        if self._conn is not None:
+            # The collector runs anywhere, inside a lock that giving up needs as well: another thread must do it.
+            with contextlib.suppress(RuntimeError):  # no new threads at the interpreter's end
+                _thread.start_new_thread(self.abandon, ())
 
     # What the pool calls.
 
