@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from meshlib.flags import ResponseFlag
     from meshlib.mesh import Mesh
     from meshlib.model.cluster import CircuitBreaker
+    from meshlib.policy.notation import local_limit
     from meshlib.policy.shared_limit import SharedRateLimit
 
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     "ResponseFlag": "flags",
     "CircuitBreaker": "model.cluster",
     "SharedRateLimit": "policy.shared_limit",
+    "local_limit": "policy.notation",
 }
 __all__ = [
     "CallError",
@@ -63,6 +65,7 @@ __all__ = [
     "UpstreamProtocolError",
     "UpstreamResetError",
     "UpstreamTimeoutError",
+    "local_limit",
 ]
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
-from meshlib.integrations.fastapi import MeshMiddleware
 
 from meshlib import CallError, Mesh
+from meshlib.integrations.fastapi import MeshMiddleware
 
 Json = dict[str, Any]
 PASSED_ON = ("traceparent", "x-request-id", "x-envoy-expected-rq-timeout-ms")

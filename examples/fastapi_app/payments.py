@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastapi import FastAPI, Request
-from meshlib.integrations.fastapi import MeshMiddleware
 
 from meshlib import Mesh
+from meshlib.integrations.fastapi import MeshMiddleware
 
 app = FastAPI()
 app.add_middleware(MeshMiddleware, mesh=Mesh.static({}), readiness_path="/ready")

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import httpx
 from fastapi import Depends, FastAPI, HTTPException
-from meshlib.integrations.fastapi import MeshMiddleware, mesh_client
 
 from meshlib import CallError, Mesh
+from meshlib.integrations.fastapi import MeshMiddleware, mesh_client
 from meshlib.model.filters import LocalRateLimit, TokenBucket
 from meshlib.model.matchers import ALWAYS
 

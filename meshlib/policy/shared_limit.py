@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from meshlib.flags import ResponseFlag
 from meshlib.model.cluster import CircuitBreaker
@@ -20,10 +20,8 @@ from meshlib.model.request import RequestHead
 from meshlib.policy.breaker import STATE_CLOSED, STATE_HALF_OPEN, Breaker, Transition
 from meshlib.policy.limit_key import KeyFunction, bounded, compile_key
 from meshlib.policy.limit_store import STRATEGIES, LimitStore, StoreUnavailableError, Strategy
+from meshlib.policy.notation import parse_limit
 from meshlib.policy.rate_limit import LocalTokenBucket
-
-if TYPE_CHECKING:
-    from limits import RateLimitItem
 
 OnError = Literal["local", "open", "closed"]
 DEFAULT_TIMEOUT = 0.05
@@ -93,7 +91,7 @@ class SharedRateLimit:
             raise ValueError(f"on_error {on_error!r} is not one of local, open, closed")
         if timeout <= 0:
             raise ValueError(f"timeout must be positive, got {timeout}")
-        item = _parse(limit)
+        item = parse_limit(limit)
         self.name = name or limit
         self.limit = item.amount
         self.window = float(item.get_expiry())
@@ -214,15 +212,6 @@ class SharedQuestion:
     async def aask(self) -> SharedVerdict:
         """Hit, on the running event loop."""
         return await self._limit.ahit(self._key)
-
-
-def _parse(limit: str) -> RateLimitItem:
-    from limits import parse
-
-    try:
-        return parse(limit)
-    except ValueError as error:
-        raise ValueError(f"limit {limit!r} is not valid (write for example 100/minute): {error}") from error
 
 
 def _local_bucket(limit: int, window: float, fraction: float) -> TokenBucket:

@@ -38,7 +38,9 @@ class SnapshotBuilder:
             usable.setdefault(resource.type_name, {})[resource.name] = result.resource
             good.append(resource)
         issues.extend(check_duplicates(loaded.resources))
-        issues.extend(check_references(good, loaded.resources))
+        if not any(issue.severity == "error" for issue in loaded.issues):
+            # Of a file that could not be read nothing is there to refer to: one error, not one a reference.
+            issues.extend(check_references(good, loaded.resources))
         return _snapshot(usable, loaded.version), tuple(dict.fromkeys(issues))
 
     def _decode(self, resource: LoadedResource) -> _Result:
