@@ -33,7 +33,7 @@ def _patient(base: type[Any]) -> type[Any]:
 
 
 def _client(base: type[Any], cookies: type[Any]) -> type[Any]:
-    theirs: Any = base.cookies  # type: ignore[attr-defined]  # a property of every httpx client
+    theirs: Any = base.cookies  # a property of every httpx client
 
     def get(self: Any) -> Any:
         """The client's cookies; they live in the jar the library keeps."""
