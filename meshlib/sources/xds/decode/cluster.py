@@ -73,6 +73,7 @@ def _custom_type(ctx: Context, message: Any) -> tuple[ClusterType, tuple[str, ..
     path = "cluster_type.typed_config"
     name, found = unpack(message.cluster_type.typed_config, _TYPES, path)
     if name == _AGGREGATE and found is not None:
+        ctx.degraded("cluster_type", "aggregate clusters are not balanced to in this version: requests to it end as UH")
         return "AGGREGATE", tuple(found.clusters)
     if name == _DNS and found is not None:
         ctx.check_fields(found, path, _DNS_FIELDS)
