@@ -36,12 +36,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check and print; the exit code says whether there were errors."""
+    from meshlib.cli.compiled import compile_issue
     from meshlib.sources.files.loader import load
     from meshlib.sources.files.snapshot import build_snapshot
     from meshlib.sources.files.type_registry import short_name
 
     loaded = load(options.paths)
-    _, issues = build_snapshot(loaded)
+    snapshot, issues = build_snapshot(loaded)
+    if not any(issue.severity == "error" for issue in issues) and (refused := compile_issue(snapshot)) is not None:
+        issues = (*issues, refused)
     issues = tuple(sorted(issues, key=lambda issue: (issue.file, issue.line, issue.resource, issue.path)))
     failing = [issue for issue in issues if options.strict or issue.severity == "error"]
     counts: dict[str, int] = {}

@@ -99,20 +99,20 @@ def _requests(path: str | None, stack: ExitStack) -> Iterable[str] | None:
 
 def _explainer(options: argparse.Namespace) -> tuple[Explainer | None, list[Issue]]:
     """The explainer, None when the configuration has errors; and every issue."""
+    from meshlib.cli.compiled import compile_issue
     from meshlib.explain import Explainer
-    from meshlib.model.report import Issue, ResourceError
     from meshlib.sources.files.loader import load
     from meshlib.sources.files.snapshot import build_snapshot
 
     snapshot, found = build_snapshot(load(options.config))
     issues = list(found)
-    if any(issue.severity == "error" for issue in issues):
+    failed = any(issue.severity == "error" for issue in issues)
+    if not failed and (refused := compile_issue(snapshot)) is not None:
+        failed = True
+        issues.append(refused)
+    if failed:
         return None, issues
-    chosen = {"reject_unknown": options.reject_unknown, "brief": options.brief}
-    try:
-        return Explainer(snapshot, seed=options.seed, **chosen), issues
-    except ResourceError as error:  # what only compiling finds, a regex for instance
-        return None, [*issues, Issue("error", error.resource, error.path, error.reason)]
+    return Explainer(snapshot, seed=options.seed, reject_unknown=options.reject_unknown, brief=options.brief), issues
 
 
 def _answer_one(explainer: Explainer, options: argparse.Namespace) -> int:

@@ -13,12 +13,15 @@ The answer is remembered per (scheme, authority), bounded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from meshlib.engine.filters import FilterStates
 from meshlib.engine.route import RoutePlan, RouteScope
 from meshlib.model.listener import HttpConnectionManager, Listener
-from meshlib.model.route import RouteConfiguration
+from meshlib.model.report import ResourceError
+from meshlib.model.route import RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Snapshot
+from meshlib.routing.located import at
 from meshlib.routing.router import RouteTable, VirtualHostTable
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "grpc": 80}
@@ -55,13 +58,14 @@ class OutboundTable:
         self.listener = listener
         self.manager = manager
         self.port = port
-        self.routes = RouteTable(config)
         scope = RouteScope.of(listener, manager, config)
-        # Keyed by identity: hashing a frozen virtual host would walk all of it.
-        self._plans = {
-            id(host): tuple(RoutePlan(i, route, host, scope, states) for i, route in enumerate(host.routes))
-            for host in config.virtual_hosts
-        }
+        with _in_resource(f"RouteConfiguration {config.name}"):
+            self.routes = RouteTable(config)
+            # Keyed by identity: hashing a frozen virtual host would walk all of it.
+            self._plans = {
+                id(host): tuple(_route_plans(f"virtual_hosts[{number}]", host, scope, states))
+                for number, host in enumerate(config.virtual_hosts)
+            }
 
     def find(self, authority: str) -> VirtualHostPlan | None:
         """The virtual host for an authority."""
@@ -147,6 +151,21 @@ class Outbound:
         fitting = list(_matches(self.rest, authority))
         yield from (found for found in fitting if "*" not in found.table.config.domains)
         yield from fitting
+
+
+def _route_plans(where: str, host: VirtualHost, scope: RouteScope, states: FilterStates) -> Iterator[RoutePlan]:
+    for index, route in enumerate(host.routes):
+        with at(f"{where}.routes[{index}]"):
+            yield RoutePlan(index, route, host, scope, states)
+
+
+@contextmanager
+def _in_resource(name: str) -> Iterator[None]:
+    """Name the resource in a `ResourceError` raised inside, unless it is named already."""
+    try:
+        yield
+    except ResourceError as error:
+        raise ResourceError(error.path, error.reason, error.resource or name) from error
 
 
 def _matches(tables: Iterable[OutboundTable], authority: str) -> Iterator[VirtualHostPlan]:

@@ -168,6 +168,7 @@ def test_what_only_compiling_refuses_is_a_configuration_error(conf: Path) -> Non
     conf.write_text(CONFIGURATION.replace("{name: old,", f"{{name: old, {header},"))
     done = meshlib("GET", "http://payments/", "--config", conf)
     assert (done.returncode, done.stdout) == (1, "")
+    assert "RouteConfiguration routes: virtual_hosts[0].routes[1]" in done.stderr
     assert "NO_SUCH_THING" in done.stderr
 
 
