@@ -22,6 +22,7 @@ from meshlib.policy.outlier import OutlierDetector
 from meshlib.policy.thresholds import admit
 
 ATTEMPT_COUNT = b"x-envoy-attempt-count"
+_TIMEOUT = Failure.TIMEOUT  # looking up a member of an enum costs as much as a call
 
 
 class Attempts:
@@ -131,8 +132,8 @@ class Attempts:
         tried = self.tried if rules is not None and rules.previous_hosts else ()
         again = rules.host_selection_retry_max_attempts if tried and rules is not None else 0
         hashed = self.request_hash
-        host = cluster.balancer.pick(hashed, self.share.criteria, self.runtime.rng, tried, again)
         balancer = cluster.balancer
+        host = balancer.pick(hashed, self.share.criteria, self.runtime.rng, tried, again)
         if balancer.in_panic:
             cluster.stats["lb_healthy_panic"].add()
         if balancer.needs_refresh:
@@ -236,13 +237,12 @@ class Attempts:
     def _commit(self, outcome: Outcome, number: int) -> Commit:
         if number > 1 and self.info.flag is None:
             self.cluster.stats["upstream_rq_retry_success"].add()
-        return Commit(outcome, self.info, self._response_headers(outcome))
+        untouched = self.share.response_headers is None and self.set_cookie is None
+        return Commit(outcome, self.info, None if untouched else self._response_headers(outcome))
 
-    def _response_headers(self, outcome: Outcome) -> list[tuple[bytes, bytes]] | None:
-        """The response headers with the route's mutations and the cookie of a cookie hash policy; None: unchanged."""
+    def _response_headers(self, outcome: Outcome) -> list[tuple[bytes, bytes]]:
+        """The response headers with the route's mutations and the cookie of a cookie hash policy."""
         mutate = self.share.response_headers
-        if mutate is None and self.set_cookie is None:
-            return None
         headers = list(outcome.headers or ())
         if self.set_cookie is not None:
             headers.append((b"set-cookie", self.set_cookie.encode("latin-1")))
@@ -306,7 +306,7 @@ def attempt_deadline(decision: Forward, deadline: float | None, now: float) -> t
     per_try = rules.per_try_timeout if rules is not None else None
     if per_try is not None and (deadline is None or now + per_try < deadline):
         return now + per_try, Failure.PER_TRY_TIMEOUT
-    return deadline, Failure.TIMEOUT
+    return deadline, _TIMEOUT
 
 
 def attempt_head(

@@ -32,6 +32,8 @@ class ClusterPlan:
     """Read-only but for `next_sweep`, the time before which no ejected endpoint can return."""
 
     __slots__ = (
+        "_default",
+        "_high",
         "addresses",
         "assignment",
         "balancer",
@@ -73,13 +75,14 @@ class ClusterPlan:
         self.addresses = frozenset(host.address for host in self.balancer.hosts)
         self.detector = OutlierDetector(config.outlier_detection) if config.outlier_detection else None
         self.next_sweep = 0.0
+        self._default = (state.default, config.circuit_breakers.default)
+        self._high = (state.high, config.circuit_breakers.high)
         self.breaker = breaker or _own_breaker(config, state, on_transition)
         _forget_gone(state, self.addresses)
 
     def thresholds(self, priority: RoutingPriority) -> tuple[PriorityState, Thresholds]:
         """The load and the limits of one routing priority."""
-        breakers = self.config.circuit_breakers
-        return self.state.priority(priority), breakers.high if priority == "HIGH" else breakers.default
+        return self._high if priority == "HIGH" else self._default
 
 
 def _forget_gone(state: ClusterState, addresses: frozenset[str]) -> None:

@@ -84,7 +84,7 @@ def decide(plan: Plan, host: VirtualHostPlan, head: RequestHead, rng: Rng) -> De
 
 def _choose_cluster(route: RoutePlan, action: RouteAction, plan: Plan, head: RequestHead, rng: Rng) -> Decision:
     share = route.shares[0] if route.choose is None else route.shares[route.choose.pick(rng)]
-    name = route.cluster_name(share, head)
+    name = route.cluster_name(share, head) if route.cluster_header else share.cluster
     cluster = plan.clusters.get(name)
     if cluster is not None:
         return Forward(route, action, share, cluster)

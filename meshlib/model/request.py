@@ -18,7 +18,7 @@ class RequestHead:
     never do.
     """
 
-    __slots__ = ("_index", "_split", "authority", "headers", "method", "path", "scheme")
+    __slots__ = ("_asked", "_index", "_split", "authority", "headers", "method", "path", "scheme")
 
     def __init__(self, method: str, scheme: str, authority: str, path: str, headers: RawHeaders = ()) -> None:
         self.method = method
@@ -26,12 +26,16 @@ class RequestHead:
         self.authority = authority
         self.path = path
         self.headers = headers
+        self._asked = False
         self._index: dict[str, list[str]] | None = None
         self._split: tuple[str, str] | None = None
 
     @property
     def path_only(self) -> str:
         """The path without query string and fragment."""
+        path = self.path
+        if "?" not in path and "#" not in path:
+            return path
         return self._parts()[0]
 
     @property
@@ -54,6 +58,9 @@ class RequestHead:
             return [] if value is None else [value]
         index = self._index
         if index is None:
+            if not self._asked and name.isascii() and name != "host":
+                self._asked = True
+                return self._scan(name)
             index = self._index = {}
             for raw_name, raw_value in self.headers:
                 index.setdefault(raw_name.decode("latin-1").lower(), []).append(raw_value.decode("latin-1"))
@@ -67,6 +74,16 @@ class RequestHead:
         if not values:
             return None
         return values[0] if len(values) == 1 else ",".join(values)
+
+    def _scan(self, name: str) -> list[str]:
+        """One header without an index: most requests are asked for one only, and the rest need not be decoded."""
+        wanted = name.encode("ascii")
+        size = len(wanted)
+        return [
+            raw_value.decode("latin-1")
+            for raw_name, raw_value in self.headers
+            if len(raw_name) == size and raw_name.lower() == wanted
+        ]
 
     def _pseudo(self, name: str) -> str | None:
         return {

@@ -93,7 +93,7 @@ class LocalRateLimiter:
     def check(self, now: float, rng: Rng) -> LocalVerdict:
         """Decide about one request."""
         bucket = self.bucket
-        if bucket is None or not happens(self._enabled, rng) or bucket.take(now):
+        if bucket is None or (self._enabled < 1.0 and not happens(self._enabled, rng)) or bucket.take(now):
             return _ALLOWED
         if not happens(self._enforced, rng):
             return _NOT_ENFORCED

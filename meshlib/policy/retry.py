@@ -77,7 +77,8 @@ class RetryRules:
         if hit:
             return self._first(hit)
         if self._mask & _GRPC_MASK and outcome.grpc_status is None:
-            return self._first(_grpc_condition(outcome.header("grpc-status")) & self._mask)
+            status = outcome.header("grpc-status")
+            return None if status is None else self._first(_grpc_condition(status) & self._mask)
         return None
 
     def _first(self, hit: int) -> str | None:
@@ -93,8 +94,8 @@ def compile_retry(policy: RetryPolicy | None) -> RetryRules | None:
     return None if policy is None else RetryRules(policy)
 
 
-def _grpc_condition(value: str | None) -> int:
+def _grpc_condition(value: str) -> int:
     """The condition of a `grpc-status` response header; anything that is not a small decimal number is none."""
-    if value is None or not (value.isascii() and value.isdigit()) or len(value) > 2:
+    if not (value.isascii() and value.isdigit()) or len(value) > 2:
         return 0
     return int(GRPC_CONDITIONS.get(int(value), Condition.NONE))
