@@ -27,6 +27,7 @@ class Request:
     target: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    connection: int = 0  # which of the backend's connections it came over, counted from 1
 
     def header(self, name: str, default: str | None = None) -> str | None:
         """The first value of the header."""
@@ -129,6 +130,7 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
         self._backend.open_connections.add(transport)
         self._backend.connections_made += 1
+        self._number = self._backend.connections_made
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._backend.open_connections.discard(self._transport)
@@ -158,6 +160,7 @@ class _Connection(asyncio.Protocol):
             incoming.target.decode("latin-1"),
             tuple(incoming.headers),
             b"".join(incoming.body),
+            self._number,
         )
         backend.requests.append(request)
         reply = backend.reply if isinstance(backend.reply, Reply) else backend.reply(request)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -20,6 +22,9 @@ _log = logging.getLogger(__name__)
 QUIET_SECONDS = 0.03
 """How long a file that looks half written is left alone before it is believed."""
 
+_LONGEST_WORK = 5.0  # seconds a fork waits for files to be loaded and handed over; more is an owner that hangs
+_watches: weakref.WeakSet[FileWatch] = weakref.WeakSet()
+
 Deliver = Callable[[Loaded, Snapshot, tuple[Issue, ...]], None]
 """Called on the watching thread with every new state of the files, whether it has errors or not."""
 
@@ -32,6 +37,9 @@ class FileWatch:
         self._deliver = deliver
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._working = threading.RLock()
+        self._holds_work = False
+        _watches.add(self)
 
     def start(self) -> None:
         """Begin; the first delivery follows from the thread."""
@@ -46,23 +54,41 @@ class FileWatch:
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=1.0)
 
+    def before_fork(self) -> None:
+        """Wait until the thread only watches: a child forked amid its imports could never import the same modules."""
+        self._holds_work = self._working.acquire(timeout=_LONGEST_WORK)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._holds_work:
+            self._working.release()
+
+    def after_fork_in_child(self) -> None:
+        """The thread is the parent's."""
+        self._working = threading.RLock()
+        self._thread = None
+
     def _run(self, stop: threading.Event) -> None:
         loader, builder, watcher = Loader(self._paths), SnapshotBuilder(), Watcher(self._paths, stop)
         seen, version = None, None
         while not stop.is_set():
-            watcher.arm()
-            now = loader.signatures()
-            if now == seen:
-                watcher.wait()
-                continue
-            seen = now
+            with self._working:
+                watcher.arm()
+                now = loader.signatures()
+                if now != seen:
+                    seen, version = now, self._load(loader, builder, version, stop)
+                    continue
+            watcher.wait()
+
+    def _load(self, loader: Loader, builder: SnapshotBuilder, version: str | None, stop: threading.Event) -> str | None:
+        """Load, deliver what is not `version`, and say which version that is."""
+        loaded = loader.load()
+        if loaded.transient and version is not None:
+            stop.wait(QUIET_SECONDS)
             loaded = loader.load()
-            if loaded.transient and version is not None:
-                stop.wait(QUIET_SECONDS)
-                loaded = loader.load()
-            if loaded.version != version and not stop.is_set():
-                version = loaded.version
-                self._hand_over(builder, loaded)
+        if loaded.version != version and not stop.is_set():
+            self._hand_over(builder, loaded)
+        return loaded.version
 
     def _hand_over(self, builder: SnapshotBuilder, loaded: Loaded) -> None:
         try:
@@ -119,3 +145,22 @@ def _locate(loaded: Loaded, error: ResourceError) -> Issue:
         if resource.label == error.resource:
             return located(resource, issue)
     return issue
+
+
+def _before_fork() -> None:
+    for watch in list(_watches):
+        watch.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for watch in list(_watches):
+        watch.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for watch in list(_watches):
+        watch.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -127,9 +127,9 @@ class XdsClient:
     def _run(self) -> None:
         self._node = messages.node_message(self._bootstrap.node)
         while not self._is_closed:
-            commands = self._inbox_items(self._session.deadline())
-            with self._stepping:
-                self._step(commands)
+            self._wait_for_items(self._session.deadline())
+            with self._stepping:  # taken in here too: what is taken at a fork and not carried out, a child never would
+                self._step(self._taken_items())
         for stream in self._streams.values():
             stream.close()
         for stream in self._streams.values():
@@ -212,10 +212,13 @@ class XdsClient:
             self._inbox.append(command)
             self._wake.notify()
 
-    def _inbox_items(self, deadline: float | None) -> list[Callable[[], None]]:
+    def _wait_for_items(self, deadline: float | None) -> None:
         with self._wake:
             if not self._inbox and not self._is_closed:
                 self._wake.wait(self._wait_time(deadline))
+
+    def _taken_items(self) -> list[Callable[[], None]]:
+        with self._wake:
             items = list(self._inbox)
             self._inbox.clear()
             return items
