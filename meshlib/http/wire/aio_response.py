@@ -15,7 +15,12 @@ from meshlib.http.wire.request import LAST_CHUNK, EncodedRequest, invalid, whole
 from meshlib.http.wire.types import FailureKind, Headers, Timeouts, WireError, WireRequest
 
 OnDone = Callable[[WireError | None], None]
+Stage = tuple[FailureKind, str, float | None]
+"""What is waited for: the limit that may run out, the words for it, and its seconds."""
 _JOIN_BELOW = 64 * 1024
+# Looking up a member of an enum costs as much as a call, and these are needed for every request.
+_READ, _WRITE, _DEADLINE = FailureKind.READ_TIMEOUT, FailureKind.WRITE_TIMEOUT, FailureKind.DEADLINE
+_NO_STAGE: Stage = (_DEADLINE, "", None)
 
 
 class AsyncWireResponse:
@@ -45,7 +50,7 @@ class AsyncWireResponse:
         self._uploaded = False
         self._waiter: asyncio.Future[None] | None = None
         self._interrupt: asyncio.Timeout | None = None
-        self._stage: tuple[FailureKind, str] = (FailureKind.DEADLINE, "the deadline passed")
+        self._stage: Stage = _NO_STAGE
         self.kept_slot: Slot | None = None
         self.request_sent = False
         reader = conn.attach(self, without_body=request.method == b"HEAD")
@@ -123,7 +128,7 @@ class AsyncWireResponse:
             if self._conn is None:
                 raise StopAsyncIteration
             try:
-                await self._wait(self._timeouts.read, FailureKind.READ_TIMEOUT, "waiting for the response body")
+                await self._wait(self._timeouts.read, _READ, "waiting for the response body")
             except BaseException:
                 self.abandon()
                 raise
@@ -162,9 +167,9 @@ class AsyncWireResponse:
             await self._upload(body)
         while self._head is None and self._error is None:
             if conn.write_paused:
-                await self._wait(self._timeouts.write, FailureKind.WRITE_TIMEOUT, "sending the request")
+                await self._wait(self._timeouts.write, _WRITE, "sending the request")
             else:
-                await self._wait(self._timeouts.read, FailureKind.READ_TIMEOUT, "waiting for the response head")
+                await self._wait(self._timeouts.read, _READ, "waiting for the response head")
         if self._head is None and self._error is not None:
             raise self._error
 
@@ -217,7 +222,10 @@ class AsyncWireResponse:
 
     def expiry(self) -> tuple[FailureKind, str]:
         """Which limit ran out."""
-        return self._stage
+        kind, doing, limit = self._stage
+        if kind is not _DEADLINE:
+            return kind, f"{doing} took longer than {limit:g} s"
+        return kind, f"the deadline passed while {doing}" if doing else "the deadline passed"
 
     @property
     def _attached(self) -> AsyncConnection:
@@ -228,17 +236,16 @@ class AsyncWireResponse:
         waiter = self._waiter = conn.loop.create_future()
         limit = NEVER if limit_s is None else conn.loop.time() + limit_s
         if limit < self._deadline:
-            self._stage = (kind, f"{doing} took longer than {limit_s:g} s")
+            self._stage = (kind, doing, limit_s)
             conn.expect_by(limit)
         else:
-            self._stage = (FailureKind.DEADLINE, f"the deadline passed while {doing}")
-            conn.expect_by(self._deadline)
+            self._stage = (_DEADLINE, doing, None)  # which the timer is set to already
         try:
             await waiter
         finally:
             self._waiter = None
             if limit < self._deadline and self._conn is not None:  # between waits only the deadline counts
-                self._stage = (FailureKind.DEADLINE, "the deadline passed")
+                self._stage = _NO_STAGE
                 conn.expect_by(self._deadline)
 
     def _write_whole(self, conn: AsyncConnection, encoded: EncodedRequest, body: bytes | None) -> None:

@@ -134,7 +134,10 @@ class ResponseReader:
             self._surplus(bytes(data))
             return
         if not self.started:
-            self._check_prefix(data)
+            if data[: len(_PREFIX)] == _PREFIX:
+                self.started = True
+            else:
+                self._check_prefix(data)
         self._unframed += len(data)
         if self._without_body:
             self._parse_lines(bytes(data))
@@ -239,7 +242,8 @@ class ResponseReader:
             raise ReadError(f"version {parser.get_http_version()!r} or status {status} is not HTTP/1.1's")
         if status == 101:
             raise ReadError("101 Switching Protocols, which was not asked for")
-        self._check_head_size()
+        if len(self._headers) > self._limits.max_headers or self._unframed > self._limits.max_head_bytes:
+            self._check_head_size()
         if status < 200:
             return
         self.head = ResponseHead(status, self._reason, version, self._headers)

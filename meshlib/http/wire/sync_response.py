@@ -17,6 +17,8 @@ from meshlib.http.wire.sync_connection import SyncConnection
 from meshlib.http.wire.types import FailureKind, Headers, Timeouts, WireError, WireRequest
 
 OnDone = Callable[[WireError | None], None]
+# Looking up a member of an enum costs as much as a call, and these are needed for every request.
+_READ, _WRITE, _DEADLINE = FailureKind.READ_TIMEOUT, FailureKind.WRITE_TIMEOUT, FailureKind.DEADLINE
 _SEND_AT_ONCE = 64 * 1024  # more than this may fill the kernel's buffers: watch for an answer while sending
 
 
@@ -189,7 +191,7 @@ class SyncWireResponse:
             self._uploaded = self._send_watching(conn, data)
 
     def _send_blocking(self, conn: SyncConnection, data: bytes) -> bool:
-        until, kind = self._limit(self._timeouts.write, FailureKind.WRITE_TIMEOUT)
+        until, kind = self._limit(self._timeouts.write, _WRITE)
         rest: bytes | memoryview = data
         try:
             while rest:
@@ -274,7 +276,7 @@ class SyncWireResponse:
     # Receiving.
 
     def _receive(self, conn: SyncConnection, doing: str) -> None:
-        until, kind = self._limit(self._timeouts.read, FailureKind.READ_TIMEOUT)
+        until, kind = self._limit(self._timeouts.read, _READ)
         try:
             data = conn.receive(until)
         except TimeoutError as error:
@@ -309,8 +311,8 @@ class SyncWireResponse:
         return self._uploaded and not self._encoded.close
 
     def _limit(self, timeout: float | None, kind: FailureKind) -> tuple[float | None, FailureKind]:
-        if timeout is None and self._deadline is None:
-            return None, kind
+        if timeout is None:
+            return self._deadline, _DEADLINE
         return earliest(time.monotonic(), self._deadline, timeout, kind)
 
     # Ending.
