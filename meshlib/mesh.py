@@ -270,7 +270,7 @@ class Mesh:
             return Breaker(given, name, (self._breaker_changed,))
         from meshlib.policy.pybreaker_bridge import PybreakerBridge
 
-        return PybreakerBridge(given)
+        return PybreakerBridge(given, listeners=(self._breaker_changed,))
 
     def _settled(self, authority: str) -> bool:
         plan = self.runtime.plan
