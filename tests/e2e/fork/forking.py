@@ -107,8 +107,8 @@ def child(ready: Any, changes: bool) -> None:
         await acall()
         await acall_with_new_clients()
         ready.release()
-        while changes and await acall() != "new":
-            await asyncio.sleep(0.02)  # noqa: ASYNC110  it is another process that changes it
+        while changes and await acall() != "new":  # noqa: ASYNC110  it is another process that changes it
+            await asyncio.sleep(0.02)
 
     call()
     threads = [threading.Thread(target=call) for _ in range(4)]
