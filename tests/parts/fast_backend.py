@@ -70,6 +70,7 @@ class FastBackend:
         self._listener = socket.create_server((self.host, 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
+        self._serving = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"fast-backend-{name}", daemon=True)
         self._thread.start()
 
@@ -98,12 +99,14 @@ class FastBackend:
     def stop(self) -> None:
         """Close the listener and every connection. Safe to call twice."""
         if self._thread.is_alive():
+            self._serving.wait(5)  # a loop stopped while it starts would end its thread with an error
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(self._loop.create_server(lambda: _Connection(self), sock=self._listener))
+        self._serving.set()
         self._loop.run_forever()
         server.close()
         for transport in list(self.open_connections):

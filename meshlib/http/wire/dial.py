@@ -23,4 +23,4 @@ def connect_error(peer: str, error: OSError) -> WireError:
     """The reason a connection could not be opened; a certificate that does not match is TLS's fault."""
     if isinstance(error, ssl.SSLError):
         return WireError(FailureKind.TLS_FAILURE, f"{peer}: TLS handshake: {error}")
-    return WireError(FailureKind.CONNECT_FAILURE, f"{peer}: connect: {error.strerror or error}")
+    return WireError(FailureKind.CONNECT_FAILURE, f"{peer}: connect: {error.strerror or str(error) or type(error).__name__}")

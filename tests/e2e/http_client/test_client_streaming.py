@@ -6,14 +6,17 @@ import gc
 import io
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from e2e.http_client.conftest import held
+from e2e.http_client.conftest import held, still_held
 from e2e.http_client.doors import Door
 from e2e.wire.raw_server import Peer, RawServer
 from meshlib import Mesh
+from meshlib.model.cluster import CircuitBreakers, Thresholds
+from meshlib.sources.static import static_cluster
 from parts.fast_backend import FastBackend, Reply, Request
 
 Static = Callable[..., Mesh]
@@ -122,7 +125,7 @@ def test_an_early_close_gives_back_the_load_and_costs_one_connection(door: Door,
         assert next(pieces).startswith(b"x")
         assert held(mesh, connections=False) != {}, "the body is still coming: the request is in flight"
         client.close_response(response)
-        assert held(mesh) == {}
+        assert still_held(mesh) == {}
         assert server.connections == number
 
 
@@ -145,16 +148,11 @@ def test_a_response_nobody_reads_gives_back_its_load_when_it_is_collected(
     del response
     gc.collect()
     client.settle()
-    assert held(mesh) == {}
+    assert still_held(mesh) == {}
     assert server.closed.acquire(timeout=5), "its connection is closed"
 
 
 def test_dropped_responses_do_not_block_a_full_pool(door: Door, static: Static, raw: Raw) -> None:
-    from dataclasses import replace
-
-    from meshlib.model.cluster import CircuitBreakers, Thresholds
-    from meshlib.sources.static import static_cluster
-
     def script(peer: Peer) -> None:
         if peer.number < 2:
             endless(peer)
@@ -184,7 +182,7 @@ def test_what_the_callers_body_raises_is_what_the_caller_sees(door: Door, static
     client = door.client(mesh)
     with pytest.raises(MineError, match="of my own"):
         client.post("/up", content=door.body(pieces()))
-    assert held(mesh) == {}
+    assert still_held(mesh) == {}
     assert mesh.stats()["cluster.payments.upstream_rq_retry"] == 0
     assert client.get("/after").status_code == 200
 
@@ -204,7 +202,7 @@ def test_what_is_no_exception_passes_and_leaves_nothing_behind(
     except BaseException as error:  # noqa: BLE001  that is what it is about
         # Inside an async generator Python itself turns none of them into another; GeneratorExit ends it quietly.
         assert isinstance(error, raised)  # noqa: PT017
-    assert held(mesh, connections=False) == {}
+    assert still_held(mesh, connections=False) == {}
     assert client.get("/after").status_code == 200
 
 
