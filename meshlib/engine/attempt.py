@@ -72,7 +72,10 @@ class Attempts:
         self.rules = route.retry
         self.replayable = replayable
         self.load, self.thresholds = decision.cluster.thresholds(decision.action.priority)
-        self.deadline = _earlier(deadline, None if route.timeout is None else now + route.timeout)
+        timeout = route.timeout
+        if timeout is not None and (deadline is None or now + timeout < deadline):
+            deadline = now + timeout
+        self.deadline = deadline
         hashed = route.hasher(head, source_ip, runtime.rng) if route.hasher is not None else None
         self.request_hash = hashed.hash if hashed is not None else None
         self.set_cookie = hashed.set_cookie if hashed is not None else None
@@ -327,9 +330,3 @@ def attempt_head(
     if counted:
         headers.append((ATTEMPT_COUNT, b"%d" % number))
     return RequestHead(upstream.method, upstream.scheme, upstream.authority, upstream.path, headers)
-
-
-def _earlier(first: float | None, second: float | None) -> float | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return min(first, second)

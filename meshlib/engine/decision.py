@@ -20,18 +20,14 @@ EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 class Forward:
     """Send the request to `cluster` by `route`; `share` is the part of the route that was chosen."""
 
-    __slots__ = ("action", "cluster", "route", "share")
+    __slots__ = ("action", "cluster", "cluster_name", "route", "share")
 
     def __init__(self, route: RoutePlan, action: RouteAction, share: Share, cluster: ClusterPlan) -> None:
         self.route = route
         self.action = action
         self.share = share
         self.cluster = cluster
-
-    @property
-    def cluster_name(self) -> str:
-        """The cluster's name."""
-        return self.cluster.name
+        self.cluster_name = cluster.name
 
 
 class Answer:

@@ -148,15 +148,12 @@ class AsyncTransportCore:
 class _Exchange(Exchange):
     """An exchange that carries its own attempts: the driver's wire."""
 
-    __slots__ = ("_core",)
-
-    def __init__(self, core: AsyncTransportCore, request: Any) -> None:
-        super().__init__(core.library, request, core.mesh.runtime)
-        self._core = core
+    __slots__ = ()
+    core: AsyncTransportCore
 
     async def attempt(self, start: Start) -> Outcome:
         """One attempt. A pool that a new plan closed meanwhile is replaced: nothing of the request has been sent."""
-        pools, runtime = self._core.pools(), self._core.mesh.runtime
+        pools, runtime = self.core.pools(), self.core.mesh.runtime
         request, timeouts = self.wire_request(start), self.wire_timeouts(start)
         while True:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.context import NO_CONTEXT, CallContext, current
 from meshlib.engine.call import call_flow
@@ -18,9 +18,16 @@ from meshlib.model.request import RequestHead
 from meshlib.policy.classify import classify
 
 if TYPE_CHECKING:
-    from meshlib.engine.runtime import Runtime
+    from meshlib.mesh import Mesh
 
 NO_TIMEOUT: dict[str, float | None] = {}
+
+
+class Core(Protocol):
+    """The transport an exchange belongs to."""
+
+    mesh: Mesh
+    library: Library
 
 
 class Exchange:
@@ -29,9 +36,11 @@ class Exchange:
     `body` is bytes when the whole body is at hand (and so can be sent again), else the request's own stream.
     """
 
-    __slots__ = ("body", "flow", "library", "on_silence", "request", "timeouts")
+    __slots__ = ("body", "core", "flow", "library", "on_silence", "request", "timeouts")
 
-    def __init__(self, library: Library, request: Any, runtime: Runtime) -> None:
+    def __init__(self, core: Core, request: Any) -> None:
+        library = core.library
+        self.core = core
         self.library = library
         self.request = request
         self.timeouts: dict[str, float | None] = request.extensions.get("timeout") or NO_TIMEOUT
@@ -41,7 +50,7 @@ class Exchange:
         self.body: Any = b"".join(stream) if whole else stream
         context = current.get()
         self.flow: Flow = call_flow(
-            runtime,
+            core.mesh.runtime,
             head_of(request, context),
             time.monotonic(),
             deadline=context.deadline,

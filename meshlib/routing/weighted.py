@@ -29,7 +29,7 @@ class WeightedChoice:
 
     def pick(self, rng: _Rng) -> int:
         """An index; one of weight 0 is never drawn."""
-        return self.at(int(rng.random() * self.total))
+        return bisect_right(self._sums, int(rng.random() * self.total))
 
     def at(self, value: int) -> int:
         """The index that a value in [0, total) falls on."""
