@@ -125,8 +125,10 @@ class RoutePlan:
             self.location = compile_redirect(route.action, route.match)
 
     def _compile_action(self, action: RouteAction, scope: RouteScope, states: FilterStates) -> None:
-        own_limit = action.max_stream_duration
-        self.timeout = _shorter(action.timeout, scope.max_stream_duration if own_limit is None else own_limit)
+        if action.max_stream_duration is not None:  # Envoy then looks neither at the route's timeout nor at the manager
+            self.timeout = action.max_stream_duration or None
+        else:
+            self.timeout = _shorter(action.timeout, scope.max_stream_duration)
         self.retry = compile_retry(action.retry_policy or self.virtual_host.retry_policy)
         per_try_idle = self.retry.per_try_idle_timeout if self.retry else None
         self.idle = compile_idle(action.idle_timeout, scope.stream_idle_timeout, per_try_idle)

@@ -26,7 +26,7 @@ def head_from(method: str, url: str, headers: HeaderInput) -> RequestHead:
     pairs = [_header(name, value) for name, value in items]
     host = next((value for name, value in pairs if name == b"host"), _authority(parts).encode("ascii"))
     raw = [(b"host", host), *(pair for pair in pairs if pair[0] != b"host")]
-    return RequestHead(method.upper(), parts.scheme, host.decode("latin-1"), _target(parts), raw)
+    return RequestHead(method.upper(), parts.scheme, host.decode("latin-1"), _target(url, parts), raw)
 
 
 def _split(url: str) -> SplitResult:
@@ -45,8 +45,9 @@ def _authority(parts: SplitResult) -> str:
     return host if port is None or port == _DEFAULT_PORTS.get(parts.scheme) else f"{host}:{port}"
 
 
-def _target(parts: SplitResult) -> str:
-    query = f"?{quote(parts.query, _URL_SAFE)}" if parts.query else ""
+def _target(url: str, parts: SplitResult) -> str:
+    asks = "?" in url.partition("#")[0]  # an empty query is one too, and HTTP clients send it
+    query = f"?{quote(parts.query, _URL_SAFE)}" if asks else ""
     return (quote(parts.path, _URL_SAFE) or "/") + query
 
 

@@ -10,6 +10,26 @@ from meshlib.model.headers import NO_MUTATIONS, HeaderMutations
 from meshlib.model.matchers import RegexRewrite, RouteMatch
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
 
+__all__ = [
+    "DEFAULT_ROUTE_TIMEOUT",
+    "Action",
+    "ClusterHeader",
+    "ClusterSpecifier",
+    "DirectResponseAction",
+    "HashPolicy",
+    "HostRewrite",
+    "NonForwardingAction",
+    "RedirectAction",
+    "RetryPolicy",
+    "Route",
+    "RouteAction",
+    "RouteConfiguration",
+    "RoutingPriority",
+    "VirtualHost",
+    "WeightedCluster",
+    "WeightedClusters",
+]
+
 DEFAULT_ROUTE_TIMEOUT = 15.0
 RoutingPriority = Literal["DEFAULT", "HIGH"]
 
@@ -95,7 +115,8 @@ class HostRewrite:
 class RouteAction:
     """Send the request to a cluster. `timeout` covers the whole call including retries (Envoy: 15 s; None = off).
 
-    `idle_timeout` and `max_stream_duration`: None takes the connection manager's, 0 switches it off for this route.
+    `idle_timeout` and `max_stream_duration`: None takes the connection manager's, 0 switches it off for this route. A
+    `max_stream_duration` of the route, also 0, takes the place of `timeout`, as in Envoy.
 
     `metadata_match` chooses a subset of the cluster's endpoints (namespace `envoy.lb`).
     `retry_policy=None` takes the virtual host's.

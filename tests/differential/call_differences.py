@@ -1,0 +1,16 @@
+"""Where a call through meshlib differs from a call through Envoy on purpose; routing's own are in
+`routing_differences`. Everything else that differs is a bug.
+
+1. Where Envoy answers a failure with a response of its own (503 `no healthy upstream`, 504 `upstream request timeout`),
+   meshlib raises, with the same flag. A response an upstream gave is a response in both, also after retries.
+2. `max_stream_duration` ends a call without a flag in Envoy, as UT here; both are 504 and neither is retried.
+3. The stream's idle timeout runs through all attempts in Envoy, because it watches the caller's stream; here each
+   attempt has its own. So retries after a silence shorter than the limit may go on longer here. Not generated.
+4. `x-envoy-expected-rq-timeout-ms` tells the upstream of `max_stream_duration` too, where that is the shorter limit:
+   it is when the call ends.
+5. Envoy counts a stream's idle timeout against nobody; here it counts as the endpoint's fault (outlier detection,
+   circuit breaker), for it is the endpoint that was silent.
+6. An idempotent request whose kept-alive connection breaks before a byte of the response came is sent once more on a
+   fresh connection, as HTTP clients do (RFC 9112 section 9.3.1), whatever the retry policy says and with the same
+   attempt number. Envoy leaves it to the retry policy.
+"""

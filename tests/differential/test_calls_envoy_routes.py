@@ -1,0 +1,145 @@
+"""Whole calls by generated routes: hundreds of virtual hosts in one bootstrap, thousands of requests over sockets."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from differential.calls_twin import Answer, Call, Twin, bootstrap, cluster
+from differential.routing_differences import comparable
+from differential.routing_envoy import CLUSTERS, REQUEST_NOISE, RESPONSE_NOISE
+from differential.routing_generate import asks, configurations, named, route_actions
+from differential.routing_observed import ROUTE_HEADER, Arrived, Ask, Observed, joined
+from differential.routing_render import route_configuration
+from meshlib.explain import Explainer
+from meshlib.model.matchers import PathMatcher, RouteMatch
+from meshlib.model.route import Route, RouteConfiguration, VirtualHost
+from parts.envoy_server import EnvoyServer
+from parts.fast_backend import FastBackend, Reply, Request
+from parts.fixtures import Servers
+
+REQUESTS_PER_HOST = 10
+REPEATABLE = settings(
+    max_examples=700,
+    phases=(Phase.generate,),
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def generated() -> Iterator[tuple[VirtualHost, list[Ask]]]:
+    """Virtual hosts with a domain each, and requests for them; the same ones every time."""
+    found: list[tuple[RouteConfiguration, list[Ask]]] = []
+
+    @REPEATABLE
+    @given(st.data())
+    def collect(data: st.DataObject) -> None:
+        config = data.draw(configurations())
+        last = named("last", Route(RouteMatch(PathMatcher("prefix", "/")), data.draw(route_actions())))
+        host = config.virtual_hosts[0]
+        config = replace(config, virtual_hosts=(replace(host, routes=(*host.routes, last)),))
+        found.append(
+            (config, data.draw(st.lists(asks(config), min_size=REQUESTS_PER_HOST, max_size=REQUESTS_PER_HOST)))
+        )
+
+    collect()
+    # Hypothesis likes to vary what it has just made: one of each kind is enough.
+    distinct = {repr(config.virtual_hosts[0].routes[0]): (config, requests) for config, requests in found}
+    for number, (config, requests) in enumerate(distinct.values()):
+        domain = f"v{number}.test"
+        host = replace(config.virtual_hosts[0], name=f"v{number}", domains=(domain,))
+        yield host, [replace(ask, authority=domain) for ask in requests]
+
+
+@pytest.mark.timeout(300)
+def test_generated_routes_carry_the_same_calls(
+    envoy: Callable[..., EnvoyServer], fast_backend: Callable[..., FastBackend], servers: Servers
+) -> None:
+    hosts = list(generated())
+    backends = {name: fast_backend(name, echo(name)) for name in CLUSTERS}
+    config = route_configuration(RouteConfiguration("routes", tuple(host for host, _ in hosts)))
+    twin = Twin(
+        envoy,
+        servers.folder("twin"),
+        bootstrap(config["virtual_hosts"], [named_cluster(name, server.port) for name, server in backends.items()]),
+    )
+    calls = [(host, ask) for host, requests in hosts for ask in requests]
+    differences: list[str] = []
+    refused: dict[str, str] = {}
+    answered, forwarded = 0, 0
+    for number, (host, ask) in enumerate(calls):
+        call = Call(str(number), ask.path, ask.headers, ask.method, ask.authority)
+        answer, result = twin.ours(call), explained(twin.explainer, call)
+        theirs, ours = observed(twin.theirs(call)), observed(answer)
+        if answer.flag:
+            refused[call.id] = answer.flag
+            theirs = Observed("", theirs.status)  # Envoy's refusal is a response, with headers; ours is an exception
+        answered += theirs.arrived is None
+        forwarded += theirs.arrived is not None
+        theirs, ours, said = (comparable(ask, seen) for seen in (theirs, ours, result))
+        if theirs != ours:
+            differences.append(f"{ask}\n  Envoy {theirs}\n  mesh  {ours}\n  {host}")
+        if said != without_upstreams_headers(theirs):
+            differences.append(f"{ask}\n  Envoy     {theirs}\n  explained {said}\n  {host}")
+    flags = twin.flags(len(calls))
+    twin.close()
+    assert not differences, f"{len(differences)} differences\n" + "\n".join(differences[:3])
+    assert {call: flags[call] for call in refused} == {call: {flag} for call, flag in refused.items()}
+
+    assert len(hosts) > 150
+    assert answered > 500
+    assert forwarded > 500
+    assert len(refused) > 100
+
+
+def named_cluster(name: str, port: int) -> dict[str, object]:
+    found = cluster(name, [port])
+    found["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["hostname"] = f"{name}.host"
+    return found
+
+
+def echo(name: str) -> Callable[[Request], Reply]:
+    def reply(request: Request) -> Reply:
+        seen = {"cluster": name, "target": request.target, "headers": request.headers}
+        return Reply(200, json.dumps(seen).encode(), (("x-echo", "1"), ("x-resp-a", "upstream")))
+
+    return reply
+
+
+def observed(answer: Answer) -> Observed:
+    """The answer in the words of the routing tests."""
+    named = dict(answer.headers)
+    seen = json.loads(answer.body) if "x-echo" in named and answer.body else None
+    arrived = None
+    if seen is not None:
+        pairs = [(name, value) for name, value in seen["headers"]]
+        host = next((value for name, value in pairs if name == "host"), "")
+        arrived = Arrived(seen["cluster"], seen["target"], host, joined(pairs, REQUEST_NOISE | {"x-call-id"}))
+    headers = joined(answer.headers, RESPONSE_NOISE)
+    return Observed(named.get(ROUTE_HEADER, ""), answer.status, named.get("location", ""), headers, arrived)
+
+
+def explained(explainer: Explainer, call: Call) -> Observed:
+    """What `meshlib explain` says of a call, in the same words; the upstream's own response headers it cannot know."""
+    result = explainer.explain(call.method, f"http://{call.authority}{call.path}", call.sent)
+    if result.response_flag is not None:
+        return Observed("", 404 if result.response_flag == "NR" else 503)
+    headers = [(name, value) for name, value in result.response_headers]
+    answer = result.redirect or result.direct_response
+    if answer is not None:
+        location = answer.get("location", "")
+        return Observed(dict(headers)[ROUTE_HEADER], answer["status"], location, joined(headers, RESPONSE_NOISE))
+    assert result.cluster is not None
+    assert result.path is not None
+    pairs = [(name, value) for name, value in result.headers]
+    arrived = Arrived(result.cluster, result.path, result.authority or "", joined(pairs, REQUEST_NOISE | {"x-call-id"}))
+    return Observed((result.route or "").partition("/")[2], 200, arrived=arrived)
+
+
+def without_upstreams_headers(seen: Observed) -> Observed:
+    return replace(seen, headers=()) if seen.arrived is not None else seen
