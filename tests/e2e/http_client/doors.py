@@ -120,6 +120,7 @@ class Door:
         self.name = name
         self.library = LIBRARIES[name]
         self._callers: list[Caller] = []
+        self._things: list[Any] = []
 
     def client(self, mesh: Mesh, service: str = "payments", **options: Any) -> Caller:
         """A ready client from the mesh."""
@@ -143,9 +144,19 @@ class Door:
         found: type[Exception] = getattr(self.library, name)
         return found
 
+    def keep(self, thing: Any) -> Any:
+        """Something with `close` and `aclose`, closed with the door."""
+        self._things.append(thing)
+        return thing
+
     def close(self) -> None:
         for caller in self._callers:
             caller.close()
+        self._close_things()
+
+    def _close_things(self) -> None:
+        for thing in self._things:
+            thing.close()
 
     def _kept(self, caller: Caller) -> Caller:
         self._callers.append(caller)
@@ -184,6 +195,10 @@ class AsyncDoor(Door):
     def close(self) -> None:
         super().close()
         self.runner.close()
+
+    def _close_things(self) -> None:
+        for thing in self._things:
+            self.runner.run(thing.aclose())
 
 
 def caught(call: Callable[[], T]) -> T | Exception:

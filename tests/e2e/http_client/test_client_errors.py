@@ -1,4 +1,4 @@
-"""Every failure the mesh can make, provoked for real: what class it is of ours and of the library's, and what it says."""
+"""Every failure the mesh can make, provoked for real: its class, ours and the library's, and what it says."""
 
 from __future__ import annotations
 
@@ -136,14 +136,14 @@ def garbage(world: World) -> None:
 
 
 def limited(world: World) -> None:
-    limit = SharedRateLimit("1/hour", "memory://", name="quota")
+    limit = world.door.keep(SharedRateLimit("1/hour", "memory://", name="quota"))
     mesh = world.static({"payments": [world.fast().address]}, rate_limits={"payments": limit})
     world.client = world.door.client(mesh)
     assert world.client.get("/charge").status_code == 200
 
 
 def store_gone(world: World) -> None:
-    limit = SharedRateLimit("1/hour", f"redis://127.0.0.1:{world.closed_port}", on_error="closed")
+    limit = world.door.keep(SharedRateLimit("1/hour", f"redis://127.0.0.1:{world.closed_port}", on_error="closed"))
     mesh = world.static({"payments": [world.fast().address]}, rate_limits={"payments": limit})
     world.client = world.door.client(mesh)
 
@@ -179,7 +179,7 @@ def garbled_body(world: World) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """What a failure is: our class, the library's, the flag, a word of the message, and whether the wire is its cause."""
+    """What a failure is: our class, the library's, the flag, a word of the message, whether the wire is its cause."""
 
     provoke: Callable[[World], None]
     ours: type[errors.CallError]
@@ -196,14 +196,24 @@ ROWS = [
     Row(no_endpoint, errors.NoHealthyUpstreamError, "ConnectError", "UH", "no healthy endpoint in cluster 'payments'"),
     Row(too_many_requests, errors.UpstreamOverflowError, "PoolTimeout", "UO", "max_requests", attempts=1),
     Row(too_many_pending, errors.UpstreamOverflowError, "PoolTimeout", "UO", "pending requests", True, attempts=1),
-    Row(open_circuit, errors.CircuitOpenError, "ConnectError", "UO", "circuit breaker of cluster 'payments'", attempts=1),
+    Row(
+        open_circuit, errors.CircuitOpenError, "ConnectError", "UO", "circuit breaker of cluster 'payments'", attempts=1
+    ),
     Row(refused, errors.UpstreamConnectError, "ConnectError", "UF", "connect", True, attempts=1),
     Row(no_tls, errors.UpstreamConnectError, "ConnectError", "UF", "127.0.0.1", True, attempts=1),
     Row(unusable_tls, errors.UpstreamConnectError, "ConnectError", "UF", "certificates by SDS", True, attempts=1),
     Row(reset, errors.UpstreamResetError, "ReadError", "UC", "reset", True, attempts=1),
     Row(closed, errors.UpstreamResetError, "ReadError", "UC", "closed by the peer before a response", True, attempts=1),
     Row(route_timeout, errors.UpstreamTimeoutError, "ReadTimeout", "UT", "deadline", True, attempts=1),
-    Row(read_timeout, errors.UpstreamTimeoutError, "ReadTimeout", "UT", "waiting for the response head", True, attempts=1),
+    Row(
+        read_timeout,
+        errors.UpstreamTimeoutError,
+        "ReadTimeout",
+        "UT",
+        "waiting for the response head",
+        True,
+        attempts=1,
+    ),
     Row(silent, errors.UpstreamTimeoutError, "ReadTimeout", "SI", "waiting for the response head", True, attempts=1),
     Row(half_a_head, errors.UpstreamResetError, "RemoteProtocolError", "UC", "in the middle of", True, attempts=1),
     Row(garbage, errors.UpstreamProtocolError, "RemoteProtocolError", "UPE", "response", True, attempts=1),
@@ -279,7 +289,12 @@ def test_a_request_that_cannot_be_sent_is_the_callers_mistake(
 def test_a_failure_is_one_except_clause_away(door: Door, static: Static) -> None:
     """The three ways people catch: by the library, by us, by kind."""
     client = door.client(static({"payments": []}))
-    for kind in (door.error("HTTPError"), door.error("ConnectError"), meshlib.CallError, meshlib.NoHealthyUpstreamError):
+    for kind in (
+        door.error("HTTPError"),
+        door.error("ConnectError"),
+        meshlib.CallError,
+        meshlib.NoHealthyUpstreamError,
+    ):
         with pytest.raises(kind):
             client.get("/")
 

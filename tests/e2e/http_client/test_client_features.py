@@ -290,8 +290,8 @@ def test_a_fallback_of_the_callers_own(door: Door, static: Static, fast_backend:
 
 def test_the_transport_may_be_mounted_beside_others(door: Door, static: Static, fast_backend: Fast) -> None:
     mesh, backend = static({"payments": [fast_backend().address]}), fast_backend("outside")
-    transport = mesh.http.async_transport(library=door.name) if door.asynchronous else mesh.http.transport(
-        library=door.name
+    transport = (
+        mesh.http.async_transport(library=door.name) if door.asynchronous else mesh.http.transport(library=door.name)
     )
     client = door.own_client(static({}, unknown_hosts="reject"), mounts={"all://payments": transport})
     assert client.get("http://payments/").status_code == 200

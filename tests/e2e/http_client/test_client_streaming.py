@@ -137,9 +137,7 @@ def test_a_response_closed_early_cannot_be_read_as_if_whole(door: Door, static: 
         client.read(response)
 
 
-def test_a_response_nobody_reads_gives_back_its_load_when_it_is_collected(
-    door: Door, static: Static, raw: Raw
-) -> None:
+def test_a_response_nobody_reads_gives_back_its_load_when_it_is_collected(door: Door, static: Static, raw: Raw) -> None:
     server = raw(endless)
     mesh = static({"payments": [address(server)]})
     client = door.client(mesh)
