@@ -15,7 +15,7 @@ from examples.tiny_server import TinyServer
 from meshlib import Mesh
 from meshlib.control.control_plane import ControlPlane
 from meshlib.engine.events import PlanChanged
-from meshlib.sources.xds.bootstrap import Bootstrap, XdsServer
+from meshlib.sources.xds import Bootstrap, XdsServer
 
 CONFIG = """
 resources:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+__all__ = ["CallContext", "current"]
+
 
 @dataclass(frozen=True, slots=True)
 class CallContext:

@@ -21,8 +21,7 @@ from examples.demo.processes import Fleet
 from examples.demo.stage import Stage
 from examples.demo.summary import judge, print_summary
 from meshlib import Mesh
-from meshlib.sources.xds.bootstrap import Bootstrap, XdsServer
-from meshlib.sources.xds.node import Node
+from meshlib.sources.xds import Bootstrap, Node, XdsServer
 
 CAST = (
     ("stable", "stable-1"),

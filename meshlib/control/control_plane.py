@@ -16,6 +16,8 @@ from meshlib.model.snapshot import Snapshot
 from meshlib.sources.files.resources import Loaded
 from meshlib.sources.files.source import FileWatch
 
+__all__ = ["Changed", "ControlPlane"]
+
 Changed = Callable[["ControlPlane"], None]
 """Called on the watching thread after every edit, served or refused; `version` and `issues` say which."""
 

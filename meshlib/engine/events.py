@@ -12,6 +12,18 @@ from dataclasses import dataclass
 from meshlib.engine.commands import CallInfo
 from meshlib.flags import ResponseFlag
 
+__all__ = [
+    "AttemptEnded",
+    "BreakerChanged",
+    "CallEnded",
+    "EndpointEjected",
+    "EndpointReturned",
+    "Event",
+    "Observer",
+    "PlanChanged",
+    "RateLimited",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:

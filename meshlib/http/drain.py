@@ -27,6 +27,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+__all__ = ["Drain"]
+
 log = logging.getLogger("meshlib.drain")
 
 

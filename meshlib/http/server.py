@@ -20,6 +20,8 @@ from meshlib.policy.notation import local_limit
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
 
+__all__ = ["MeshMiddleware"]
+
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

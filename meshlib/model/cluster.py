@@ -8,6 +8,25 @@ from typing import Literal
 from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata, Struct
 
+__all__ = [
+    "CircuitBreaker",
+    "CircuitBreakers",
+    "Cluster",
+    "ClusterType",
+    "LbPolicy",
+    "LbSubsetConfig",
+    "LeastRequest",
+    "OutlierDetection",
+    "Random",
+    "RetryBudget",
+    "RingHash",
+    "RoundRobin",
+    "SubsetSelector",
+    "Thresholds",
+    "UnsupportedLbPolicy",
+    "UpstreamTls",
+]
+
 ClusterType = Literal["STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST", "AGGREGATE"]
 
 

@@ -7,6 +7,16 @@ from typing import Literal
 
 from meshlib.model.metadata import EMPTY_METADATA, Metadata
 
+__all__ = [
+    "Address",
+    "ClusterLoadAssignment",
+    "DropOverload",
+    "HealthStatus",
+    "LbEndpoint",
+    "Locality",
+    "LocalityLbEndpoints",
+]
+
 HealthStatus = Literal["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]
 
 

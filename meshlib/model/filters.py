@@ -11,6 +11,16 @@ from dataclasses import dataclass
 from meshlib.model.headers import HeaderValueOption
 from meshlib.model.matchers import NEVER, FractionalPercent
 
+__all__ = [
+    "FilterConfig",
+    "HttpFilter",
+    "LocalRateLimit",
+    "PerFilterConfig",
+    "RouterFilter",
+    "TokenBucket",
+    "UnsupportedFilter",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class FilterConfig:

@@ -8,6 +8,8 @@ from typing import Literal
 from meshlib.model.filters import HttpFilter
 from meshlib.model.route import RouteConfiguration
 
+__all__ = ["HttpConnectionManager", "Listener", "TrafficDirection"]
+
 TrafficDirection = Literal["UNSPECIFIED", "INBOUND", "OUTBOUND"]
 
 

@@ -9,6 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+__all__ = [
+    "ALWAYS",
+    "NEVER",
+    "FractionalPercent",
+    "HeaderMatcher",
+    "Int64Range",
+    "PathMatchKind",
+    "PathMatcher",
+    "Present",
+    "QueryParameterMatcher",
+    "RegexRewrite",
+    "RouteMatch",
+    "StringMatchKind",
+    "StringMatcher",
+]
+
 StringMatchKind = Literal["exact", "prefix", "suffix", "contains", "safe_regex"]
 PathMatchKind = Literal["path", "prefix", "path_separated_prefix", "safe_regex"]
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+__all__ = ["EMPTY_METADATA", "EMPTY_STRUCT", "Metadata", "Struct", "Value", "freeze"]
+
 Value: TypeAlias = "bool | float | str | tuple[Any, ...] | Struct | None"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+__all__ = ["Issue", "Report", "ResourceError"]
+
 
 class ResourceError(Exception):
     """A resource cannot be used. `path` is the field (`virtual_hosts[0].routes[2].match`), `reason` says why and

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+__all__ = ["RawHeaders", "RequestHead"]
+
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 

@@ -12,6 +12,8 @@ from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.listener import Listener
 from meshlib.model.route import RouteConfiguration
 
+__all__ = ["Snapshot"]
+
 T = TypeVar("T")
 
 

@@ -8,6 +8,8 @@ from typing import Protocol
 from meshlib.model.report import Issue
 from meshlib.model.snapshot import Snapshot
 
+__all__ = ["Sink", "Source"]
+
 
 class Sink(Protocol):
     """What a source delivers to. Both methods may be called from any thread and return quickly."""

@@ -25,6 +25,16 @@ from meshlib.model.route import (
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.base import Sink
 
+__all__ = [
+    "ClusterSpec",
+    "EndpointSpec",
+    "RouteSpec",
+    "StaticSource",
+    "retry_policy",
+    "static_cluster",
+    "static_snapshot",
+]
+
 EndpointSpec = str | Address | LbEndpoint
 """`"127.0.0.1:8001"`, `"[::1]:8001"`, `"payments.internal:80"` (DNS), `"unix:/run/app.sock"`, or the model's own."""
 

@@ -17,6 +17,8 @@ from meshlib.sources.files.resources import Loaded
 from meshlib.sources.files.snapshot import SnapshotBuilder, located
 from meshlib.sources.files.watch import Watcher
 
+__all__ = ["FileSource"]
+
 _log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 0.03
