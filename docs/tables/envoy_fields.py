@@ -1,0 +1,145 @@
+"""What becomes of every field of Envoy's resources, from the `Fields` the decoders check each message against."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf import descriptor_pool
+
+from meshlib.sources.xds import decode
+from meshlib.sources.xds.decode import matchers
+from meshlib.sources.xds.decode.context import NOT_APPLIED, Fields
+from tables import markdown
+
+_CORE, _ROUTE, _CLUSTER = "envoy.config.core.v3", "envoy.config.route.v3", "envoy.config.cluster.v3"
+_LISTENER, _ENDPOINT = "envoy.config.listener.v3", "envoy.config.endpoint.v3"
+_HCM = "envoy.extensions.filters.network.http_connection_manager.v3"
+_FILTERS, _LB = "envoy.extensions.filters.http", "envoy.extensions.load_balancing_policies"
+_TLS = "envoy.extensions.transport_sockets.tls.v3"
+# (message, the decoder's module and the name of its Fields there), in the order of a configuration.
+MESSAGES: tuple[tuple[str, str], ...] = (
+    (f"{_LISTENER}.Listener", "listener._LISTENER"),
+    (f"{_LISTENER}.FilterChain", "listener._CHAIN"),
+    (f"{_HCM}.HttpConnectionManager", "listener._HCM"),
+    (f"{_CORE}.HttpProtocolOptions", "listener._COMMON"),
+    (f"{_HCM}.Rds", "listener._RDS"),
+    (f"{_HCM}.HttpFilter", "filters._HTTP_FILTER"),
+    (f"{_ROUTE}.FilterConfig", "filters._FILTER_CONFIG"),
+    (f"{_FILTERS}.router.v3.Router", "filters._ROUTER"),
+    (f"{_FILTERS}.local_ratelimit.v3.LocalRateLimit", "filters._LOCAL_RATE_LIMIT"),
+    (f"{_ROUTE}.RouteConfiguration", "route._ROUTE_CONFIGURATION"),
+    (f"{_ROUTE}.VirtualHost", "route._VIRTUAL_HOST"),
+    (f"{_ROUTE}.Route", "route._ROUTE"),
+    (f"{_ROUTE}.RouteAction", "route_action._ROUTE_ACTION"),
+    (f"{_ROUTE}.RouteAction.MaxStreamDuration", "route_action._MAX_STREAM_DURATION"),
+    (f"{_ROUTE}.WeightedCluster", "route_action._WEIGHTED_CLUSTERS"),
+    (f"{_ROUTE}.WeightedCluster.ClusterWeight", "route_action._CLUSTER_WEIGHT"),
+    (f"{_CORE}.Metadata", "route_action._METADATA_MATCH"),
+    (f"{_ROUTE}.RetryPolicy", "retry._POLICY"),
+    (f"{_ROUTE}.RetryPolicy.RetryBackOff", "retry._BACK_OFF"),
+    (f"{_ROUTE}.RedirectAction", "route_answers._REDIRECT"),
+    (f"{_ROUTE}.DirectResponseAction", "route_answers._DIRECT_RESPONSE"),
+    (f"{_CORE}.HeaderValueOption", "common._HEADER_OPTION"),
+    (f"{_CORE}.RuntimeFractionalPercent", "common._RUNTIME_FRACTION"),
+    ("envoy.type.matcher.v3.RegexMatcher", "regex._MATCHER"),
+    ("envoy.type.matcher.v3.RegexMatchAndSubstitute", "regex._REWRITE"),
+    (f"{_CLUSTER}.Cluster", "cluster._CLUSTER"),
+    (f"{_CLUSTER}.Cluster.EdsClusterConfig", "cluster._EDS"),
+    (f"{_CLUSTER}.Cluster.CommonLbConfig", "cluster._COMMON_LB"),
+    (f"{_CLUSTER}.Cluster.CommonLbConfig.ConsistentHashingLbConfig", "lb._CONSISTENT_HASHING"),
+    (f"{_CLUSTER}.Cluster.LbSubsetConfig", "lb._SUBSET"),
+    (f"{_CLUSTER}.Cluster.LbSubsetConfig.LbSubsetSelector", "lb._SELECTOR"),
+    ("envoy.extensions.clusters.dns.v3.DnsCluster", "cluster._DNS_FIELDS"),
+    (f"{_LB}.round_robin.v3.RoundRobin", "lb._ROUND_ROBIN"),
+    (f"{_LB}.least_request.v3.LeastRequest", "lb._LEAST_REQUEST"),
+    (f"{_LB}.random.v3.Random", "lb_extension._RANDOM"),
+    (f"{_LB}.ring_hash.v3.RingHash", "lb._RING_HASH"),
+    (f"{_LB}.wrr_locality.v3.WrrLocality", "lb_extension._WRR_LOCALITY"),
+    (f"{_LB}.common.v3.LocalityLbConfig", "lb_extension._LOCALITY_LB"),
+    (f"{_CLUSTER}.CircuitBreakers", "protection._BREAKERS"),
+    (f"{_CLUSTER}.CircuitBreakers.Thresholds", "protection._THRESHOLDS"),
+    (f"{_CLUSTER}.CircuitBreakers.Thresholds.RetryBudget", "protection._RETRY_BUDGET"),
+    (f"{_CLUSTER}.OutlierDetection", "protection._OUTLIER_FIELDS"),
+    ("envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "upstream_http._OPTIONS"),
+    (f"{_CORE}.HttpProtocolOptions", "upstream_http._COMMON"),
+    (f"{_TLS}.UpstreamTlsContext", "tls._CONTEXT"),
+    (f"{_TLS}.CommonTlsContext", "tls._COMMON"),
+    (f"{_TLS}.TlsCertificate", "tls._CERTIFICATE"),
+    (f"{_TLS}.CertificateValidationContext", "tls._VALIDATION"),
+    (f"{_ENDPOINT}.ClusterLoadAssignment", "endpoint._ASSIGNMENT"),
+    (f"{_ENDPOINT}.LocalityLbEndpoints", "endpoint._LOCALITY"),
+    (f"{_ENDPOINT}.ClusterLoadAssignment.Policy", "endpoint._POLICY"),
+)
+_WHERE = {"listener._COMMON": " (of a listener)", "upstream_http._COMMON": " (of a cluster)"}
+_EMPTY = {"context.NOTHING", "upstream_http.NOTHING"}  # for messages of which every field is reported
+_MODULES = (
+    "envoy.config.listener.v3.listener_pb2",
+    "envoy.config.cluster.v3.cluster_pb2",
+    "envoy.config.route.v3.route_pb2",
+    f"{_HCM}.http_connection_manager_pb2",
+    f"{_FILTERS}.router.v3.router_pb2",
+    f"{_FILTERS}.local_ratelimit.v3.local_rate_limit_pb2",
+    "envoy.extensions.clusters.dns.v3.dns_cluster_pb2",
+    "envoy.extensions.upstreams.http.v3.http_protocol_options_pb2",
+    f"{_TLS}.tls_pb2",
+    *(f"{_LB}.{name}.v3.{name}_pb2" for name in ("round_robin", "least_request", "random", "ring_hash")),
+    f"{_LB}.wrr_locality.v3.wrr_locality_pb2",
+    f"{_LB}.common.v3.common_pb2",
+)
+
+
+def tables() -> str:
+    """A section per message: applied, of no consequence, left out and what happens instead."""
+    known = dict(_decoders())
+    markdown.complete("MESSAGES", known.keys() - _EMPTY, [where for _, where in MESSAGES])
+    for module in _MODULES:
+        importlib.import_module(module)
+    pool = descriptor_pool.Default()
+    sections = [_section(pool.FindMessageTypeByName(name), known[where], where) for name, where in MESSAGES]
+    return "\n\n".join([*sections, _route_match(pool.FindMessageTypeByName(f"{_ROUTE}.RouteMatch"))])
+
+
+def _decoders() -> Iterator[tuple[str, Fields]]:
+    for info in pkgutil.iter_modules(decode.__path__):
+        module = importlib.import_module(f"{decode.__name__}.{info.name}")
+        for name, value in vars(module).items():
+            if isinstance(value, Fields):
+                yield f"{info.name}.{name}", value
+
+
+def _section(message: Any, known: Fields, where: str) -> str:
+    every = [field.name for field in message.fields]
+    strangers = (set(known.honoured) | known.harmless.keys()) - set(every)
+    # Envoy's older fields go on under their old message; the decoder of the newer one takes them too.
+    own = [name for name in every if name in known.honoured]
+    harmless = [name for name in every if name in known.harmless]
+    instead = [name for name in every if name in known.instead]
+    rest = [name for name in every if name not in {*own, *harmless, *instead}]
+    rows = [("taken", markdown.code([*own, *sorted(strangers & known.honoured)]))]
+    rows += [(f"nothing to apply: {reason}", markdown.code(names)) for reason, names in _by_reason(harmless, known)]
+    rows += [(f"reported: {known.instead[name]}", f"`{name}`") for name in instead]
+    if rest:
+        rows.append((f"reported: {NOT_APPLIED}", markdown.code(rest)))
+    title = f"### {message.full_name.rpartition('.v3.')[2]}{_WHERE.get(where, '')}"
+    return f"{title}\n\n`{message.full_name}`\n\n" + markdown.table(("what happens", "fields"), rows)
+
+
+def _route_match(message: Any) -> str:
+    """The one message whose unknown fields drop their owner: a matcher left out would let more requests through."""
+    every = [field.name for field in message.fields]
+    known = matchers._ROUTE_MATCH
+    rows = [
+        ("taken", markdown.code(name for name in every if name in known)),
+        ("reported, and the route is left out", markdown.code(name for name in every if name not in known)),
+    ]
+    return f"### RouteMatch\n\n`{message.full_name}`\n\n" + markdown.table(("what happens", "fields"), rows)
+
+
+def _by_reason(names: list[str], known: Fields) -> list[tuple[str, list[str]]]:
+    grouped: dict[str, list[str]] = {}
+    for name in names:
+        grouped.setdefault(known.harmless[name], []).append(name)
+    return list(grouped.items())

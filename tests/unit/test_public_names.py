@@ -1,0 +1,266 @@
+"""The public names: what is in an `__all__`, nothing else. A change here changes the interface: review it."""
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+from parts.doc_pages import ROOT, blocks
+
+PUBLIC: dict[str, set[str]] = {
+    "meshlib": {
+        "CallError",
+        "CallFailure",
+        "CircuitBreaker",
+        "CircuitOpenError",
+        "ClusterNotFoundError",
+        "ConfigurationError",
+        "Mesh",
+        "MeshError",
+        "NoHealthyUpstreamError",
+        "NoRouteError",
+        "NotReadyError",
+        "RateLimitedError",
+        "ResponseFlag",
+        "SharedRateLimit",
+        "UpstreamConnectError",
+        "UpstreamOverflowError",
+        "UpstreamProtocolError",
+        "UpstreamResetError",
+        "UpstreamTimeoutError",
+        "local_limit",
+    },
+    "meshlib.context": {"CallContext", "current"},
+    "meshlib.control.ads_server": {
+        "AdsServer",
+        "Resource",
+        "ResourceStore",
+        "SubscribedType",
+        "SubscriberInfo",
+    },
+    "meshlib.control.control_plane": {"Changed", "ControlPlane"},
+    "meshlib.engine.events": {
+        "AttemptEnded",
+        "BreakerChanged",
+        "CallEnded",
+        "EndpointEjected",
+        "EndpointReturned",
+        "Event",
+        "Observer",
+        "PlanChanged",
+        "RateLimited",
+    },
+    "meshlib.explain": {"Explainer", "Explanation"},
+    "meshlib.http.drain": {"Drain"},
+    "meshlib.http.httpx": {"AsyncMeshTransport", "MeshTransport"},
+    "meshlib.http.httpx2": {"AsyncMeshTransport", "MeshTransport"},
+    "meshlib.http.server": {"MeshMiddleware"},
+    "meshlib.http.wire": {
+        "Address",
+        "AsyncPool",
+        "AsyncWireResponse",
+        "ConnectionEvent",
+        "ConnectionEventKind",
+        "FailureKind",
+        "Gate",
+        "NO_TIMEOUTS",
+        "NetworkInfo",
+        "PoolLimits",
+        "PoolStats",
+        "ReaderLimits",
+        "SyncPool",
+        "SyncWireResponse",
+        "Timeouts",
+        "WireError",
+        "WireRequest",
+    },
+    "meshlib.integrations.fastapi": {"MeshMiddleware", "mesh_client"},
+    "meshlib.integrations.starlette": {"MeshMiddleware"},
+    "meshlib.model.cluster": {
+        "CircuitBreaker",
+        "CircuitBreakers",
+        "Cluster",
+        "ClusterType",
+        "LbPolicy",
+        "LbSubsetConfig",
+        "LeastRequest",
+        "OutlierDetection",
+        "Random",
+        "RetryBudget",
+        "RingHash",
+        "RoundRobin",
+        "SubsetSelector",
+        "Thresholds",
+        "UnsupportedLbPolicy",
+        "UpstreamTls",
+    },
+    "meshlib.model.endpoint": {
+        "Address",
+        "ClusterLoadAssignment",
+        "DropOverload",
+        "HealthStatus",
+        "LbEndpoint",
+        "Locality",
+        "LocalityLbEndpoints",
+    },
+    "meshlib.model.filters": {
+        "FilterConfig",
+        "HttpFilter",
+        "LocalRateLimit",
+        "PerFilterConfig",
+        "RouterFilter",
+        "TokenBucket",
+        "UnsupportedFilter",
+    },
+    "meshlib.model.headers": {"AppendAction", "HeaderMutations", "HeaderValueOption", "NO_MUTATIONS"},
+    "meshlib.model.listener": {"HttpConnectionManager", "Listener", "TrafficDirection"},
+    "meshlib.model.matchers": {
+        "ALWAYS",
+        "FractionalPercent",
+        "HeaderMatcher",
+        "Int64Range",
+        "NEVER",
+        "PathMatchKind",
+        "PathMatcher",
+        "Present",
+        "QueryParameterMatcher",
+        "RegexRewrite",
+        "RouteMatch",
+        "StringMatchKind",
+        "StringMatcher",
+    },
+    "meshlib.model.metadata": {"EMPTY_METADATA", "EMPTY_STRUCT", "Metadata", "Struct", "Value", "freeze"},
+    "meshlib.model.report": {"Issue", "Report", "ResourceError"},
+    "meshlib.model.request": {"RawHeaders", "RequestHead"},
+    "meshlib.model.route": {
+        "Action",
+        "ClusterHeader",
+        "ClusterSpecifier",
+        "DEFAULT_ROUTE_TIMEOUT",
+        "DirectResponseAction",
+        "HashPolicy",
+        "HostRewrite",
+        "NonForwardingAction",
+        "RedirectAction",
+        "RetryPolicy",
+        "Route",
+        "RouteAction",
+        "RouteConfiguration",
+        "RoutingPriority",
+        "VirtualHost",
+        "WeightedCluster",
+        "WeightedClusters",
+    },
+    "meshlib.model.snapshot": {"Snapshot"},
+    "meshlib.sources.base": {"Sink", "Source"},
+    "meshlib.sources.files.source": {"FileSource"},
+    "meshlib.sources.static": {
+        "ClusterSpec",
+        "EndpointSpec",
+        "RouteSpec",
+        "StaticSource",
+        "retry_policy",
+        "static_cluster",
+        "static_snapshot",
+    },
+    "meshlib.sources.xds": {
+        "Bootstrap",
+        "BootstrapError",
+        "Credentials",
+        "Locality",
+        "Node",
+        "XdsServer",
+        "load_bootstrap",
+        "sidecar_node",
+    },
+    "meshlib.sources.xds.decode": {
+        "Decoded",
+        "References",
+        "Resource",
+        "decode",
+        "decode_message",
+        "references",
+    },
+    "meshlib.sources.xds.source": {"XdsSource"},
+    "meshlib.sources.xds.transport": {"ChannelOptions", "XdsClient"},
+}
+
+# (where, module, name): what a page or an example takes from inside, each with its reason.
+LOOKS_INSIDE = {
+    ("examples/demo/dashboard.py", "meshlib.balancing.base", "Host"),  # the dashboard shows the balancer's own state
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = ("meshlib", *parts) if parts[0] == "integrations" else parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def declared() -> dict[str, set[str]]:
+    """Every `__all__` in the tree, by module."""
+    found = {}
+    for folder in (ROOT / "meshlib", ROOT / "integrations"):
+        for path in folder.rglob("*.py"):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+                    found[module_name(path)] = set(ast.literal_eval(node.value))
+    return found
+
+
+def imported(source: str) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "meshlib":
+            yield from ((str(node.module), alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names if alias.name.startswith("meshlib."))
+
+
+def shown() -> Iterator[tuple[str, str, str]]:
+    """(where, module, name) of everything of meshlib that the documentation and the examples use."""
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for block in blocks(page):
+            if block.language == "python":
+                yield from ((f"{page.name}:{block.line}", *name) for name in imported(block.text))
+    for path in (ROOT / "examples").rglob("*.py"):
+        yield from ((path.relative_to(ROOT).as_posix(), *name) for name in imported(path.read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def every() -> dict[str, set[str]]:
+    return declared()
+
+
+def test_the_public_names_are_those_reviewed(every: dict[str, set[str]]) -> None:
+    assert every == PUBLIC
+
+
+def test_public_names_are_there(every: dict[str, set[str]]) -> None:
+    for module, names in every.items():
+        found = importlib.import_module(module)
+        assert [name for name in names if not hasattr(found, name)] == [], module
+
+
+def test_public_names_say_what_they_are(every: dict[str, set[str]]) -> None:
+    """Classes and functions have a docstring; constants and type aliases have a sentence where they need one."""
+    silent = []
+    for module, names in every.items():
+        found = importlib.import_module(module)
+        things = [getattr(found, name) for name in sorted(names)]
+        silent += [
+            thing.__qualname__ for thing in things if isinstance(thing, type | FunctionType) and not thing.__doc__
+        ]
+    assert silent == []
+
+
+def test_the_documentation_and_the_examples_use_public_names_only(every: dict[str, set[str]]) -> None:
+    used = [(where, module, name) for where, module, name in shown() if name not in every.get(module, ())]
+    assert [use for use in used if use not in LOOKS_INSIDE] == []
+
+
+def test_the_documentation_shows_the_names_of_the_package(every: dict[str, set[str]]) -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+    assert [name for name in every["meshlib"] if name not in pages] == []
