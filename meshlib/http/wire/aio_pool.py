@@ -121,7 +121,7 @@ class AsyncPool:
         await self._until_emptied()
 
     def loop_closed(self) -> None:
-        """The loop was closed under the pool: nothing can be sent to its sockets any more, only their count given back."""
+        """The loop was closed under the pool: of its sockets only the count can still be given back."""
         self._closed = True
         self._ledger.forget()
         self._open = set()

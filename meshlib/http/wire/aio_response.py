@@ -138,7 +138,7 @@ class AsyncWireResponse:
         self.abandon()
 
     def drop(self) -> None:
-        """Nobody holds this any more: give it up if it is not over. From any thread, the garbage collector's included."""
+        """Nobody holds this any more: give it up unless it is over. From any thread, and from the garbage collector."""
         conn = self._conn
         if conn is None:
             return

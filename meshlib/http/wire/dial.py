@@ -23,4 +23,5 @@ def connect_error(peer: str, error: OSError) -> WireError:
     """The reason a connection could not be opened; a certificate that does not match is TLS's fault."""
     if isinstance(error, ssl.SSLError):
         return WireError(FailureKind.TLS_FAILURE, f"{peer}: TLS handshake: {error}")
-    return WireError(FailureKind.CONNECT_FAILURE, f"{peer}: connect: {error.strerror or str(error) or type(error).__name__}")
+    why = error.strerror or str(error) or type(error).__name__
+    return WireError(FailureKind.CONNECT_FAILURE, f"{peer}: connect: {why}")

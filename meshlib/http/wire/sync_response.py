@@ -146,7 +146,7 @@ class SyncWireResponse:
         self.abandon()
 
     def drop(self) -> None:
-        """Nobody holds this any more: give it up if it is not over. From any thread, the garbage collector's included."""
+        """Nobody holds this any more: give it up unless it is over. From any thread, and from the garbage collector."""
         if self._conn is not None:
             # The collector runs anywhere, inside a lock that giving up needs as well: another thread must do it.
             with contextlib.suppress(RuntimeError):  # no new threads at the interpreter's end
