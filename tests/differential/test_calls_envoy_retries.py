@@ -177,8 +177,8 @@ def test_timeouts_end_calls_alike(make_twin: Callable[..., Twin], fast_backend: 
     twin = make_twin(
         [virtual_host(routes, include_request_attempt_count=True)],
         [cluster("up", [backend.port])],
-        stream_idle_timeout="0.3s",
-        common_http_protocol_options={"max_stream_duration": "0.7s"},
+        stream_idle_timeout="0.6s",
+        common_http_protocol_options={"max_stream_duration": "0.9s"},
     )
     told = {}
     for path in actions:
