@@ -31,7 +31,8 @@ async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
                     await wire.discard(dropped)
                     command = flow.send(time.monotonic())
                 case Query(question=question):
-                    command = flow.send(await question.aask())
+                    answer = await question.aask()
+                    command = flow.send((answer, time.monotonic()))
                 case Fetch(authority=authority, deadline=deadline):
                     await waiter.await_for(authority, deadline)
                     command = flow.send(time.monotonic())

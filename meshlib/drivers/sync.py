@@ -31,7 +31,8 @@ def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
                     wire.discard(dropped)
                     command = flow.send(time.monotonic())
                 case Query(question=question):
-                    command = flow.send(question.ask())
+                    answer = question.ask()
+                    command = flow.send((answer, time.monotonic()))
                 case Fetch(authority=authority, deadline=deadline):
                     waiter.wait_for(authority, deadline)
                     command = flow.send(time.monotonic())

@@ -69,7 +69,7 @@ def call_flow(
     # 5 What protects the cluster, whatever route led to it: limits from code, then the control plane's overload drop.
     cluster = decision.cluster
     if cluster.limits or cluster.drops:
-        refused = yield from _protect(runtime, cluster, head, now, info)
+        refused, now = yield from _protect(runtime, cluster, head, now, info)
         if refused is not None:
             yield refused
             return
@@ -79,17 +79,19 @@ def call_flow(
 
 def _protect(
     runtime: Runtime, cluster: ClusterPlan, head: RequestHead, now: float, info: CallInfo
-) -> Generator[Command, Any, Fail | None]:
+) -> Generator[Command, Any, tuple[Fail | None, float]]:
+    """A refusal, if there is one, and what time it is after all that was asked."""
     for limit in cluster.limits:
-        verdict: SharedVerdict = yield Query(limit.question(head))
+        verdict: SharedVerdict
+        verdict, now = yield Query(limit.question(head))
         if not verdict.allowed:
             _tell_limited(runtime, now, limit.name, head)
             flag = verdict.flag or ResponseFlag.RL
-            return _failed(runtime, head, now, flag, f"rate limit {limit.name!r} refused the call", info)
+            return _failed(runtime, head, now, flag, f"rate limit {limit.name!r} refused the call", info), now
     for drop in cluster.drops:
         if runtime.rng.random() < drop.fraction:
-            return _failed(runtime, head, now, ResponseFlag.DO, f"drop_overload category {drop.category!r}", info)
-    return None
+            return _failed(runtime, head, now, ResponseFlag.DO, f"drop_overload category {drop.category!r}", info), now
+    return None, now
 
 
 def _info(host: VirtualHostPlan, decision: Decision) -> CallInfo:

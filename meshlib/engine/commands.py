@@ -4,7 +4,7 @@ A flow is a generator. It yields commands; the driver does them and sends the an
 
     command        the driver ...                                                        sends back
     Fetch          waits until the authority's configuration is there                    now
-    Query          runs a question that needs I/O (a shared rate limit)                  its answer
+    Query          runs a question that needs I/O (a shared rate limit)                  (its answer, now)
     Start          runs one attempt on one endpoint up to response headers               an Outcome
     Discard        drops a response that will be retried                                 now
     Wait           sleeps                                                                now
