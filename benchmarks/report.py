@@ -1,0 +1,145 @@
+"""A run as tables: for the terminal and, in Markdown, for the documentation."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cores import Cores
+from benchmarks.targets import Verdict
+
+Row = Sequence[str]
+Table = tuple[str, Row, list[Row]]
+_PARTS = ("httpx", "httpx2", "aiohttp", "uvloop")
+
+
+def machine(cores: Cores) -> str:
+    """The machine of a run, in a sentence."""
+    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    cpu = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+    shared = (
+        "client and sidecars share cores" if cores.shared else "client, server and each sidecar on a core of their own"
+    )
+    return (
+        f"{len(names) or '?'} cores of {cpu}, {platform.system()} {platform.release()}, "
+        f"{platform.python_implementation()} {platform.python_version()}; {shared}; loopback"
+    )
+
+
+def libraries() -> str:
+    """Versions of what is compared."""
+    return ", ".join(f"{name} {found}" for name in _PARTS if (found := _version(name)))
+
+
+def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Table]:
+    """Everything measured."""
+    calls, decisions, scale = results["calls"], results["decisions"], results["scale"]
+    widths = sorted(next(iter(calls["throughput"].values())), key=int)
+    return [
+        ("Targets", ("what", "wanted", "measured", ""), [_target(verdict) for verdict in verdicts]),
+        (
+            "asyncio, one call at a time (µs) and calls a second by calls in flight",
+            ("client", "p50", "p99", *widths),
+            [
+                (name, *_quantiles(calls["latency"][name]), *(f"{rates[width]:,.0f}" for width in widths))
+                for name, rates in calls["throughput"].items()
+            ],
+        ),
+        (
+            "Bodies of 1 MB (MB/s)",
+            ("client", "download", "streaming", "upload"),
+            [
+                (name, *(f"{rates[kind]:,.0f}" for kind in ("download", "streaming", "upload")))
+                for name, rates in calls["bodies"].items()
+            ],
+        ),
+        (
+            "Blocking, one thread (µs) and calls a second of 8 threads",
+            ("client", "p50", "p99", "8 threads"),
+            [
+                (name, *_quantiles(times), f"{calls['threads'][name]:,.0f}")
+                for name, times in calls["sync_latency"].items()
+            ],
+        ),
+        (
+            "What a call costs the mesh itself, all policies on (µs)",
+            ("", "", ""),
+            [
+                (f"{int(count):,} {what}", f"{cost:.1f}", "")
+                for what, costs in (("endpoints", decisions["by_endpoints"]), ("routes", decisions["by_routes"]))
+                for count, cost in costs.items()
+            ],
+        ),
+        (
+            "From an edit to the first call that goes by it (ms)",
+            ("by way of", "p50", "p99"),
+            [(way, f"{times['p50']:.1f}", f"{times['p99']:.1f}") for way, times in results["changes"].items()],
+        ),
+        (
+            "Size",
+            ("", "", ""),
+            [
+                ("10 000 endpoints from code into force", f"{scale['apply_ms']:.0f} ms", ""),
+                ("10 000 endpoints from a file into force", f"{scale['load_file_ms']:.0f} ms", ""),
+                ("the same again, unchanged", f"{scale['apply_unchanged_ms']:.2f} ms", ""),
+                *((f"memory: {name}", f"{size:.0f} MB", "") for name, size in scale["memory_mb"].items()),
+            ],
+        ),
+    ]
+
+
+def terminal(found: Iterable[Table]) -> str:
+    """Aligned columns."""
+    return "\n".join(f"\n{title}\n{_aligned(head, rows)}" for title, head, rows in found)
+
+
+def markdown(found: Iterable[Table], about: Sequence[str], plots: Iterable[str]) -> str:
+    """The page `docs/performance.md` includes."""
+    parts = ["<!-- made by `make bench`; do not edit -->", "", *about, ""]
+    for title, head, rows in found:
+        parts += [f"### {title}", "", _md(head), _md(["---", *["---:"] * (len(head) - 1)]), *map(_md, rows), ""]
+    parts += [f"![{name.replace('-', ' ')}](images/benchmarks/{name}.png)" for name in plots]
+    return "\n".join(parts) + "\n"
+
+
+def _target(verdict: Verdict) -> Row:
+    measured = "-" if verdict.measured is None else f"{verdict.measured:.3g}{verdict.target.unit}"
+    return verdict.target.name, verdict.target.wanted(), measured, verdict.word()
+
+
+def _quantiles(times: Mapping[str, float]) -> Row:
+    return f"{times['p50']:.0f}", f"{times['p99']:.0f}"
+
+
+def _aligned(head: Row, rows: Sequence[Row]) -> str:
+    lines = [row for row in (head, *rows) if any(row)]
+    widths = [max(len(row[column]) for row in lines) for column in range(len(head))]
+    return "\n".join(
+        "  "
+        + "  ".join(
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in lines
+    )
+
+
+def _md(row: Row) -> str:
+    return f"| {' | '.join(row)} |"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except ImportError:
+        return ""
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,88 @@
+"""What was promised, held against what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.calls import BARE, BARE2, MESH, TWO
+from benchmarks.changes import DELTA, FILES, SOTW
+
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A figure of a run and the bound it is to keep. `figure` raises KeyError where a part was not measured."""
+
+    name: str
+    bound: float
+    at_most: bool
+    unit: str
+    figure: Callable[[Results], float]
+
+    def wanted(self) -> str:
+        """`≤ 0.5x`."""
+        return f"{'≤' if self.at_most else '≥'} {self.bound:g}{self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`met` None: not measured, for want of a part."""
+
+    target: Target
+    measured: float | None
+    met: bool | None
+
+    def word(self) -> str:
+        """For the table."""
+        return {True: "ok", False: "missed", None: "not measured"}[self.met]
+
+
+def _p50(results: Results, mine: str, theirs: str, kind: str = "latency") -> float:
+    return float(results["calls"][kind][mine]["p50"] / results["calls"][kind][theirs]["p50"])
+
+
+def _rate(results: Results, theirs: str) -> float:
+    rates = results["calls"]["throughput"]
+    return float(rates[MESH]["32"] / rates[theirs]["32"])
+
+
+def _bodies(kind: str) -> Callable[[Results], float]:
+    return lambda r: float(r["calls"]["bodies"][MESH][kind] / r["calls"]["bodies"][BARE][kind])
+
+
+def _change(way: str) -> Callable[[Results], float]:
+    return lambda r: float(r["changes"][way]["p99"])
+
+
+TARGETS = (
+    Target("async p50, 1 in flight, to bare httpx", 0.5, True, "x", lambda r: _p50(r, MESH, BARE)),
+    Target("async p50, 1 in flight, to httpx by two Envoys", 0.4, True, "x", lambda r: _p50(r, MESH, TWO)),
+    Target("throughput, 32 in flight, to bare httpx", 8, False, "x", lambda r: _rate(r, BARE)),
+    Target("throughput, 32 in flight, to bare httpx2", 2, False, "x", lambda r: _rate(r, BARE2)),
+    Target("sync p50, to bare httpx", 0.7, True, "x", lambda r: _p50(r, MESH, BARE, "sync_latency")),
+    Target("1 MB download, to bare httpx", 1, False, "x", _bodies("download")),
+    Target("1 MB upload, to bare httpx", 1, False, "x", _bodies("upload")),
+    Target("1 MB streamed, to bare httpx", 1, False, "x", _bodies("streaming")),
+    Target("decision, one endpoint", 15, True, " µs", lambda r: float(r["decisions"]["by_endpoints"]["1"])),
+    Target("decision, 10 000 endpoints", 15, True, " µs", lambda r: float(r["decisions"]["by_endpoints"]["10000"])),
+    Target("decision, 500 routes", 15, True, " µs", lambda r: float(r["decisions"]["by_routes"]["500"])),
+    Target("change to effect, p99, files", 50, True, " ms", _change(FILES)),
+    Target("change to effect, p99, control plane SotW", 50, True, " ms", _change(SOTW)),
+    Target("change to effect, p99, control plane delta", 50, True, " ms", _change(DELTA)),
+)
+
+
+def judge(results: Results) -> list[Verdict]:
+    """Every target against a run."""
+    return [_verdict(target, results) for target in TARGETS]
+
+
+def _verdict(target: Target, results: Results) -> Verdict:
+    try:
+        figure = target.figure(results)
+    except KeyError:
+        return Verdict(target, None, None)
+    return Verdict(target, figure, figure <= target.bound if target.at_most else figure >= target.bound)
