@@ -106,7 +106,8 @@ class Attempts:
                     sent, now = now, outcome.at
                     verdict = self._judge(host, outcome)
                     delay, reason = self._retry(outcome, verdict, number, now)
-                    self._note(start, outcome, sent, reason)
+                    if self.runtime.observers:
+                        self._note(start, outcome, sent, reason)
                     # d Commit at the response headers: from here nothing is retried.
                     if delay is None and outcome.failure is None:
                         end: BodyEnd = yield self._commit(outcome, number)
@@ -151,7 +152,9 @@ class Attempts:
             cluster.next_sweep = float("inf")
             return
         before = list(cluster.state.ejected)
-        cluster.next_sweep = cluster.detector.sweep(cluster.state, now)
+        due = cluster.detector.sweep(cluster.state, now)
+        returns = [cell.ejection.until for cell in list(cluster.state.ejected) if cell.ejection is not None]
+        cluster.next_sweep = min(due, *returns, float("inf"))
         for cell in before:
             if not cell.ejected:
                 self.runtime.emit(partial(EndpointReturned, now, cluster.name, cell.address))
@@ -178,7 +181,7 @@ class Attempts:
                 )
         limit = self.thresholds.max_requests
         if not admit(self.load.requests, limit, start):
-            cluster.stats["upstream_rq_pending_overflow"].add()
+            cluster.stats["upstream_rq_active_overflow"].add()
             self._give_back(start)
             return self._fail(
                 now, ResponseFlag.UO, f"cluster {cluster.name!r} has {limit} active requests (max_requests)"
@@ -288,12 +291,11 @@ class Attempts:
         return Fail(failure, outcome)
 
     def _note(self, start: Start, outcome: Outcome, sent: float, reason: str) -> None:
-        if self.runtime.observers:
-            result = outcome.failure.value if outcome.failure is not None else outcome.status or 0
-            cluster, address = self.cluster.name, start.host.address
-            self.runtime.emit(
-                lambda: AttemptEnded(outcome.at, cluster, address, start.attempt, result, outcome.at - sent, reason)
-            )
+        result = outcome.failure.value if outcome.failure is not None else outcome.status or 0
+        cluster, address = self.cluster.name, start.host.address
+        self.runtime.emit(
+            lambda: AttemptEnded(outcome.at, cluster, address, start.attempt, result, outcome.at - sent, reason)
+        )
 
     def _ended(self, now: float, status: int | None, flag: ResponseFlag | None) -> None:
         if self.runtime.observers:

@@ -76,6 +76,7 @@ STAT_NAMES = (
     "upstream_rq_retry_success",
     "upstream_rq_retry_limit_exceeded",
     "upstream_rq_retry_overflow",
+    "upstream_rq_active_overflow",
     "upstream_rq_pending_overflow",
     "upstream_cx_total",
     "upstream_cx_overflow",

@@ -1,9 +1,11 @@
-"""One Envoy a test, with echoing upstreams and a route configuration the test replaces."""
+"""An Envoy whose route configuration a test replaces, and an Envoy with a mesh that follows the same bootstrap."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from differential.calls_twin import Twin, bootstrap
 from differential.routing_envoy import RoutingEnvoy
 from parts.envoy_server import EnvoyServer
 from parts.fast_backend import FastBackend
@@ -17,3 +19,17 @@ def routing_envoy(
     oracle = RoutingEnvoy(envoy, fast_backend, servers.folder("routes"))
     yield oracle
     oracle.close()
+
+
+@pytest.fixture
+def make_twin(envoy: Callable[..., EnvoyServer], servers: Servers) -> Iterator[Callable[..., Twin]]:
+    """``make_twin(virtual_hosts, clusters, ...)``: the arguments of ``calls_twin.bootstrap``."""
+    twins: list[Twin] = []
+
+    def make(*given: Any, **more: Any) -> Twin:
+        twins.append(Twin(envoy, servers.folder("twin"), bootstrap(*given, **more)))
+        return twins[-1]
+
+    yield make
+    for twin in twins:
+        twin.close()

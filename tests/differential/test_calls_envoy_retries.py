@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from differential.calls_twin import AUTHORITY, CALL_ID, Call, Twin, bootstrap, cluster, virtual_host
+from differential.calls_twin import AUTHORITY, CALL_ID, Call, Twin, cluster, virtual_host
 from parts.backend import Backend
-from parts.envoy_server import EnvoyServer
 from parts.fast_backend import FastBackend, Reply, Request
-from parts.fixtures import Servers
 
 CALLS_PER_POLICY = 12
 POLICIES = {
@@ -76,19 +74,6 @@ def routes_by_path(policies: dict[str, Any], name: str, **action: Any) -> list[d
         }
         for path, policy in policies.items()
     ]
-
-
-@pytest.fixture
-def make_twin(envoy: Callable[..., EnvoyServer], servers: Servers) -> Iterator[Callable[..., Twin]]:
-    twins: list[Twin] = []
-
-    def make(*given: Any, **more: Any) -> Twin:
-        twins.append(Twin(envoy, servers.folder("twin"), bootstrap(*given, **more)))
-        return twins[-1]
-
-    yield make
-    for twin in twins:
-        twin.close()
 
 
 @pytest.mark.timeout(180)

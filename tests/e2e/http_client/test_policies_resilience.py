@@ -219,7 +219,7 @@ def test_max_requests_counts_until_the_body_has_ended(door: Door, static: Static
     assert len(client.read(first)) == 5_000_000
     assert client.get("/4").status_code == 200
     client.close_response(second)
-    assert mesh.stats()["cluster.payments.upstream_rq_pending_overflow"] == 1
+    assert mesh.stats()["cluster.payments.upstream_rq_active_overflow"] == 1
     assert [request.target for request in backend.requests] == ["/1", "/2", "/4"]
 
 
