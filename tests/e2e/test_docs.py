@@ -53,6 +53,6 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
 
 def test_a_page_that_lies_fails(tmp_path: Path, servers: Servers, free_port: Callable[[], int]) -> None:
     page = tmp_path / "lie.md"
-    page.write_text("```python\nprint(40 + 2)\n```\n\n```text\n43\n```\n")
-    with pytest.raises(AssertionError, match=r"lie\.md:5: the page says:\n43\n\nthe output is:\n42"):
+    page.write_text("```python\nprint(40 + 2)\n```\n\n```text\n...\n43\n```\n")
+    with pytest.raises(AssertionError, match=r"lie\.md:5: the page says:\n\.\.\.\n43\n\nthe output is:\n42"):
         Reader(page, tmp_path, servers, free_port).follow()

@@ -11,7 +11,8 @@ What a fence means, here and for whoever writes a page:
 | ` ```yaml `, ` ```json ` without title | parses it |
 | any, after `<!-- not run: why -->` | nothing |
 
-`...` in an output stands for anything, also for several lines. The ports of `PORTS` are replaced by free ones.
+`...` in an output stands for anything; on a line of its own for any number of lines, also none. The ports of `PORTS`
+are replaced by free ones.
 """
 
 import json
@@ -178,8 +179,7 @@ class Reader:
             assert done.returncode == 0, self._at(block, done.stdout)
 
     def _compare(self, block: Block, expected: str, actual: str) -> None:
-        pattern = ".*?".join(re.escape(part) for part in expected.strip().split("..."))
-        assert re.fullmatch(pattern, actual.strip(), re.DOTALL), self._at(
+        assert _pattern(expected).fullmatch(actual.strip() + "\n"), self._at(
             block, f"the page says:\n{expected}\nthe output is:\n{actual}"
         )
 
@@ -208,6 +208,15 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
     for part in re.split(r"^\$ ", text.replace("\\\n", ""), flags=re.MULTILINE)[1:]:
         command, _, expected = part.partition("\n")
         yield command.strip(), expected.strip()
+
+
+def _pattern(expected: str) -> re.Pattern[str]:
+    """`...` on a line of its own is any number of lines, within a line any text."""
+    lines = expected.strip().splitlines()
+    texts = [".*?".join(map(re.escape, line.split("..."))) + "\n" for line in lines]
+    return re.compile(
+        "".join(".*?" if line == "..." else text for line, text in zip(lines, texts, strict=True)), re.DOTALL
+    )
 
 
 def _accepts(port: int) -> bool:
