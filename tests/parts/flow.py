@@ -1,4 +1,4 @@
-"""A call flow played by hand: no loop, no clock, no wire. The test sends what came of each command and sees the next."""
+"""A call flow played by hand: no loop, no clock, no wire. The test answers each command and sees the next."""
 
 from __future__ import annotations
 

@@ -1,0 +1,134 @@
+"""Any number of calls, answered in any order and in any way, or given up at any moment: nothing is lost, no limit is
+exceeded, and in the end nothing is held.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from meshlib.engine.commands import BodyEnd, Commit, Discard, Fail, Start, Wait
+from meshlib.model.cluster import CircuitBreaker, OutlierDetection, RetryBudget
+from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.route import RetryPolicy
+from meshlib.policy.budget import retry_limit
+from parts.flow import ADDRESSES, ENDED, Player, at_time, held, limited_cluster, runtime_of
+
+budgets = st.none() | st.builds(
+    RetryBudget, st.sampled_from([0.0, 20.0, 50.0, 100.0]), st.integers(min_value=0, max_value=3)
+)
+limits = st.fixed_dictionaries(
+    {"max_requests": st.integers(0, 6), "max_retries": st.integers(0, 4), "retry_budget": budgets}
+)
+breakers = st.none() | st.builds(
+    CircuitBreaker,
+    fail_max=st.integers(1, 4),
+    reset_timeout=st.sampled_from([0.1, 5.0]),
+    success_threshold=st.integers(1, 2),
+    half_open_permits=st.integers(1, 2),
+)
+detections = st.none() | st.builds(
+    OutlierDetection,
+    consecutive_5xx=st.integers(1, 3),
+    base_ejection_time=st.sampled_from([0.1, 5.0]),
+    interval=st.sampled_from([0.1, 5.0]),
+    max_ejection_percent=st.sampled_from([10, 50, 100]),
+)
+policies = st.none() | st.builds(
+    RetryPolicy,
+    st.sampled_from([("5xx",), ("connect-failure", "reset"), ("gateway-error", "retriable-4xx")]),
+    num_retries=st.integers(0, 4),
+    per_try_timeout=st.none() | st.sampled_from([0.5, 3.0]),
+    previous_hosts=st.booleans(),
+)
+outcomes = st.builds(Outcome, st.sampled_from([200, 404, 409, 500, 503])) | st.builds(
+    lambda failure, sent: Outcome(failure=failure, request_sent=sent), st.sampled_from(Failure), st.booleans()
+)
+endings = st.none() | st.sampled_from(Failure)
+
+
+class World:
+    """Calls of one cluster and a clock that the script moves."""
+
+    def __init__(self, draw: Any) -> None:
+        self.draw = draw
+        self.now = 0.0
+        self.policy: RetryPolicy | None = draw(policies)
+        addresses = ADDRESSES[: draw(st.integers(0, 3))]
+        cluster = limited_cluster(
+            addresses=addresses, limits=draw(limits), circuit_breaker=draw(breakers), outlier_detection=draw(detections)
+        )
+        timeout = draw(st.sampled_from([None, 2.0]))
+        rng = random.Random(draw(st.integers(0, 1000)))
+        self.runtime = runtime_of({"payments": cluster}, retries=self.policy, timeout=timeout, rng=rng)
+        self.thresholds = cluster.circuit_breakers.default
+        self.load = self.runtime.state.cluster("payments").default
+        self.players: list[Player] = []
+
+    def step(self) -> None:
+        """Begin a call, answer one, or give one up."""
+        self.now += self.draw(st.sampled_from([0.0, 0.01, 0.3, 2.0]))
+        waiting = [player for player in self.players if player.last != ENDED]
+        what = self.draw(st.sampled_from(["begin", "answer", "answer", "answer", "give up"]))
+        if what == "begin" or not waiting:
+            deadline = self.draw(st.none() | st.just(self.now + 1.0))
+            replayable = self.draw(st.booleans())
+            self.players.append(Player(self.runtime, now=self.now, deadline=deadline, replayable=replayable))
+            return
+        player = self.draw(st.sampled_from(waiting))
+        if what == "give up":
+            player.close()
+        else:
+            self.answer(player)
+
+    def answer(self, player: Player) -> None:
+        match player.last:
+            case Start():
+                limit = retry_limit(self.load, self.thresholds)
+                drawn: Outcome = self.draw(outcomes)
+                outcome = Outcome(drawn.status, failure=drawn.failure, request_sent=drawn.request_sent)
+                player.send(at_time(outcome, self.now))
+                if isinstance(player.last, Discard | Wait):
+                    assert len(self.load.retries) <= limit
+            case Discard() | Wait():
+                player.send(self.now)
+            case Commit():
+                assert player.send(BodyEnd(self.now, self.draw(endings))) == ENDED
+            case Fail():
+                assert player.send(None) == ENDED
+
+    def check(self) -> None:
+        """What holds at every moment."""
+        active = [player for player in self.players if isinstance(player.last, Start | Commit)]
+        backing_off = [player for player in self.players if isinstance(player.last, Discard | Wait)]
+        assert len(self.load.requests) == len(active) <= self.thresholds.max_requests
+        assert sum(cell.active for cell in self.runtime.state.cluster("payments").endpoints.values()) == len(active)
+        failing = [player for player in self.players if isinstance(player.last, Fail)]  # about to end
+        assert len(backing_off) <= len(self.load.retries) <= len(backing_off) + len(active) + len(failing)
+        for player in self.players:
+            attempts = player.kinds.count("Start")
+            assert attempts <= 1 + (self.policy.num_retries if self.policy else 0)
+            assert player.kinds.count("Commit") + player.kinds.count("Fail") <= 1
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_everything_is_given_back(data: st.DataObject) -> None:
+    world = World(data.draw)
+    for _ in range(data.draw(st.integers(1, 40))):
+        world.step()
+        world.check()
+    for player in world.players:
+        if data.draw(st.booleans()):
+            player.close()
+        while player.last != ENDED:
+            world.answer(player)
+            world.check()
+    assert held(world.runtime) == {}
+    breaker = world.runtime.state.cluster("payments").breaker
+    if breaker is not None:
+        late = world.now + 1000.0
+        assert breaker.permit(late) is not None, "no probe's place was lost"
