@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from meshlib.errors import ConfigurationError
 from meshlib.sources.xds.bootstrap_json import JsonObject, JsonPathError
 from meshlib.sources.xds.node import Json, Locality, Node
 
@@ -22,7 +23,7 @@ CHANNEL_CREDS: Final = ("insecure", "tls")
 CALL_CREDS: Final = ("jwt_token_file",)
 
 
-class BootstrapError(ValueError):
+class BootstrapError(ConfigurationError, ValueError):
     """The bootstrap cannot be used. ``source`` is the file or variable, ``path`` the place in the JSON."""
 
     def __init__(self, source: str, path: str, reason: str) -> None:

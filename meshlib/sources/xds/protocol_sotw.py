@@ -72,7 +72,7 @@ class SotwProtocol(AdsProtocol[SotwRequest, SotwResponse]):
     def _apply(self, response: SotwResponse) -> Reception:
         type_url = response.type_url
         reception = self._receiver.take(type_url, response.resources, response.version_info, self._origin)
-        if type_url in FULL_STATE_TYPES:
+        if type_url in FULL_STATE_TYPES and not reception.is_malformed:
             self._remove_absent(type_url, reception)
         self._control_plane_errors(type_url, response.errors, reception)
         return reception

@@ -27,11 +27,15 @@ _MAX_ERRORS_IN_NACK = 32
 
 @dataclass(slots=True)
 class Reception:
-    """What one response brought: events in order, the reasons to NACK it, and the names that were in it."""
+    """What one response brought: events in order, the reasons to NACK it, and the names that were in it.
+
+    `is_malformed`: something in it could not even be told by name, so what seems to be missing may be just that.
+    """
 
     events: list[Event] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     present: set[str] = field(default_factory=set)
+    is_malformed: bool = False
 
     def error_detail(self) -> str | None:
         """The text of the NACK, one line a bad resource, or None when everything was good."""
@@ -57,6 +61,7 @@ class Receiver:
             name = resource.name or resource_name(resource.body) or ""
             problem = _shape_problem(type_url, resource, name, into)
             if problem:
+                into.is_malformed = True
                 into.errors.append(f"{short_type(type_url)} resources[{index}] {name!r}: {problem}")
                 continue
             into.present.add(name)

@@ -6,7 +6,6 @@ control plane would between them.
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import signal
 import threading
@@ -20,6 +19,7 @@ import pytest
 from e2e.asgi.shop import Shop
 from meshlib import Mesh
 from meshlib.sources.static import StaticSource, static_snapshot
+from parts.load import Load
 
 SERVERS = [pytest.param("uvicorn"), pytest.param("gunicorn", marks=pytest.mark.needs("gunicorn"))]
 
@@ -58,68 +58,21 @@ def ready(shop: Shop) -> int:
         return 0
 
 
-class Load:
-    """Calls without pause, blocking and asyncio; every failure is kept."""
-
-    def __init__(self, mesh: Mesh) -> None:
-        self._mesh = mesh
-        self.done = threading.Event()
-        self.calls = 0
-        self.failures: list[str] = []
-        self._threads = [threading.Thread(target=target) for target in (self._run, self._run, self._run_loop)]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        self.done.set()
-        for thread in self._threads:
-            thread.join(15)
-
-    def _judge(self, response: httpx.Response) -> None:
-        self.calls += 1
-        if response.status_code != 200:
-            self.failures.append(f"{response.status_code} {response.text}")
-
-    def _run(self) -> None:
-        with self._mesh.http.client("shop") as client:
-            while not self.done.is_set():
-                try:
-                    self._judge(client.post("/call?wait=0.005"))
-                except Exception as error:  # noqa: BLE001  whatever it is, it is a failed call
-                    self.failures.append(repr(error))
-
-    def _run_loop(self) -> None:
-        async def one(client: httpx.AsyncClient) -> None:
-            while not self.done.is_set():
-                try:
-                    self._judge(await client.post("/call?wait=0.005"))
-                except Exception as error:  # noqa: BLE001
-                    self.failures.append(repr(error))
-
-        async def several() -> None:
-            async with self._mesh.http.async_client("shop") as client:
-                await asyncio.gather(*(one(client) for _ in range(4)))
-
-        asyncio.run(several())
-
-
 @pytest.mark.parametrize("server", SERVERS)
 def test_an_instance_leaves_under_load_and_no_call_fails(shop: Callable[..., Shop], server: str) -> None:
     """POSTs, no retries: nothing is sent twice to hide a refusal."""
     leaving, staying = (shop(server=server, drain_seconds=1.0, readiness_path="/ready") for _ in range(2))
     registry = Registry(leaving, staying)
-    with Mesh(registry.source) as mesh:
-        load = Load(mesh)
-        try:
-            time.sleep(0.5)
+    try:
+        with Mesh(registry.source) as mesh, Load(mesh, "shop", "POST", "/call?wait=0.005") as load:
+            load.during(0.5)
             leaving.process.terminate()
             signalled = time.monotonic()
             assert leaving.exit_code() in (0, -signal.SIGTERM)
             took = time.monotonic() - signalled
-            time.sleep(0.2)
-        finally:
-            load.stop()
-            registry.stop()
+            load.during(0.2)
+    finally:
+        registry.stop()
     assert load.failures == []
     assert load.calls > 100
     assert registry.gone == {leaving.address: 503}, "readiness says 503 while the listener still accepts"

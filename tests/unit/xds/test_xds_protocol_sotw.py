@@ -278,3 +278,18 @@ def test_a_long_list_of_errors_is_cut() -> None:
     error = machine.requests()[0].error_detail
     assert error is not None
     assert error.splitlines()[-1] == "and 8 more"
+
+
+@pytest.mark.parametrize("type_url", [LISTENER, CLUSTER])
+@pytest.mark.parametrize("junk", [WireResource("", b"\xff\xff"), wire(ROUTE_CONFIGURATION, "a")], ids=["bytes", "type"])
+def test_absence_from_a_malformed_response_says_nothing(type_url: str, junk: WireResource) -> None:
+    """The piece that cannot be read may be the very one that seems to be missing."""
+    machine = Machine((type_url, "a"), (type_url, "b"))
+    machine.requests()
+    machine.respond(type_url, "1", "n1", wire(type_url, "a"), wire(type_url, "b"))
+    events = machine.respond(type_url, "2", "n2", wire(type_url, "b", "new"), junk)
+    assert [event.name for event in of_type(events, ResourceUpdate)] == ["b"]
+    assert not of_type(events, ResourceRemoved)
+    assert of_type(events, ResponseProcessed)[0].error
+    events = machine.respond(type_url, "3", "n3", wire(type_url, "b", "new"))
+    assert [event.name for event in of_type(events, ResourceRemoved)] == ["a"]
