@@ -1,5 +1,6 @@
 """One bootstrap file, followed by a real Envoy and by a mesh: the same calls through both, told in the same words."""
 
+import asyncio
 import http.client
 import json
 import threading
@@ -106,22 +107,34 @@ class Twin:
 
     def ours(self, call: Call) -> Answer:
         """The call through the mesh."""
-        request = httpx.Request(call.method, f"http://{call.authority}{call.path}", headers=call.sent)
         try:
-            response = self._transport.handle_request(request)
+            response = self._transport.handle_request(_request(call))
         except CallError as error:
-            return Answer(STATUS_OF.get(error.flag, 503), flag=error.flag)
-        headers = tuple(
-            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.raw
-        )
+            return _refused(error)
         try:
             body = response.read()
         except CallError as error:
-            return Answer(response.status_code, headers, whole=False, flag=error.flag)
+            return _answer(response, b"", error)
         finally:
             response.close()
-        info = response.extensions["meshlib"]
-        return Answer(response.status_code, headers, body, flag=info.flag or "")
+        return _answer(response, body)
+
+    def ours_aio(self, calls: Sequence[Call]) -> list[tuple[Answer, float]]:
+        """The calls through the mesh's asyncio door, one after the other, and the seconds each took."""
+
+        async def run() -> list[tuple[Answer, float]]:
+            transport = self.mesh.http.async_transport()
+            try:
+                return [await timed(transport, call) for call in calls]
+            finally:
+                await transport.aclose()
+
+        async def timed(transport: httpx.AsyncBaseTransport, call: Call) -> tuple[Answer, float]:
+            began = time.monotonic()
+            answer = await _ask(transport, call)
+            return answer, time.monotonic() - began
+
+        return asyncio.run(run())
 
     def both(self, calls: Sequence[Call]) -> list[tuple[Answer, Answer]]:
         """(Envoy's answer, ours) for each call, one after the other; ids get a prefix for the backends."""
@@ -152,12 +165,44 @@ class Twin:
         return self._log.read_text().splitlines() if self._log.exists() else []
 
 
+async def _ask(transport: httpx.AsyncBaseTransport, call: Call) -> Answer:
+    try:
+        response = await transport.handle_async_request(_request(call))
+    except CallError as error:
+        return _refused(error)
+    try:
+        body = await response.aread()
+    except CallError as error:
+        return _answer(response, b"", error)
+    finally:
+        await response.aclose()
+    return _answer(response, body)
+
+
+def _request(call: Call) -> httpx.Request:
+    return httpx.Request(call.method, f"http://{call.authority}{call.path}", headers=call.sent)
+
+
+def _refused(error: CallError) -> Answer:
+    return Answer(STATUS_OF.get(error.flag, 503), flag=error.flag)
+
+
+def _answer(response: httpx.Response, body: bytes, broken: CallError | None = None) -> Answer:
+    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.raw)
+    flag = broken.flag if broken else response.extensions["meshlib"].flag or ""
+    return Answer(response.status_code, headers, body, whole=broken is None, flag=flag)
+
+
 def marked(prefix: str, call: Call) -> Call:
     return Call(f"{prefix}-{call.id}", call.path, call.headers, call.method, call.authority)
 
 
 def bootstrap(
-    virtual_hosts: Sequence[Json], clusters: Sequence[Json], filters: Sequence[Json] = (), **manager: Any
+    virtual_hosts: Sequence[Json],
+    clusters: Sequence[Json],
+    filters: Sequence[Json] = (),
+    router: Json | None = None,
+    **manager: Any,
 ) -> Json:
     """A sidecar's egress: one listener, one manager, clusters."""
     connection_manager = {
@@ -165,7 +210,7 @@ def bootstrap(
         "stat_prefix": "out",
         "generate_request_id": False,
         "route_config": {"name": "routes", "virtual_hosts": list(virtual_hosts), "validate_clusters": False},
-        "http_filters": [*filters, ROUTER],
+        "http_filters": [*filters, router or ROUTER],
         **manager,
     }
     listener = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from differential.calls_twin import AUTHORITY, CALL_ID, Call, Twin, cluster, virtual_host
+from differential.calls_twin import AUTHORITY, CALL_ID, Call, Twin, cluster, marked, virtual_host
 from parts.backend import Backend
 from parts.fast_backend import FastBackend, Reply, Request
 
@@ -91,17 +91,19 @@ def test_scripted_upstreams_are_retried_alike(
     twin = make_twin([virtual_host(routes, include_request_attempt_count=True)], [cluster("up", [backend.port])])
     calls = list(scripts())
     pairs = twin.both(calls)
+    aio = [answer for answer, _ in twin.ours_aio([marked("aio", call) for call in calls])]
     flags = twin.flags(len(calls))
     differences = []
-    for call, (theirs, ours) in zip(calls, pairs, strict=True):
-        attempts = [script.sent(f"{side}-{call.id}") for side in ("envoy", "mesh")]
-        envoy_flags = flags[f"envoy-{call.id}"]
-        if theirs.status != ours.status or attempts[0] != attempts[1] or not told_alike(ours.flag, envoy_flags):
-            differences.append(
-                f"{call.path} {call.headers}: Envoy {theirs.status} {set(envoy_flags)} {attempts[0]}, "
-                f"mesh {ours.status} {ours.flag} {attempts[1]}"
-            )
-    assert not differences, f"{len(differences)} of {len(calls)}\n" + "\n".join(differences)
+    for call, (theirs, sync), other in zip(calls, pairs, aio, strict=True):
+        expected, envoy_flags = script.sent(f"envoy-{call.id}"), flags[f"envoy-{call.id}"]
+        for side, ours in (("mesh", sync), ("aio", other)):
+            attempts = script.sent(f"{side}-{call.id}")
+            if theirs.status != ours.status or attempts != expected or not told_alike(ours.flag, envoy_flags):
+                differences.append(
+                    f"{call.path} {call.headers}: Envoy {theirs.status} {set(envoy_flags)} {expected}, "
+                    f"{side} {ours.status} {ours.flag} {attempts}"
+                )
+    assert not differences, f"{len(differences)} of {2 * len(calls)}\n" + "\n".join(differences)
     assert sum(len(script.attempts[f"mesh-{call.id}"]) > 1 for call in calls) > 30
 
 
@@ -173,10 +175,13 @@ def test_timeouts_end_calls_alike(make_twin: Callable[..., Twin], fast_backend: 
             answer = send(call)
             took = time.monotonic() - began
             told[side, path] = answer, took, len(script.attempts[call.id])
+    calls = [Call(f"aio-{path}", f"/{path}", (("x-script", "hang"),)) for path in actions]
+    for path, (answer, took) in zip(actions, twin.ours_aio(calls), strict=True):
+        told["aio", path] = answer, took, len(script.attempts[f"aio-{path}"])
     flags = twin.flags(len(actions))
-    for path in actions:
-        (theirs, their_time, their_attempts), (ours, our_time, our_attempts) = told["envoy", path], told["mesh", path]
-        where = (path, theirs.status, flags[f"envoy-{path}"], their_time, ours, our_time)
+    for side, path in ((side, path) for side in ("mesh", "aio") for path in actions):
+        (theirs, their_time, their_attempts), (ours, our_time, our_attempts) = told["envoy", path], told[side, path]
+        where = (side, path, theirs.status, flags[f"envoy-{path}"], their_time, ours, our_time)
         assert theirs.status == ours.status == 504, where
         assert their_attempts == our_attempts, where
         assert abs(their_time - our_time) < 0.15, where
@@ -202,13 +207,18 @@ def test_silence_within_a_body_breaks_it_off_and_slowness_does_not(
         Call("late", "/route?chunks=2&chunk_delay=0.8&size=3000"),
     ]
     pairs = dict(zip([call.id for call in calls], twin.both(calls), strict=True))
+    sync = {name: ours for name, (_, ours) in pairs.items()}
+    aio = dict(
+        zip(pairs, [answer for answer, _ in twin.ours_aio([marked("aio", call) for call in calls])], strict=True)
+    )
     flags = twin.flags(len(calls))
-    for name in ("whole", "steady"):
-        theirs, ours = pairs[name]
+    for name, ours in [(name, answers[name]) for name in ("whole", "steady") for answers in (sync, aio)]:
+        theirs = pairs[name][0]
         assert (theirs.status, theirs.whole, len(theirs.body)) == (ours.status, ours.whole, len(ours.body)), name
         assert (ours.whole, ours.flag, flags[f"envoy-{name}"]) == (True, "", frozenset())
-    for name, flag in (("silent", "SI"), ("late", "UT")):
-        theirs, ours = pairs[name]
+    ends = {"silent": "SI", "late": "UT"}
+    for name, ours in [(name, answers[name]) for name in ends for answers in (sync, aio)]:
+        theirs, flag = pairs[name][0], ends[name]
         assert (theirs.status, theirs.whole) == (ours.status, ours.whole) == (200, False), name
         assert ours.flag == flag
         assert flag in flags[f"envoy-{name}"]
