@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from meshlib.drivers.wire import AsyncWaiter, AsyncWire
-from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Query, Start, Terminal, Wait
+from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Query, Start, Terminal, Wait, abandon
 
 
 async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
@@ -39,5 +39,5 @@ async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
                 case _:
                     return command
     except BaseException:
-        flow.close()
+        abandon(flow, time.monotonic())
         raise

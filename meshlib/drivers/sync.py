@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from meshlib.drivers.wire import SyncWaiter, SyncWire
-from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Query, Start, Terminal, Wait
+from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Query, Start, Terminal, Wait, abandon
 
 
 def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
@@ -39,5 +39,5 @@ def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
                 case _:
                     return command
     except BaseException:
-        flow.close()
+        abandon(flow, time.monotonic())
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from meshlib.balancing.base import Host
-from meshlib.engine.commands import BodyEnd, CallInfo, Commit, Discard, Fail, Flow, Start, Wait
+from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Commit, Discard, Fail, Flow, Start, Wait
 from meshlib.engine.decision import EXPECTED_TIMEOUT, Forward, rewrite_authority, upstream_head
 from meshlib.engine.events import AttemptEnded, CallEnded, EndpointEjected, EndpointReturned
 from meshlib.engine.runtime import Runtime
@@ -123,6 +123,10 @@ class Attempts:
                     now = yield Discard(outcome)
                 now = yield Wait(delay)
                 self.tried.append(host)
+        except Abandoned as gone:
+            self.info.flag = ResponseFlag.DC
+            self._ended(gone.at, None, ResponseFlag.DC)
+            raise
         finally:
             self.load.retries.pop(self, None)
 

@@ -167,3 +167,21 @@ class CallInfo:
 Command = Fetch | Query | Start | Discard | Wait | Commit | Reply | Fail | PassThrough
 Terminal = Commit | Reply | Fail | PassThrough
 Flow = Generator[Command, Any, None]
+
+
+class Abandoned(BaseException):
+    """Thrown into a flow whose caller went away at `at`: cancelled, interrupted, or failed in its own request body. No
+    `Exception`, so that nothing in a flow takes it for an error of its own.
+    """
+
+    def __init__(self, at: float) -> None:
+        super().__init__(at)
+        self.at = at
+
+
+def abandon(flow: Flow, at: float) -> None:
+    """End a flow whose caller went away. It gives everything back, as on `close`, and tells of the call's end (DC)."""
+    try:
+        flow.throw(Abandoned(at))
+    except (Abandoned, StopIteration):
+        return

@@ -16,6 +16,7 @@ import pytest
 from e2e.http_client.conftest import held, still_held
 from e2e.http_client.doors import LIBRARIES, AsyncDoor, Door
 from meshlib import Mesh
+from meshlib.engine.events import CallEnded
 from meshlib.http.library import LibraryName
 from meshlib.model.cluster import CircuitBreaker, CircuitBreakers, OutlierDetection, RetryBudget, Thresholds
 from meshlib.model.route import RetryPolicy
@@ -175,9 +176,12 @@ def test_a_cancelled_call_that_waits_for_its_retry_gives_everything_back(static:
             task = asyncio.create_task(client.get("/"))
             await until(lambda: bool(mesh.runtime.state.cluster("payments").default.retries))
             assert held(mesh, connections=False) == {"payments default retries": 1}
+            ended: list[Any] = []
+            mesh.on_event(ended.append)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             assert held(mesh, connections=False) == {}
+            assert [(type(event), event.flag) for event in ended] == [(CallEnded, "DC")]
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,8 +22,9 @@ from meshlib.model.cluster import CircuitBreaker, CircuitBreakers, Thresholds, U
 from meshlib.model.endpoint import ClusterLoadAssignment, DropOverload
 from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.route import RetryPolicy, Route, RouteAction
+from meshlib.model.snapshot import Snapshot
 from meshlib.policy.shared_limit import SharedRateLimit
-from meshlib.sources.static import static_cluster
+from meshlib.sources.static import static_cluster, static_snapshot
 from parts.fast_backend import FastBackend, Reply
 
 Static = Callable[..., Mesh]
@@ -299,8 +301,43 @@ def test_a_failure_is_one_except_clause_away(door: Door, static: Static) -> None
             client.get("/")
 
 
+class LateSource:
+    """Knows what `snapshot` says once it is told to, and nothing before."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self.asked: list[str] = []
+        self.answers = False
+
+    def start(self, sink: Any) -> None:
+        self._sink = sink
+
+    def request(self, authority: str) -> None:
+        self.asked.append(authority)
+        if self.answers:
+            threading.Timer(0.05, self._sink.publish, (self._snapshot,)).start()
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+    def forget(self) -> None:
+        """Nothing is kept."""
+
+
+def test_configuration_that_is_late_or_never_comes(door: Door, meshes: list[Mesh], fast_backend: Fast) -> None:
+    source = LateSource(replace(static_snapshot({"payments": [fast_backend().address]}), on_demand=True))
+    meshes.append(Mesh(source, fetch_timeout=0.2))
+    client = door.client(meshes[0])
+    with pytest.raises(errors.NoRouteError, match=r"^NFCF: no configuration for 'payments'") as caught:
+        client.get("/")
+    assert isinstance(caught.value, door.error("TransportError"))
+    source.answers = True
+    answers = client.together([("GET", "/")] * 5)
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert set(source.asked) == {"payments"}
+    assert meshes[0]._waiting == {}, "nobody is woken for ever after"
+
+
 def test_every_flag_with_a_class_of_its_own_has_a_row() -> None:
     provoked = {row.flag for row in ROWS}
-    assert {str(flag) for flag in _BY_FLAG} - provoked == {"NFCF", "UR"}, (
-        "NFCF is provoked with the xDS source, UR needs HTTP/2"
-    )
+    assert {str(flag) for flag in _BY_FLAG} - provoked == {"NFCF", "UR"}, "NFCF has a test of its own, UR needs HTTP/2"

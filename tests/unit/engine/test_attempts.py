@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshlib.engine.commands import BodyEnd, Commit, Discard, Fail, Start, Wait
+from meshlib.engine.commands import BodyEnd, Commit, Discard, Fail, Start, Wait, abandon
 from meshlib.engine.events import AttemptEnded, CallEnded, EndpointEjected, EndpointReturned
 from meshlib.engine.plan import Attached
 from meshlib.engine.runtime import Runtime
@@ -284,7 +284,7 @@ def test_a_budget_is_a_share_of_what_is_in_flight() -> None:
     assert held(runtime) == {}
 
 
-# ---------------------------------------------------------------------- breaker and thresholds
+# ---------------------------------------------------------------------- breakers, then thresholds
 
 
 def broken(**policy: Any) -> Runtime:
@@ -391,6 +391,23 @@ def test_an_ejected_endpoint_is_left_alone_and_returns() -> None:
 
 # ---------------------------------------------------------------------- closed at every yield
 
+
+def test_a_caller_that_goes_away_is_told_of_as_dc() -> None:
+    runtime = runtime_of({"payments": ONE}, retries=RETRY)
+    seen = told(runtime)
+    for steps in range(3):
+        player = Player(runtime, now=5.0)
+        for _, step in SCRIPT[:steps]:
+            step(player)
+        abandon(player.flow, 7.5)
+        call = seen[-1]
+        assert isinstance(call, CallEnded)
+        assert (call.status, call.flag, call.info.flag, call.duration) == (None, "DC", "DC", 2.5)
+    assert held(runtime) == {}
+    abandon(player.flow, 9.0)
+    assert len([event for event in seen if isinstance(event, CallEnded)]) == 3, "a call ends once"
+
+
 SCRIPT: list[tuple[str, Any]] = [
     ("Start", lambda player: player.responds(503, 1.0)),
     ("Discard", lambda player: player.send(1.0)),
@@ -402,7 +419,7 @@ SCRIPT: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("how", ["close", "throw"])
+@pytest.mark.parametrize("how", ["close", "throw", "abandon"])
 @pytest.mark.parametrize("steps", range(len(SCRIPT) + 1))
 def test_closed_at_any_moment_everything_is_given_back(steps: int, how: str) -> None:
     breaker = CircuitBreaker(fail_max=10)
@@ -414,6 +431,8 @@ def test_closed_at_any_moment_everything_is_given_back(steps: int, how: str) -> 
         step(player)
     if how == "close" or player.last == ENDED:
         player.close()
+    elif how == "abandon":
+        abandon(player.flow, 5.0)
     else:
         with pytest.raises(KeyboardInterrupt):
             player.flow.throw(KeyboardInterrupt)
