@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,13 +17,24 @@ class Load:
     """`with Load(mesh, "payments") as load:` two threads and `tasks` tasks of one loop call `method path` all the time.
 
     `failures` holds what went wrong as text, `calls` counts what went well, `slowest` is the longest call in seconds.
+    `leave_loop` runs on the loop at the end, for what is to be closed there.
     """
 
-    def __init__(self, mesh: Mesh, service: str, method: str = "GET", path: str = "/", *, tasks: int = 4) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        service: str,
+        method: str = "GET",
+        path: str = "/",
+        *,
+        tasks: int = 4,
+        leave_loop: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._mesh = mesh
         self._service = service
         self._request = (method, path)
         self._tasks = tasks
+        self._leave_loop = leave_loop
         self._done = threading.Event()
         self.calls = 0
         self.slowest = 0.0
@@ -74,5 +86,7 @@ class Load:
         async def several() -> None:
             async with self._mesh.http.async_client(self._service) as client:
                 await asyncio.gather(*(one(client) for _ in range(self._tasks)))
+            if self._leave_loop is not None:
+                await self._leave_loop()
 
         asyncio.run(several())
