@@ -80,12 +80,12 @@ class RequestHead:
     def _scan(self, name: str) -> list[str]:
         """One header without an index: most requests are asked for one only, and the rest need not be decoded."""
         wanted = name.encode("ascii")
-        size = len(wanted)
-        return [
-            raw_value.decode("latin-1")
-            for raw_name, raw_value in self.headers
-            if len(raw_name) == size and raw_name.lower() == wanted
-        ]
+        size = len(wanted)  # tells nearly all names apart, for less than lower-casing them
+        found = []
+        for raw_name, raw_value in self.headers:
+            if len(raw_name) == size and raw_name.lower() == wanted:
+                found.append(raw_value.decode("latin-1"))
+        return found
 
     def _pseudo(self, name: str) -> str | None:
         return {

@@ -24,6 +24,7 @@ class RetryRules:
     """
 
     __slots__ = (
+        "_by_conditions",
         "_codes",
         "_mask",
         "_rate_limited",
@@ -44,6 +45,7 @@ class RetryRules:
         self._mask = sum(bit for _, bit in self._words)
         self._codes = frozenset(policy.retriable_status_codes if _STATUS_CODES in asked else ())
         self._rate_limited = _RATE_LIMITED in asked
+        self._by_conditions = not (self._codes or self._rate_limited or self._mask & _GRPC_MASK)
         self.unknown = tuple(sorted(asked - CONDITION_WORDS.keys() - {_STATUS_CODES, _RATE_LIMITED}))
         self.num_retries = policy.num_retries
         self.per_try_timeout = policy.per_try_timeout
@@ -61,6 +63,8 @@ class RetryRules:
         """
         if outcome.failure is not None:
             return self._first(classification.conditions & self._mask)
+        if self._by_conditions and not classification.conditions & self._mask:
+            return None
         if self._rate_limited and outcome.header("x-envoy-ratelimited") is not None:
             return _RATE_LIMITED
         reason = self._of_response(outcome, classification)

@@ -17,7 +17,10 @@ class Counter:
         """Count `amount` more."""
         slots = self._slots
         me = get_ident()
-        slots[me] = slots.get(me, 0) + amount
+        try:
+            slots[me] += amount
+        except KeyError:
+            slots[me] = amount
 
     @property
     def value(self) -> int:
