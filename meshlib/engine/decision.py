@@ -113,7 +113,7 @@ def upstream_head(decision: Forward, head: RequestHead) -> RequestHead:
     path = head.path
     if route.rewrite_path is not None:
         path = route.rewrite_path(head)
-        if path != head.path:
+        if path != head.path and share.tells_upstream:
             headers = [*_without(headers, ORIGINAL_PATH), (ORIGINAL_PATH, head.path.encode("latin-1"))]
     if headers is head.headers and path == head.path:
         return head
@@ -138,7 +138,8 @@ def rewrite_authority(
     headers = [(b"Host", after.encode("latin-1")), *_without(upstream.headers, b"host")]
     if after != before:
         old = before.encode("latin-1")
-        headers = [*_without(headers, ORIGINAL_HOST), (ORIGINAL_HOST, old)]
+        if share.tells_upstream:
+            headers = [*_without(headers, ORIGINAL_HOST), (ORIGINAL_HOST, old)]
         if append_xfh:
             headers = _with_forwarded_host(headers, old)
     return RequestHead(upstream.method, upstream.scheme, after, upstream.path, headers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshlib.engine.filters import Filter, FilterStates, compile_filters
-from meshlib.model.filters import HttpFilter
+from meshlib.model.filters import HttpFilter, RouterFilter
 from meshlib.model.listener import HttpConnectionManager
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.model.request import RequestHead
@@ -48,6 +48,12 @@ class RouteScope:
     stream_idle_timeout: float | None = None
     max_stream_duration: float | None = None
 
+    @property
+    def tells_upstream(self) -> bool:
+        """Whether upstreams are told what the mesh does, in `x-envoy-*` headers."""
+        routers = (entry.config for entry in self.filters if isinstance(entry.config, RouterFilter))
+        return not any(router.suppress_envoy_headers for router in routers)
+
     @classmethod
     def of(cls, listener: str, manager: HttpConnectionManager | None, config: RouteConfiguration) -> RouteScope:
         """The scope of a listener's routes, or of a route configuration that stands alone (no filters)."""
@@ -59,7 +65,16 @@ class RouteScope:
 class Share:
     """One cluster a route may send to, with what is particular to it."""
 
-    __slots__ = ("authority", "cluster", "criteria", "filters", "request_headers", "response_headers", "rewrite_host")
+    __slots__ = (
+        "authority",
+        "cluster",
+        "criteria",
+        "filters",
+        "request_headers",
+        "response_headers",
+        "rewrite_host",
+        "tells_upstream",
+    )
 
     def __init__(
         self,
@@ -70,8 +85,10 @@ class Share:
         response_headers: Mutate | None,
         rewrite_host: RewriteHost | None,
         authority: str = "",
+        tells_upstream: bool = True,
     ) -> None:
         self.authority = authority
+        self.tells_upstream = tells_upstream  # not where the router filter has `suppress_envoy_headers`
         self.cluster = cluster
         self.criteria = criteria
         self.filters = filters
@@ -178,6 +195,7 @@ class RoutePlan:
             ),
             rewrite_host=compile_host_rewrite(_host_rewrite(route)),
             authority=share.host_rewrite_literal if share else "",
+            tells_upstream=scope.tells_upstream,
         )
 
     def cluster_name(self, share: Share, head: RequestHead) -> str:
