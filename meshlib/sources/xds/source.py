@@ -84,6 +84,7 @@ class XdsSource:
         # Only the client's thread touches the rest, so that nothing here needs a lock a call could wait for.
         self._decoded: dict[tuple[str, str], Decoded] = {}
         self._subscribed: Mapping[str, frozenset[str]] = {}
+        self._is_refusal_told = False  # of the response at hand
         self._published: Snapshot | None = None
         self._unpublished: Snapshot | None = None
         self._last_publish = float("-inf")
@@ -159,6 +160,7 @@ class XdsSource:
         except ResourceError as error:
             if sink is not None:
                 sink.report((Issue("error", error.resource, error.path, error.reason),))
+            self._is_refusal_told = True
             return f"{error.path}: {error.reason}" if error.path else error.reason
         if found.issues and sink is not None:
             sink.report(found.issues)
@@ -177,10 +179,17 @@ class XdsSource:
                 self._dependencies.update(type_url, name, found.resource, found.references)
             case ResourceRemoved(type_url, name) | ResourceDoesNotExist(type_url, name):
                 self._dependencies.remove(type_url, name)
-            case ResponseProcessed(type_url, _, _):
+            case ResponseProcessed(type_url, _, error):
                 self._dependencies.answered(type_url)
+                self._tell_refusal(type_url, error)
             case ResourceFailed(type_url, name, reason) if self._sink is not None:
                 self._sink.report((Issue("error", f"{short_type(type_url)} {name}", "", reason),))
+
+    def _tell_refusal(self, type_url: str, error: str | None) -> None:
+        """Report a NACK whose reason is not a resource's but the response's own, such as bytes without a name."""
+        is_told, self._is_refusal_told = self._is_refusal_told, False
+        if error is not None and not is_told and self._sink is not None:
+            self._sink.report((Issue("error", short_type(type_url), "", error),))
 
     def _decode_again(self, type_url: str, body: bytes) -> Decoded:
         from meshlib.sources.xds.decode import decode
