@@ -81,7 +81,9 @@ class ClusterBalancer:
     @property
     def in_panic(self) -> bool:
         """Whether requests now go to hosts regardless of health (Envoy's `lb_healthy_panic` counts those)."""
-        return self._compiled.in_panic
+        compiled = self._compiled
+        whole = compiled.whole
+        return compiled.in_panic if whole is None else whole.in_panic
 
     def pick(
         self,

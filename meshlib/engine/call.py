@@ -38,12 +38,12 @@ def call_flow(
     """
     # 1 Configuration, before anything: there is nothing to decide with until it is there.
     plan = runtime.plan
-    host = plan.find(head.scheme, head.authority)
+    host = plan.outbound.find(head.scheme, head.authority)
     if host is None and plan.may_come(head.scheme, head.authority):
         limit = now + runtime.fetch_timeout
         now = yield Fetch(head.authority, limit if deadline is None else min(limit, deadline))
         plan = runtime.plan
-        host = plan.find(head.scheme, head.authority)
+        host = plan.outbound.find(head.scheme, head.authority)
     if host is None:
         yield _unknown(runtime, head, now)
         return
