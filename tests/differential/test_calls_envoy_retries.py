@@ -222,3 +222,26 @@ def test_silence_within_a_body_breaks_it_off_and_slowness_does_not(
         assert (theirs.status, theirs.whole) == (ours.status, ours.whole) == (200, False), name
         assert ours.flag == flag
         assert flag in flags[f"envoy-{name}"]
+
+
+def test_only_what_is_idempotent_is_sent_again_when_a_kept_connection_breaks(
+    make_twin: Callable[..., Twin], fast_backend: Callable[..., FastBackend]
+) -> None:
+    """The difference that call_differences tells of, and its bounds."""
+    script = Scripted()
+    backend = fast_backend("up", script)
+    routes = routes_by_path({"none": None}, "up")
+    twin = make_twin([virtual_host(routes, include_request_attempt_count=True)], [cluster("up", [backend.port])])
+    broken = (("x-script", "reset,200"), ("content-length", "0"))
+    calls = [
+        Call("warm", "/none/"),
+        Call("get", "/none/", broken),
+        Call("warm-again", "/none/"),
+        Call("post", "/none/", broken, "POST"),
+    ]
+    (_, get, _, post) = twin.both(calls)
+    assert [answer.status for answer in get] == [503, 200]
+    assert script.sent("mesh-get") == [("1", True), ("1", True)]
+    assert [answer.status for answer in post] == [503, 503]
+    for call in ("envoy-get", "envoy-post", "mesh-post"):
+        assert script.sent(call) == [("1", True)], call
