@@ -22,7 +22,7 @@ ADVICE = {
     "UR": "As UC.",
     "UT": "The route's timeout, the per-try timeout or the inherited deadline ran out, whichever came first.",
     "SI": "The endpoint sent nothing for the idle timeout: raise `stream_idle_timeout` for long-lived streams.",
-    "UPE": "What came is not HTTP/1.1: check the port and the protocol the endpoint speaks there.",
+    "UPE": "Not HTTP/1.1, or cut short: check the port, the protocol, and whether the endpoint died meanwhile.",
     "RL": "A `SharedRateLimit` in code refused the call. (A limit from configuration answers 429 instead.)",
     "RLSE": 'The limit\'s store is gone and `on_error="closed"`: mend the store, or choose `local` or `open`.',
 }
@@ -30,7 +30,6 @@ _KINDS = {
     "CONNECT_TIMEOUT": "no connection within `connect_timeout` of the cluster, or `connect` of the caller's timeout",
     "WRITE_TIMEOUT": "the caller's `write` timeout",
     "POOL_TIMEOUT": "the caller's `pool` timeout",
-    "TRUNCATED": "the peer closed the connection in the middle of the response",
     "INVALID_REQUEST": "the request itself cannot be sent (line breaks in a header, a body of another length)",
 }
 

@@ -37,7 +37,6 @@ _BY_KIND = {
     FailureKind.WRITE_TIMEOUT: "WriteTimeout",
     FailureKind.POOL_TIMEOUT: "PoolTimeout",
     FailureKind.INVALID_REQUEST: "LocalProtocolError",
-    FailureKind.TRUNCATED: "RemoteProtocolError",  # a reset in Envoy's words, and httpx's name for it
 }
 
 
@@ -63,7 +62,6 @@ _BODY: dict[FailureKind, tuple[type[errors.CallError], str]] = {
     FailureKind.DEADLINE: (errors.UpstreamTimeoutError, "ReadTimeout"),
     FailureKind.READ_TIMEOUT: (errors.UpstreamTimeoutError, "ReadTimeout"),
     FailureKind.PROTOCOL_ERROR: (errors.UpstreamProtocolError, "RemoteProtocolError"),
-    FailureKind.TRUNCATED: (errors.UpstreamResetError, "RemoteProtocolError"),
 }
 
 
@@ -113,7 +111,6 @@ _FAILURES = {
     FailureKind.POOL_CLOSED: Failure.RESET_BEFORE_REQUEST,
     FailureKind.RESET_BEFORE_REQUEST: Failure.RESET_BEFORE_REQUEST,
     FailureKind.RESET: Failure.RESET,
-    FailureKind.TRUNCATED: Failure.RESET,
     FailureKind.WRITE_TIMEOUT: Failure.TIMEOUT,
     FailureKind.PROTOCOL_ERROR: Failure.PROTOCOL,
     FailureKind.REQUEST_BODY_FAILED: Failure.LOCAL,

@@ -13,6 +13,7 @@
 6. An idempotent request whose kept-alive connection breaks before a byte of the response came is sent once more on a
    fresh connection, as HTTP clients do (RFC 9112 section 9.3.1), whatever the retry policy says and with the same
    attempt number. Envoy leaves it to the retry policy.
-7. A body cut short by the end of its connection is UC here (the connection broke), UPE in Envoy (its parser's word).
+7. A response cut short by a reset of its connection (RST) is UC here, UPE in Envoy. Cut short by an orderly close it is
+   UPE in both.
 8. An ejection takes effect with the next pick; in Envoy up to `update_merge_window` (a second) later.
 """

@@ -162,7 +162,7 @@ class AsyncConnection(asyncio.Protocol):
             self._reader.feed_eof()
         except ReadError as error:
             if self._reader.started:
-                self.fail(FailureKind.TRUNCATED, f"response: {error}", error)
+                self.fail(FailureKind.PROTOCOL_ERROR, f"response: {error}", error)
             else:
                 self.fail(FailureKind.RESET, "closed by the peer before a response")
         else:

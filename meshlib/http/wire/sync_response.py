@@ -303,8 +303,7 @@ class SyncWireResponse:
 
     def _unreadable(self, conn: SyncConnection, data: bytes, error: ReadError) -> None:
         if data or conn.reader.started:
-            kind = FailureKind.PROTOCOL_ERROR if data else FailureKind.TRUNCATED
-            self._fail(kind, f"response: {error}", error)
+            self._fail(FailureKind.PROTOCOL_ERROR, f"response: {error}", error)
         else:
             self._fail(FailureKind.RESET, "closed by the peer before a response", None)
 

@@ -31,8 +31,6 @@ class FailureKind(enum.Enum):
     RESET_BEFORE_REQUEST = "reset before request"
     """The connection went away before one byte of the request was handed to the kernel: always safe to try again."""
     RESET = "reset"
-    TRUNCATED = "response cut short"
-    """The peer closed in the middle of the response: neither a reset nor an error of the protocol's words."""
     READ_TIMEOUT = "read timeout"
     WRITE_TIMEOUT = "write timeout"
     DEADLINE = "deadline exceeded"

@@ -157,8 +157,8 @@ def test_what_is_not_a_response_is_a_protocol_error(door: Any, raw: Any, answer:
     "answer, kind, started",
     [
         (b"", FailureKind.RESET, False),
-        (b"HTTP/1.1 20", FailureKind.TRUNCATED, True),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", FailureKind.TRUNCATED, True),
+        (b"HTTP/1.1 20", FailureKind.PROTOCOL_ERROR, True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", FailureKind.PROTOCOL_ERROR, True),
     ],
 )
 @pytest.mark.parametrize("how", ["close", "reset", "half close"])
@@ -206,7 +206,7 @@ def test_a_body_cut_short_gives_what_came_and_then_an_error(door: Any, raw: Any,
     read.set()
     with pytest.raises(WireError) as caught:
         next(chunks)
-    assert caught.value.kind is (FailureKind.RESET if how == "reset" else FailureKind.TRUNCATED)
+    assert caught.value.kind is (FailureKind.RESET if how == "reset" else FailureKind.PROTOCOL_ERROR)
     assert caught.value.response_started
     assert ended == [caught.value]
     pool.close_response(response)
