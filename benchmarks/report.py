@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -25,7 +26,8 @@ def machine(cores: Cores) -> str:
     )
     return (
         f"{len(names) or '?'} cores of {cpu}, {platform.system()} {platform.release()}, "
-        f"{platform.python_implementation()} {platform.python_version()}; {shared}; loopback"
+        f"{platform.python_implementation()} {platform.python_version()}; {shared}; loopback; "
+        f"load average before the run {os.getloadavg()[0]:.1f}"
     )
 
 

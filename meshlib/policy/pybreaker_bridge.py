@@ -124,7 +124,9 @@ class PybreakerBridge:
         failure = None if success else error or UpstreamFailure("the call failed without an exception")
         if failure is not None and not self.breaker.is_system_error(failure):
             failure = None
-        if view.state == STATE_CLOSED:
+        if view.successor:
+            self._tell_end(failure)  # about the past: the storage counts for another period by now
+        elif view.state == STATE_CLOSED:
             self._record_closed(view, failure, now)
         elif view.end_probe(permit):
             self._record_probe(view, failure, now)
@@ -140,11 +142,11 @@ class PybreakerBridge:
         if failure is None:
             view.failures.clear()
             storage.reset_counter()
-            self._tell(lambda listener: listener.success(self.breaker))
+            self._tell_end(None)
             return
         view.failures.append(None)
         storage.increment_counter()
-        self._tell(lambda listener: listener.failure(self.breaker, failure))
+        self._tell_end(failure)
         # The memory storage loses increments under threads, the shared one knows of other processes: the larger counts.
         if max(storage.counter, len(view.failures)) >= self.breaker.fail_max and not view.successor:
             self._move(view, STATE_OPEN, now, "consecutive failures")
@@ -153,7 +155,7 @@ class PybreakerBridge:
         storage = self.breaker._state_storage
         if failure is not None:
             storage.increment_counter()
-            self._tell(lambda listener: listener.failure(self.breaker, failure))
+            self._tell_end(failure)
             self._move(view, STATE_OPEN, now, "a probe failed")
             return
         view.successes.append(None)
@@ -161,7 +163,7 @@ class PybreakerBridge:
         storage.increment_success_counter()
         if max(storage.success_counter, len(view.successes)) >= self.breaker.success_threshold:
             self._move(view, STATE_CLOSED, now, "probes succeeded")
-        self._tell(lambda listener: listener.success(self.breaker))
+        self._tell_end(None)
 
     def _view(self, now: float) -> _View:
         """The current period, replaced first if somebody else has changed the storage's state."""
@@ -223,6 +225,12 @@ class PybreakerBridge:
         transition = Transition(self.name, old.state, new.state, new.since, reason, figures, new.number)
         for listener in self._listeners:
             self._guard(listener, transition)
+
+    def _tell_end(self, failure: BaseException | None) -> None:
+        if failure is None:
+            self._tell(lambda listener: listener.success(self.breaker))
+        else:
+            self._tell(lambda listener: listener.failure(self.breaker, failure))
 
     def _tell(self, message: Callable[[pybreaker.CircuitBreakerListener], None]) -> None:
         for listener in self.breaker.listeners:
