@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from meshlib.model.headers import REQUEST_HEADER_OPERATORS
 from meshlib.model.report import ResourceError
 from meshlib.routing.text import as_wire
 
@@ -17,7 +18,6 @@ FirstValue = Callable[[str], str | None]
 Format = Callable[[FirstValue], str]
 
 _COMMAND = re.compile(r"%(?:%|(?P<name>[A-Z0-9_]+)(?:\((?P<arguments>[^)%]*)\))?(?::(?P<length>[0-9]{1,9}))?%)?")
-_REQUEST_HEADER = ("REQ", "REQUEST_HEADER")
 _Part = str | Format
 
 
@@ -40,7 +40,7 @@ def _parse(text: str) -> list[_Part]:
         end = found.end()
         if found[0] == "%%":
             parts.append("%")
-        elif found["name"] in _REQUEST_HEADER:
+        elif found["name"] in REQUEST_HEADER_OPERATORS:
             parts.append(_request_header(text, found["arguments"] or "", found["length"]))
         elif found["name"]:
             reason = f"{found[0]} is not known to a client; only %REQ(name?other):length% and %% are"

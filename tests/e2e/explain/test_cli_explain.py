@@ -164,12 +164,12 @@ def test_configuration_with_errors_is_not_answered_by(conf: Path) -> None:
 
 
 def test_what_only_compiling_refuses_is_a_configuration_error(conf: Path) -> None:
-    header = "request_headers_to_add: [{header: {key: x-a, value: '%NO_SUCH_THING%'}}]"
+    header = "request_headers_to_add: [{header: {key: x-a, value: '%REQ(a?b?c)%'}}]"
     conf.write_text(CONFIGURATION.replace("{name: old,", f"{{name: old, {header},"))
     done = meshlib("GET", "http://payments/", "--config", conf)
     assert (done.returncode, done.stdout) == (1, "")
     assert "RouteConfiguration routes: virtual_hosts[0].routes[1]" in done.stderr
-    assert "NO_SUCH_THING" in done.stderr
+    assert "%REQ(a?b?c)%" in done.stderr
 
 
 def test_degraded_configuration_is_told_and_answered_by(conf: Path) -> None:

@@ -185,7 +185,6 @@ def test_route_action() -> None:
             {"connection_properties": {"source_ip": True}},
             {"connection_properties": {}},
             {"query_parameter": {"name": "q"}},
-            {"filter_state": {"key": "k"}},
         ],
     )
     assert found == RouteAction(
@@ -204,7 +203,6 @@ def test_route_action() -> None:
             HashPolicy("cookie", "read"),
             HashPolicy("source_ip"),
             HashPolicy("query_parameter", "q"),
-            HashPolicy("filter_state", "k"),
         ),
     )
 

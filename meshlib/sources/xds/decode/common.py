@@ -6,7 +6,13 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from meshlib.model.headers import NO_MUTATIONS, HeaderMutations, HeaderValueOption
+from meshlib.model.headers import (
+    NO_MUTATIONS,
+    HeaderMutations,
+    HeaderValueOption,
+    has_stray_percent,
+    unknown_operators,
+)
 from meshlib.model.matchers import FractionalPercent
 from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata, Struct, Value
 from meshlib.model.report import ResourceError
@@ -126,8 +132,18 @@ def header_options(ctx: Context, messages: Any, path: str) -> tuple[HeaderValueO
         where = f"{path}[{index}]"
         option = _header_option(ctx, message, where)
         _check_modifiable(option.name, where)
-        options.append(option)
+        if _can_be_filled_in(ctx, option, join(where, "header.value")):
+            options.append(option)
     return tuple(options)
+
+
+def _can_be_filled_in(ctx: Context, option: HeaderValueOption, path: str) -> bool:
+    if has_stray_percent(option.value):
+        raise ResourceError(path, f"{option.value!r}: a percent sign that is not part of a formatter is written %%")
+    unknown = unknown_operators(option.value)
+    if unknown:
+        ctx.degraded(path, f"%{unknown[0]}% is not known to a client: the header {option.name!r} is left as it is")
+    return not unknown
 
 
 def _check_modifiable(name: str, path: str) -> None:
