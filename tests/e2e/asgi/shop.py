@@ -15,7 +15,7 @@ APP = "e2e.asgi.shop_app:app"
 
 
 class Shop:
-    """`server` is uvicorn, or gunicorn with one uvicorn worker; the settings are the application's."""
+    """`server` is uvicorn, uvicorn without lifespan, or gunicorn with a uvicorn worker; settings are the app's."""
 
     def __init__(self, folder: Path, target: str, server: str = "uvicorn", **settings: Any) -> None:
         settings = {"framework": "starlette", "target": target, **settings}
@@ -25,13 +25,15 @@ class Shop:
             "GRPC_XDS_BOOTSTRAP": "",
             "GRPC_XDS_BOOTSTRAP_CONFIG": "",
         }
+        self._has_lifespan = server != "uvicorn without lifespan"
         quiet = [sys.executable, "-W", "ignore::DeprecationWarning", "-m"]
         self.process = Process([*quiet, *COMMANDS[server], APP], folder / "shop.log", env=environment)
 
     def wait(self) -> Shop:
         """Until it serves."""
         self.port = int(self.process.wait_line(r"(?:running on|Listening at:) http://127.0.0.1:(\d+)")[1])
-        self.process.wait_line("application started")
+        if self._has_lifespan:
+            self.process.wait_line("application started")
         return self
 
     @property
@@ -52,5 +54,6 @@ class Shop:
 
 COMMANDS = {
     "uvicorn": ["uvicorn", "--port", "0", "--no-access-log"],
+    "uvicorn without lifespan": ["uvicorn", "--port", "0", "--no-access-log", "--lifespan", "off"],
     "gunicorn": ["gunicorn", "--bind", "127.0.0.1:0", "--worker-class", "uvicorn_worker.UvicornWorker"],
 }

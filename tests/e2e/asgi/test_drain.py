@@ -127,3 +127,13 @@ def test_without_a_drain_the_server_ends_in_its_own_way(shop: Callable[..., Shop
     one.process.terminate()
     assert one.exit_code() in (0, -signal.SIGTERM)
     assert time.monotonic() - began < 3
+
+
+def test_without_lifespan_the_first_request_installs_the_drain(shop: Callable[..., Shop]) -> None:
+    one = shop(server="uvicorn without lifespan", drain_seconds=1.0, readiness_path="/ready")
+    assert one_connection(one)[0] == 200
+    one.process.terminate()
+    time.sleep(0.1)
+    assert ready(one) == 503
+    assert one_connection(one) == (200, "close")
+    assert one.exit_code() in (0, -signal.SIGTERM)
