@@ -37,7 +37,7 @@ def _throughput(axes: Any, calls: Mapping[str, Any]) -> None:
         ours = name in (MESH, MESH2)
         axes.plot(widths, [rates[width] for width in widths], marker="o", label=name, linewidth=2.5 if ours else 1.2)
     axes.set(title="Calls a second on one core (log scale)", xlabel="calls in flight", yscale="log")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _latency(axes: Any, calls: Mapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ def _bodies(axes: Any, calls: Mapping[str, Any]) -> None:
         axes.barh(places, [calls["bodies"][name][kind] for name in names], height=0.25, label=kind)
     axes.set_yticks(range(len(names)), names)
     axes.set(title="Bodies of 1 MB", xlabel="MB/s")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _colour(name: str) -> str:
