@@ -54,3 +54,16 @@ def test_a_hash_of_filter_state_never_comes_to_be() -> None:
     assert isinstance(action, RouteAction)
     assert [policy.name for policy in action.hash_policies] == ["x-user"]
     assert [issue.path for issue in found.issues] == ["virtual_hosts[0].routes[0].route.hash_policy[0].filter_state"]
+
+
+def test_what_is_kept_in_the_model_and_not_acted_on_is_told() -> None:
+    policies = [{"connection_properties": {"source_ip": True}}]
+    action = {"cluster": "a", "cluster_not_found_response_code": "NOT_FOUND", "hash_policy": policies}
+    config, found = decoded({"match": {"prefix": "/"}, "route": action})
+    kept = config.virtual_hosts[0].routes[0].action
+    assert isinstance(kept, RouteAction)
+    assert (kept.cluster_not_found_response_code, kept.hash_policies[0].kind) == (404, "source_ip")
+    assert [issue.path.rpartition("route.")[2] for issue in found.issues] == [
+        "hash_policy[0].connection_properties",
+        "cluster_not_found_response_code",
+    ]

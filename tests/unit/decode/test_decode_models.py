@@ -177,13 +177,10 @@ def test_route_action() -> None:
         auto_host_rewrite=True,
         append_x_forwarded_host=True,
         priority="HIGH",
-        cluster_not_found_response_code="NOT_FOUND",
         hash_policy=[
             {"header": {"header_name": "X-User", "regex_rewrite": {"pattern": {"regex": "a"}, "substitution": "b"}}},
             {"cookie": {"name": "sid", "ttl": "0s", "path": "/"}, "terminal": True},
             {"cookie": {"name": "read"}},
-            {"connection_properties": {"source_ip": True}},
-            {"connection_properties": {}},
             {"query_parameter": {"name": "q"}},
         ],
     )
@@ -196,12 +193,10 @@ def test_route_action() -> None:
         host_rewrite=HostRewrite("auto"),
         append_x_forwarded_host=True,
         priority="HIGH",
-        cluster_not_found_response_code=404,
         hash_policies=(
             HashPolicy("header", "x-user", regex_rewrite=RegexRewrite("a", "b")),
             HashPolicy("cookie", "sid", terminal=True, ttl=0.0, path="/"),
             HashPolicy("cookie", "read"),
-            HashPolicy("source_ip"),
             HashPolicy("query_parameter", "q"),
         ),
     )
@@ -278,7 +273,10 @@ def test_virtual_host_and_per_filter_configuration() -> None:
             PerFilterConfig("limit", None, disabled=True),
         ),
     )
-    assert [issue.path for issue in found.issues] == ['virtual_hosts[0].typed_per_filter_config["fault"].config']
+    assert [issue.path for issue in found.issues] == [
+        "virtual_hosts[0].require_tls",
+        'virtual_hosts[0].typed_per_filter_config["fault"].config',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -429,11 +427,11 @@ def test_http_protocol_options() -> None:
     )
     found, issues = cluster(typed_extension_protocol_options=options)
     assert (found.http2, found.idle_timeout, found.max_requests_per_connection) == (True, None, 9)
-    assert [path.rpartition(".")[2] for path in issues] == ["max_concurrent_streams"]
+    assert [path.rpartition(".")[2] for path in issues] == ["max_concurrent_streams", "http2_protocol_options"]
     found, issues = cluster(typed_extension_protocol_options=http_options(auto_config={}))
     assert (found.http2, len(issues)) == (False, 1)
     found, issues = cluster(http2_protocol_options={}, max_requests_per_connection=3)
-    assert (found.http2, found.max_requests_per_connection, issues) == (True, 3, [])
+    assert (found.http2, found.max_requests_per_connection, issues) == (True, 3, ["http2_protocol_options"])
 
 
 def tls(**common: Any) -> tuple[Cluster, list[str]]:

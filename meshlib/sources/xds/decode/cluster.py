@@ -147,6 +147,8 @@ def cluster(ctx: Context, message: Any) -> Cluster:
     http = upstream_http(ctx, message)
     found = metadata(message.metadata)
     has = message.HasField
+    if http.http2:
+        ctx.degraded("http2_protocol_options", "HTTP/1.1 is spoken to the endpoints")
     return Cluster(
         name=message.name,
         type=kind,

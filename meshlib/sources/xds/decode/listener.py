@@ -125,10 +125,17 @@ def _manager(ctx: Context, message: Any, path: str) -> HttpConnectionManager:
         http_filters=http_filters(ctx, message.http_filters, join(path, "http_filters")),
         stat_prefix=message.stat_prefix,
         stream_idle_timeout=duration_or_off(message, "stream_idle_timeout", 300.0),
-        request_timeout=duration(message, "request_timeout") or None,
+        request_timeout=_request_timeout(ctx, message, path),
         max_stream_duration=duration(common, "max_stream_duration") or None,
         strip_port="any" if anything else "matching" if matching else "none",
     )
+
+
+def _request_timeout(ctx: Context, message: Any, path: str) -> float | None:
+    timeout = duration(message, "request_timeout") or None
+    if timeout is not None:
+        ctx.degraded(join(path, "request_timeout"), "a caller's upload is bounded by the route's timeout only")
+    return timeout
 
 
 def _try_manager(ctx: Context, typed_config: Any, path: str) -> Iterator[HttpConnectionManager]:

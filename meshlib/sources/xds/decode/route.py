@@ -94,6 +94,8 @@ def _routes(ctx: Context, messages: Any, path: str, max_body: int) -> Iterator[R
 def _virtual_host(ctx: Context, message: Any, path: str, max_body: int) -> VirtualHost:
     ctx.check_fields(message, path, _VIRTUAL_HOST)
     require_tls: Any = enum_name(message, "require_tls", path)
+    if require_tls != "NONE":
+        ctx.degraded(join(path, "require_tls"), "calls are not redirected to https", "call https:// yourself")
     policy = None
     if message.HasField("retry_policy"):
         policy = retry_policy(ctx, message.retry_policy, join(path, "retry_policy"))

@@ -150,6 +150,7 @@ def _hash_policy(ctx: Context, message: Any, path: str) -> HashPolicy | None:
             ttl = duration(found, "ttl")
             return HashPolicy("cookie", found.name, message.terminal, ttl=ttl, path=found.path)
         case "connection_properties":
+            ctx.degraded(where, "a caller has no downstream connection: the policy never yields a hash")
             return HashPolicy("source_ip", terminal=message.terminal) if found.source_ip else None
         case "query_parameter":
             return HashPolicy("query_parameter", found.name, message.terminal)
@@ -169,6 +170,13 @@ def _max_stream_duration(ctx: Context, message: Any, path: str) -> float | None:
     limits = message.max_stream_duration
     ctx.check_fields(limits, join(path, "max_stream_duration"), _MAX_STREAM_DURATION)
     return duration(limits, "max_stream_duration")
+
+
+def _not_found_code(ctx: Context, message: Any, path: str) -> int:
+    if message.cluster_not_found_response_code:
+        where = join(path, "cluster_not_found_response_code")
+        ctx.degraded(where, "a missing cluster is an error of the call (NC), not a response")
+    return _NOT_FOUND_CODES[message.cluster_not_found_response_code]
 
 
 def route_action(ctx: Context, message: Any, path: str) -> RouteAction:
@@ -196,5 +204,5 @@ def route_action(ctx: Context, message: Any, path: str) -> RouteAction:
         host_rewrite=_host_rewrite(ctx, message, path),
         append_x_forwarded_host=message.append_x_forwarded_host,
         priority=priority,
-        cluster_not_found_response_code=_NOT_FOUND_CODES[message.cluster_not_found_response_code],
+        cluster_not_found_response_code=_not_found_code(ctx, message, path),
     )
