@@ -93,7 +93,8 @@ class Reader:
         self._page = page
         self._folder = folder
         self._servers = servers
-        self._ports = {port: str(free_port()) for port in PORTS}
+        self._free_port = free_port
+        self._ports: dict[str, str] = {}
         self._env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -184,7 +185,13 @@ class Reader:
         )
 
     def _with_ports(self, text: str) -> str:
-        return re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: self._ports[found[0]], text)
+        return re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: self._port(found[0]), text)
+
+    def _port(self, printed: str) -> str:
+        """Chosen when it is first needed: the longer a free port waits, the likelier somebody else takes it."""
+        if printed not in self._ports:
+            self._ports[printed] = str(self._free_port())
+        return self._ports[printed]
 
     def _at(self, block: Block, what: str) -> str:
         return f"{self._page.name}:{block.line}: {what}"
@@ -221,4 +228,6 @@ def _pattern(expected: str) -> re.Pattern[str]:
 
 def _accepts(port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        if probe.connect_ex(("127.0.0.1", port)) != 0:
+            return False
+        return bool(probe.getsockname() != probe.getpeername())  # a socket may happen to meet itself
