@@ -22,7 +22,8 @@ HERE = Path(__file__).parent
 POLICIES = (
     "Every mesh and sidecar carries all of these policies: a route with a header match, weighted clusters, retries "
     "with a budget, per-try and route timeouts, a deadline, thresholds, outlier detection, a local rate limit. "
-    "The mesh has a circuit breaker as well."
+    "The mesh has a circuit breaker as well. Its clients are the ready ones (`mesh.http`), called by absolute URLs as "
+    "the bare ones are; where a row says otherwise, otherwise."
 )
 
 

@@ -25,6 +25,7 @@ PATH = "/charge"
 IN_FLIGHT = (1, 8, 32, 64, 128)
 THREADS = 8
 MESH, MESH2, BARE, BARE2 = "meshlib (httpx)", "meshlib (httpx2)", "httpx", "httpx2"
+RELATIVE, OWN = "meshlib (httpx), by a base URL", "meshlib (httpx), transport in a client of your own"
 AIOHTTP, HAND, ONE, TWO = "aiohttp", "httpx, stacked by hand", "httpx, one Envoy", "httpx, two Envoys"
 
 Samples = dict[str, list[float]]
@@ -59,6 +60,8 @@ def sync_peers(options: Mapping[str, Any], folder: Path) -> dict[str, Callable[[
         BARE2: partial(peers.sync_by_library, "httpx2", url),
         MESH: partial(peers.sync_by_mesh, "httpx", folder, url),
         MESH2: partial(peers.sync_by_mesh, "httpx2", folder, url),
+        RELATIVE: partial(peers.sync_by_base_url, folder, url),
+        OWN: partial(peers.sync_by_own_client, folder, url),
     }
     if peers.installed("stamina", "pybreaker", "limits", "opentelemetry.sdk"):
         found[HAND] = partial(peers.sync_by_hand, url)

@@ -135,6 +135,24 @@ def sync_by_mesh(name: str, folder: Path, url: str, stack: ExitStack) -> SyncPee
     return SyncPeer(lambda path: len(client.get(target + path).content))
 
 
+def sync_by_base_url(folder: Path, url: str, stack: ExitStack) -> SyncPeer:
+    """The ready client of a service, asked by path: httpx joins and parses the URL for each call."""
+    inherit_a_deadline()
+    client = stack.enter_context(mesh(url, folder).http.client(SERVICE, headers=HEADERS))
+    return SyncPeer(lambda path: len(client.get(path).content))
+
+
+def sync_by_own_client(folder: Path, url: str, stack: ExitStack) -> SyncPeer:
+    """The mesh's transport in an ordinary httpx client, which looks for cookies in each response."""
+    import httpx
+
+    inherit_a_deadline()
+    transport = mesh(url, folder).http.transport()
+    options: dict[str, Any] = {"transport": transport, "headers": HEADERS, "timeout": None}  # as the ready clients
+    client = stack.enter_context(httpx.Client(**options))
+    return SyncPeer(lambda path: len(client.get(f"http://{SERVICE}{path}").content))
+
+
 def sync_by_hand(url: str, stack: ExitStack) -> SyncPeer:
     """The policies stacked around httpx by hand."""
     bare = sync_by_library("httpx", url, stack)
