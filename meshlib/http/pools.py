@@ -13,8 +13,9 @@ from typing import Generic, Protocol, TypeVar
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import Start
 from meshlib.engine.plan import Plan
+from meshlib.engine.table import split_port
 from meshlib.errors import ConfigurationError
-from meshlib.http.tls import client_context
+from meshlib.http.tls import client_context, default_context
 from meshlib.http.wire.types import (
     Address,
     ConnectionEvent,
@@ -35,6 +36,8 @@ class Drainable(Protocol):
 
 
 P = TypeVar("P", bound=Drainable)
+Key = tuple[str, str, str]
+"""Cluster, endpoint, and the host of an `https` URL where the cluster itself has no TLS (else empty)."""
 
 
 class PoolRegistry(Generic[P]):
@@ -42,7 +45,7 @@ class PoolRegistry(Generic[P]):
 
     def __init__(self, make: Callable[..., P]) -> None:
         self._make = make
-        self._pools: dict[tuple[str, str], tuple[ClusterPlan, P]] = {}
+        self._pools: dict[Key, tuple[ClusterPlan, P]] = {}
         self._plan: Plan | None = None
 
     def get(self, plan: Plan, start: Start) -> P:
@@ -52,7 +55,7 @@ class PoolRegistry(Generic[P]):
         """
         if plan is not self._plan:
             self._follow(plan)
-        key = (start.cluster.name, start.host.address)
+        key = _key(start)
         found = self._pools.get(key)
         if found is not None and found[0] is start.cluster:
             return found[1]
@@ -60,7 +63,7 @@ class PoolRegistry(Generic[P]):
 
     def forget(self, start: Start, pool: P) -> None:
         """Drop a pool that turned out to be closed, so that `get` makes a new one."""
-        key = (start.cluster.name, start.host.address)
+        key = _key(start)
         found = self._pools.get(key)
         if found is not None and found[1] is pool:
             self._pools.pop(key, None)
@@ -78,13 +81,13 @@ class PoolRegistry(Generic[P]):
         self._pools.clear()
         return pools
 
-    def _adopt(self, key: tuple[str, str], start: Start, found: tuple[ClusterPlan, P] | None) -> P:
+    def _adopt(self, key: Key, start: Start, found: tuple[ClusterPlan, P] | None) -> P:
         """Take a pool over to the attempt's plan if its settings are the same, else make one."""
         cluster = start.cluster
         if found is not None and _settings(found[0]) == _settings(cluster):
             self._pools[key] = (cluster, found[1])
             return found[1]
-        pool = self._new(start)
+        pool = self._new(key, start)
         # Two threads may get here at once: the first one's pool is everybody's.
         kept = self._pools.setdefault(key, (cluster, pool)) if found is None else (cluster, pool)
         if found is not None:
@@ -92,10 +95,11 @@ class PoolRegistry(Generic[P]):
             found[1].drain()
         return kept[1]
 
-    def _new(self, start: Start) -> P:
+    def _new(self, key: Key, start: Start) -> P:
         cluster, config, where = start.cluster, start.cluster.config, start.host.endpoint.address
         load, thresholds = cluster.thresholds("DEFAULT")
         stats = cluster.stats
+        context, name = _tls(config.tls, key[2])
 
         def count(event: ConnectionEvent) -> None:
             if event.kind is ConnectionEventKind.CONNECTED:
@@ -103,8 +107,8 @@ class PoolRegistry(Generic[P]):
 
         return self._make(
             Address(where.host, where.port, where.path),
-            ssl_context=_context(config.tls) if config.tls else None,
-            server_hostname=(config.tls.sni or None) if config.tls else None,
+            ssl_context=context,
+            server_hostname=name,
             limits=PoolLimits(
                 max_connections=min(thresholds.max_connections, 1 << 30),
                 max_pending=min(thresholds.max_pending_requests, 1 << 30),
@@ -128,9 +132,18 @@ class PoolRegistry(Generic[P]):
                 pool.drain()
 
 
-def _context(tls: UpstreamTls) -> ssl.SSLContext:
+def _key(start: Start) -> Key:
+    head = start.head
+    by_url = head.scheme == "https" and start.cluster.config.tls is None
+    return (start.cluster.name, start.host.address, split_port(head.authority)[0] if by_url else "")
+
+
+def _tls(tls: UpstreamTls | None, url_host: str) -> tuple[ssl.SSLContext | None, str | None]:
+    """The cluster's TLS as configured; without any, an `https` URL still means what it says: TLS to that very host."""
+    if tls is None:
+        return (default_context(), url_host) if url_host else (None, None)
     try:
-        return client_context(tls)
+        return client_context(tls), tls.sni or None
     except ConfigurationError as error:
         raise WireError(FailureKind.TLS_FAILURE, str(error)) from error
 

@@ -56,6 +56,12 @@ def _check(context: ssl.SSLContext, certificate: Any) -> None:
         context.check_names(certificate)
 
 
+@lru_cache(maxsize=1)
+def default_context() -> ssl.SSLContext:
+    """For an `https` URL whose cluster has no TLS of its own: the system's authorities, and the URL's host name."""
+    return ssl.create_default_context()
+
+
 @lru_cache(maxsize=1024)
 def client_context(tls: UpstreamTls) -> ssl.SSLContext:
     """The context for a cluster's `UpstreamTlsContext`.

@@ -16,4 +16,6 @@
 7. A response cut short by a reset of its connection (RST) is UC here, UPE in Envoy. Cut short by an orderly close it is
    UPE in both.
 8. An ejection takes effect with the next pick; in Envoy up to `update_merge_window` (a second) later.
+9. A sidecar sends what it was given over the cluster's transport, plain text included. Here an `https` URL to a cluster
+   without TLS is sent over TLS, verified against the system's authorities and the URL's host. Not generated.
 """

@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from meshlib import Mesh, UpstreamConnectError
+from meshlib.http.tls import default_context
 from meshlib.model.cluster import Cluster, UpstreamTls
 from meshlib.sources.static import static_cluster
 
@@ -157,3 +158,18 @@ async def test_the_asyncio_door_checks_the_same(server: TlsServer, authority: tr
     async with Mesh.static({"payments": _cluster(server, bad)}).http.async_client("payments") as client:
         with pytest.raises(UpstreamConnectError, match="no subjectAltName matches"):
             await client.get("/")
+
+
+def test_an_https_url_means_tls_though_the_cluster_says_nothing(
+    server: TlsServer, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = tmp_path / "system.pem"
+    trusted.write_bytes(_pem(authority))
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    default_context.cache_clear()
+    mesh = Mesh.static({NAME: [server.address], "billing.test": [server.address]})
+    with mesh.http.client() as client:
+        assert client.get(f"https://{NAME}/").text == "ok"
+        with pytest.raises(UpstreamConnectError, match="Hostname mismatch"):
+            client.get("https://billing.test/")
+    default_context.cache_clear()
