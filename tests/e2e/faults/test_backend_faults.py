@@ -147,7 +147,7 @@ def failing_call(door: Door, address: str) -> tuple[CallError, float]:
 
 @pytest.mark.parametrize(
     "fault, flag, at_least",
-    [("reset", "UC", 0.0), ("close", "UC", 0.0), ("hang", "UT", LIMIT), ("truncate", "UC", 0.0)],
+    [("reset", "UC", 0.0), ("close", "UC", 0.0), ("hang", "UT", LIMIT), ("truncate", "UPE", 0.0)],
 )
 def test_a_fault_has_its_flag_in_bounded_time(
     door: Door, fast_backend: Callable[..., FastBackend], fault: str, flag: str, at_least: float
