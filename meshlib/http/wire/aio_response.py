@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Iterable
 from typing import cast
 
 from meshlib.http.wire.aio_connection import NEVER, AsyncConnection
@@ -12,9 +12,9 @@ from meshlib.http.wire.ledger import Slot
 from meshlib.http.wire.network import NetworkInfo
 from meshlib.http.wire.reader import ResponseHead
 from meshlib.http.wire.request import LAST_CHUNK, EncodedRequest, invalid, whole_body
+from meshlib.http.wire.response import WireResponse
 from meshlib.http.wire.types import FailureKind, Headers, Timeouts, WireError, WireRequest
 
-OnDone = Callable[[WireError | None], None]
 Stage = tuple[FailureKind, str, float | None]
 """What is waited for: the limit that may run out, the words for it, and its seconds."""
 _JOIN_BELOW = 64 * 1024
@@ -23,15 +23,15 @@ _READ, _WRITE, _DEADLINE = FailureKind.READ_TIMEOUT, FailureKind.WRITE_TIMEOUT, 
 _NO_STAGE: Stage = (_DEADLINE, "", None)
 
 
-class AsyncWireResponse:
+class AsyncWireResponse(WireResponse):
     """A response whose head has arrived; iterate it for the body, or `aclose` it. One of the two must happen.
 
     The connection goes back to its pool when the last byte *arrives*, taken or not. `aclose` before that closes it.
     """
 
     __slots__ = (
-        "_body", "_conn", "_deadline", "_encoded", "_error", "_head", "_interrupt", "_network_source", "_on_done",
-        "_over", "_redialable", "_stage", "_timeouts", "_uploaded", "_waiter", "kept_slot", "request_sent", "trailers",
+        "_body", "_conn", "_deadline", "_encoded", "_interrupt", "_network_source", "_redialable", "_stage",
+        "_timeouts", "_uploaded", "_waiter", "kept_slot", "request_sent", "trailers",
     )  # fmt: skip
 
     def __init__(
@@ -43,10 +43,7 @@ class AsyncWireResponse:
         self._timeouts = timeouts
         self._deadline = NEVER if timeouts.deadline is None else timeouts.deadline
         self._redialable = conn.requests > 0 and encoded.replayable
-        self._head: ResponseHead | None = None
-        self._error: WireError | None = None
-        self._on_done: OnDone | None = None
-        self._over = False
+        super().__init__()
         self._uploaded = False
         self._waiter: asyncio.Future[None] | None = None
         self._interrupt: asyncio.Timeout | None = None
@@ -60,48 +57,9 @@ class AsyncWireResponse:
     # The public face.
 
     @property
-    def head(self) -> ResponseHead:
-        """Status, reason, version and headers at once."""
-        return cast(ResponseHead, self._head)  # send() returns it only with one
-
-    @property
-    def status(self) -> int:
-        """Three-digit status code, never 1xx."""
-        return self.head.status
-
-    @property
-    def reason(self) -> bytes:
-        """Reason phrase, often empty."""
-        return self.head.reason
-
-    @property
-    def http_version(self) -> bytes:
-        """b"HTTP/1.1" or b"HTTP/1.0"."""
-        return self.head.http_version
-
-    @property
-    def headers(self) -> Headers:
-        """Header lines in the order received, names as received."""
-        return self.head.headers
-
-    @property
     def network(self) -> NetworkInfo:
         """The connection's addresses and TLS session, for httpx's `network_stream` extension."""
         return NetworkInfo(self._network_source.transport.get_extra_info)
-
-    @property
-    def on_done(self) -> OnDone | None:
-        """Called once: None when the body ended or was closed early, the error when it failed. It must not raise.
-
-        Set after the end (a small body ends before `send` returns), it is called at once.
-        """
-        return self._on_done
-
-    @on_done.setter
-    def on_done(self, callback: OnDone | None) -> None:
-        self._on_done = callback
-        if self._over and callback is not None:
-            callback(self._error)
 
     def set_deadline(self, when: float | None) -> None:
         """Replace the deadline (loop time) for the rest of the body; None: no deadline."""

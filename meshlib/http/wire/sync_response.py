@@ -5,18 +5,18 @@ from __future__ import annotations
 import _thread
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol, cast
 
 from meshlib.http.wire.dial import earliest
 from meshlib.http.wire.ledger import Slot
 from meshlib.http.wire.network import NetworkInfo
-from meshlib.http.wire.reader import ReadError, ResponseHead
+from meshlib.http.wire.reader import ReadError
 from meshlib.http.wire.request import LAST_CHUNK, EncodedRequest, invalid, whole_body
+from meshlib.http.wire.response import WireResponse
 from meshlib.http.wire.sync_connection import SyncConnection
 from meshlib.http.wire.types import FailureKind, Headers, Timeouts, WireError, WireRequest
 
-OnDone = Callable[[WireError | None], None]
 # Looking up a member of an enum costs as much as a call, and these are needed for every request.
 _READ, _WRITE, _DEADLINE = FailureKind.READ_TIMEOUT, FailureKind.WRITE_TIMEOUT, FailureKind.DEADLINE
 _SEND_AT_ONCE = 64 * 1024  # more than this may fill the kernel's buffers: watch for an answer while sending
@@ -35,7 +35,7 @@ class Owner(Protocol):
         ...
 
 
-class SyncWireResponse:
+class SyncWireResponse(WireResponse):
     """A response whose head has arrived; iterate it for the body, or `close` it. One of the two must happen.
 
     The connection goes back to its pool when the last byte was received. `close` before that closes it. One thread
@@ -43,8 +43,8 @@ class SyncWireResponse:
     """
 
     __slots__ = (
-        "_body", "_conn", "_deadline", "_encoded", "_error", "_head", "_network_source", "_on_done", "_over", "_owner",
-        "_redialable", "_timeouts", "_uploaded", "kept_slot", "request_sent", "trailers",
+        "_body", "_conn", "_deadline", "_encoded", "_network_source", "_owner", "_redialable", "_timeouts", "_uploaded",
+        "kept_slot", "request_sent", "trailers",
     )  # fmt: skip
 
     def __init__(
@@ -57,10 +57,7 @@ class SyncWireResponse:
         self._timeouts = timeouts
         self._deadline = timeouts.deadline
         self._redialable = conn.requests > 0
-        self._head: ResponseHead | None = None
-        self._error: WireError | None = None
-        self._on_done: OnDone | None = None
-        self._over = False
+        super().__init__()
         self._uploaded = False
         self.kept_slot: Slot | None = None
         self.request_sent = False
@@ -72,48 +69,9 @@ class SyncWireResponse:
     # The public face.
 
     @property
-    def head(self) -> ResponseHead:
-        """Status, reason, version and headers at once."""
-        return cast(ResponseHead, self._head)  # send() returns it only with one
-
-    @property
-    def status(self) -> int:
-        """Three-digit status code, never 1xx."""
-        return self.head.status
-
-    @property
-    def reason(self) -> bytes:
-        """Reason phrase, often empty."""
-        return self.head.reason
-
-    @property
-    def http_version(self) -> bytes:
-        """b"HTTP/1.1" or b"HTTP/1.0"."""
-        return self.head.http_version
-
-    @property
-    def headers(self) -> Headers:
-        """Header lines in the order received, names as received."""
-        return self.head.headers
-
-    @property
     def network(self) -> NetworkInfo:
         """The connection's addresses and TLS session, for httpx's `network_stream` extension."""
         return NetworkInfo(self._network_source.lookup)
-
-    @property
-    def on_done(self) -> OnDone | None:
-        """Called once: None when the body ended or was closed early, the error when it failed. It must not raise.
-
-        Set after the end (a small body ends before `send` returns), it is called at once.
-        """
-        return self._on_done
-
-    @on_done.setter
-    def on_done(self, callback: OnDone | None) -> None:
-        self._on_done = callback
-        if self._over and callback is not None:
-            callback(self._error)
 
     def set_deadline(self, when: float | None) -> None:
         """Replace the deadline (time.monotonic()) for the rest of the body; None: no deadline."""
