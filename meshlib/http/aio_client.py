@@ -73,7 +73,7 @@ class AsyncTransportCore:
     def __init__(self, mesh: Mesh, library: Library, fallback: Any = None) -> None:
         self.mesh = mesh
         self.library = library
-        self._fallback = fallback
+        self._given = self._fallback = fallback
         self._stream: Any = type("MeshStream", (AsyncBody, library.module.AsyncByteStream), {})
         self._whole: Any = type("WholeMeshStream", (WholeAsyncBody, library.module.AsyncByteStream), {})
         self._by_loop: dict[asyncio.AbstractEventLoop, PoolRegistry[AsyncPool]] = {}
@@ -142,7 +142,7 @@ class AsyncTransportCore:
         self._generation = self.mesh.generation
         self._by_loop = {}
         self._last = (None, PoolRegistry(AsyncPool))
-        self._fallback = None
+        self._fallback = self._given  # a transport of the caller's own is the caller's to renew
 
 
 class _Exchange(Exchange):

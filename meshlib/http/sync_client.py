@@ -57,7 +57,7 @@ class SyncTransportCore:
     def __init__(self, mesh: Mesh, library: Library, fallback: Any = None) -> None:
         self.mesh = mesh
         self.library = library
-        self._fallback = fallback
+        self._given = self._fallback = fallback
         self._stream: Any = type("MeshStream", (SyncBody, library.module.SyncByteStream), {})
         self._whole: Any = type("WholeMeshStream", (WholeSyncBody, library.module.SyncByteStream), {})
         self._pools: PoolRegistry[SyncPool] = PoolRegistry(SyncPool)
@@ -110,7 +110,7 @@ class SyncTransportCore:
         """The parent's connections are the parent's: forget them without a word on their sockets."""
         self._generation = self.mesh.generation
         self._pools = PoolRegistry(SyncPool)
-        self._fallback = None
+        self._fallback = self._given  # a transport of the caller's own is the caller's to renew
 
 
 class _Exchange(Exchange):
