@@ -18,6 +18,9 @@ _DEBOUNCE_MS = 30  # ... but it is not waited for longer than this
 _LOOK_AGAIN_MS = 1000  # without any notification: folders may have been replaced under their names
 
 
+_notified: set[int] = set()  # the processes, this one and those it was forked from, that have used notifications
+
+
 class _Notify(Protocol):
     def watch(self, debounce_ms: int, step_ms: int, timeout_ms: int, stop_event: threading.Event) -> object: ...
 
@@ -60,6 +63,9 @@ class Watcher:
 
 
 def _notifier(folders: Mapping[str, int]) -> _Notify | None:
+    if _notified - {os.getpid()}:
+        return None  # forked while its parent had a notifier: one made here now and then never returns from `watch`
+    _notified.add(os.getpid())
     try:
         # The class under `watchfiles.watch`: that generator is armed only when first asked, and would miss what comes
         # between reading the files and asking.
