@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from meshlib.errors import ConfigurationError
+
 __all__ = ["Issue", "Report", "ResourceError"]
 
 
-class ResourceError(Exception):
+class ResourceError(ConfigurationError):
     """A resource cannot be used. `path` is the field (`virtual_hosts[0].routes[2].match`), `reason` says why and
     what would be valid; `resource` (type and name) is filled in by whoever knows it.
     """

@@ -20,7 +20,7 @@ EVERYTHING = {"*"}
 MAY_IMPORT: dict[str, set[str]] = {
     "flags": set(),
     "errors": {"flags"},
-    "model": {"flags"},
+    "model": {"flags", "errors"},
     "context": {"flags", "model"},  # what a request in progress hands on to the calls it makes
     "state": {"flags", "model"},
     "routing": {"flags", "model"},
