@@ -2,8 +2,8 @@
 
     MeshError
     ├── ConfigurationError           a file, bootstrap or argument cannot be used (says where and what would be valid)
-    │   ├── ResourceError            (meshlib.model.report) one resource: its type and name, the field's path, the reason
-    │   └── BootstrapError           (meshlib.sources.xds) the xDS bootstrap: its source, the path, the reason
+    │   ├── ResourceError            (meshlib.model.report) one resource: type and name, path of the field, reason
+    │   └── BootstrapError           (meshlib.sources.xds) the xDS bootstrap: source, path, reason
     ├── NotReadyError                no configuration arrived in time
     └── CallError                    a call failed; carries flag, route, cluster, endpoint, attempts
         ├── NoRouteError             NR  no virtual host or route matches, or the host is unknown and rejected
