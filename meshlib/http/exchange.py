@@ -140,7 +140,9 @@ class Exchange:
 
 
 def head_of(request: Any, context: CallContext = NO_CONTEXT) -> RequestHead:
-    """The neutral head of an httpx request. Its authority is the Host header, as `:authority` is in Envoy."""
+    """The neutral head of an httpx request. Its authority is the Host header, as `:authority` is in Envoy; its path is
+    the URL's, or what the `target` extension asks for in its place.
+    """
     url = request.url
     headers = request.headers.raw
     authority = ""
@@ -151,4 +153,5 @@ def head_of(request: Any, context: CallContext = NO_CONTEXT) -> RequestHead:
     if context.headers:
         present = {name.lower() for name, _ in headers}
         headers = [*headers, *(pair for pair in context.headers if pair[0] not in present)]
-    return RequestHead(request.method, url.scheme, authority, url.raw_path.decode("ascii"), headers)
+    target = request.extensions.get("target") or url.raw_path
+    return RequestHead(request.method, url.scheme, authority, target.decode("latin-1"), headers)

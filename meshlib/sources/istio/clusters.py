@@ -94,6 +94,7 @@ def _locality(name: str, members: list[Endpoint], port: Port) -> Json:
     entry: Json = {
         "lb_endpoints": [_endpoint(member, port) for member in members],
         "load_balancing_weight": sum(member.weight for member in members),
+        "locality": {},  # said though empty: grpcio refuses endpoints without one
     }
     if name:
         parts = (*name.split("/"), "", "")[:3]

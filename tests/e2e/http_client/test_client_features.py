@@ -198,6 +198,12 @@ def test_response_extensions(door: Door, static: Static, fast_backend: Fast) -> 
     assert (info.attempts, info.flag) == (1, None)
 
 
+def test_the_target_extension_takes_the_place_of_the_path(door: Door, static: Static, fast_backend: Fast) -> None:
+    backend = fast_backend("payments")
+    door.client(static({"payments": [backend.address]})).get("/x", extensions={"target": b"/other?a=%7e"})
+    assert [request.target for request in backend.requests] == ["/other?a=%7e"]
+
+
 def test_what_a_response_says_of_itself(door: Door, static: Static, fast_backend: Fast) -> None:
     client = door.client(static({"payments": [fast_backend("b", Reply(404)).address]}))
     response = client.get("/nothing")
