@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("meshlib")
 _STATIC_OPTIONS = ("routes", "timeout", "retries", "lb_policy")
+_MAX_ISSUES = 10_000  # their texts come from the control plane; the oldest are forgotten
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
 
@@ -50,7 +51,7 @@ class Mesh:
 
     runtime: Runtime
     _started: bool
-    _lock: threading.Lock
+    _lock: Any
     _publishing: threading.Lock
     _ready: threading.Event
     _waiting: dict[object, Callable[[], None]]
@@ -71,7 +72,6 @@ class Mesh:
         self._options: dict[str, Any] = {"unknown_hosts": unknown_hosts, "fetch_timeout": fetch_timeout}
         self._breakers = dict(breakers or {})
         self._limits = {name: _several(limit) for name, limit in (rate_limits or {}).items()}
-        self._observers: tuple[Observer, ...] = ()
         self._issues: dict[Issue, None] = {}
         self._http: HttpFactory | None = None
         self._reset()
@@ -139,10 +139,11 @@ class Mesh:
 
     def close(self) -> None:
         """Stop the source. Plans stay in force, so calls in flight end well; idempotent."""
+        # The source is closed under the lock: a call that would start it anew waits until it is really gone.
         with self._lock:
             started, self._started = self._started, False
-        if started:
-            self.source.close()
+            if started:
+                self.source.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -214,6 +215,8 @@ class Mesh:
         for issue in issues:
             if issue not in self._issues:
                 self._issues[issue] = None
+                if len(self._issues) > _MAX_ISSUES:
+                    self._issues.pop(next(iter(self._issues)), None)
                 level = logging.ERROR if issue.severity == "error" else logging.WARNING
                 log.log(level, "%s", issue)
 
@@ -236,8 +239,7 @@ class Mesh:
 
     def on_event(self, observer: Observer) -> None:
         """Tell `observer` of every event (`meshlib.engine.events`), on the thread where it happens."""
-        self._observers = (*self._observers, observer)
-        self.runtime.observers = self._observers
+        self.runtime.observers = (*self.runtime.observers, observer)
 
     def stats(self) -> dict[str, int]:
         """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, ..."""
@@ -253,13 +255,16 @@ class Mesh:
     def _reset(self) -> None:
         """Everything that belongs to one process."""
         self._started = False
-        self._lock = threading.Lock()
+        # Re-entrant: a source may publish inside `start`, and an observer of that may close the mesh.
+        self._lock = threading.RLock()
         self._publishing = threading.Lock()
         self._ready = threading.Event()
         self._waiting = {}
+        known: Runtime | None = self.__dict__.get("runtime")
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
-        self.runtime.observers = self._observers
+        if known is not None:
+            self.runtime.observers = known.observers
 
     def _attached(self) -> Attached:
         breakers = {name: self._breaker(name, given) for name, given in self._breakers.items()}

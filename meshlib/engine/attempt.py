@@ -96,12 +96,13 @@ class Attempts:
                     return
                 # b May it: deadline, breaker, thresholds; after the pick, because UH is the more telling answer.
                 start = self._start(number, host, now)
-                refused = self._admit(start, now)
-                if refused is not None:
-                    yield refused
-                    return
-                # c Send; the load is given back however this ends: answered, failed, cancelled, dropped.
+                # The load is given back however this ends: refused, answered, failed, cancelled, dropped.
                 try:
+                    refused = self._admit(start, now)
+                    if refused is not None:
+                        yield refused
+                        return
+                    # c Send.
                     outcome: Outcome = yield start
                     sent, now = now, outcome.at
                     verdict = self._judge(host, outcome)
@@ -110,7 +111,7 @@ class Attempts:
                         self._note(start, outcome, sent, reason)
                     # d Commit at the response headers: from here nothing is retried.
                     if delay is None and outcome.failure is None:
-                        end: BodyEnd = yield self._commit(outcome, number)
+                        end: BodyEnd = yield self._commit(outcome, verdict, number)
                         self._finished(host, outcome, end)
                         return
                 finally:
@@ -244,8 +245,8 @@ class Attempts:
         stats["upstream_rq_retry"].add()
         return delay, reason
 
-    def _commit(self, outcome: Outcome, number: int) -> Commit:
-        if number > 1 and self.info.flag is None:
+    def _commit(self, outcome: Outcome, verdict: Classification, number: int) -> Commit:
+        if number > 1 and self.rules is not None and not self.rules.reason(outcome, verdict):
             self.cluster.stats["upstream_rq_retry_success"].add()
         untouched = self.share.response_headers is None and self.set_cookie is None
         return Commit(outcome, self.info, None if untouched else self._response_headers(outcome))
@@ -259,8 +260,13 @@ class Attempts:
         return headers if mutate is None else mutate(headers, self.upstream)
 
     def _finished(self, host: Host, outcome: Outcome, end: BodyEnd) -> None:
-        """The body has ended. A body that breaks is a fault of the endpoint, though its headers were fine."""
-        if end.failure is not None and end.failure is not Failure.LOCAL:
+        """The body has ended. A body that breaks is a fault of the endpoint, though its headers were fine; one that
+        outlives the call's deadline is not: the caller may be slow, or the stream long.
+        """
+        if end.failure is _TIMEOUT:
+            self.cluster.stats["upstream_rq_timeout"].add()
+            self.info.flag = self.info.flag or ResponseFlag.UT
+        elif end.failure is not None and end.failure is not Failure.LOCAL:
             broken = Outcome(failure=end.failure)
             broken.at = end.at
             self._judge(host, broken)

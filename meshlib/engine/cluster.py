@@ -34,6 +34,7 @@ class ClusterPlan:
     __slots__ = (
         "_default",
         "_high",
+        "_owns_breaker",
         "addresses",
         "assignment",
         "balancer",
@@ -78,7 +79,18 @@ class ClusterPlan:
         self._default = (state.default, config.circuit_breakers.default)
         self._high = (state.high, config.circuit_breakers.high)
         self.breaker = breaker or _own_breaker(config, state, on_transition)
+        self._owns_breaker = breaker is None
+
+    def adopt(self) -> None:
+        """The plan is in force: only now does the state follow it, for a plan that is refused must change nothing."""
+        state = self.state
         _forget_gone(state, self.addresses)
+        if self.detector is None and state.ejected:
+            _let_back(state)
+        if self._owns_breaker:
+            state.breaker = self.breaker
+            if state.breaker is not None:
+                state.breaker.policy = self.config.circuit_breaker
 
     def thresholds(self, priority: RoutingPriority) -> tuple[PriorityState, Thresholds]:
         """The load and the limits of one routing priority."""
@@ -93,18 +105,25 @@ def _forget_gone(state: ClusterState, addresses: frozenset[str]) -> None:
         if address not in addresses:
             state.endpoints.pop(address, None)
             state.ejected.pop(cell, None)
+            state.forgive_at.pop(cell, None)
+
+
+def _let_back(state: ClusterState) -> None:
+    """Without outlier detection nothing would ever let an ejected endpoint return."""
+    for cell in list(state.ejected):
+        cell.ejection = None
+        state.ejected.pop(cell, None)
+    state.availability_changed()
 
 
 def _own_breaker(config: Cluster, state: ClusterState, on_transition: Listener | None) -> BreakerLike | None:
     """The cluster's own breaker: its state is kept across plans, a new policy counts from the next decision."""
     if config.circuit_breaker is None:
-        state.breaker = None
         return None
-    if state.breaker is None:
-        state.breaker = Breaker(config.circuit_breaker, config.name, (on_transition,) if on_transition else ())
-    state.breaker.policy = config.circuit_breaker
-    breaker: BreakerLike = state.breaker
-    return breaker
+    if state.breaker is not None:
+        known: BreakerLike = state.breaker
+        return known
+    return Breaker(config.circuit_breaker, config.name, (on_transition,) if on_transition else ())
 
 
 def reusable(

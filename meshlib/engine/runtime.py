@@ -62,11 +62,13 @@ class Runtime:
         return Plan(snapshot, self.state, self.filters, self.attached, previous)
 
     def install(self, plan: Plan) -> None:
-        """Put a plan into force: one store. The state of clusters it does not have is forgotten, else names that come
-        and go would pile up; calls still in flight hold their own.
+        """Put a plan into force: one store. Then the state follows: that of clusters the plan does not have is
+        forgotten, else names that come and go would pile up; calls still in flight hold their own.
         """
         self.plan = plan
         self.state.keep_only(plan.clusters)
+        for cluster in plan.clusters.values():
+            cluster.adopt()
 
     def emit(self, make: Callable[[], Event]) -> None:
         """Tell the observers. The event is made only if there are any; one that raises is dropped, not the call."""

@@ -14,6 +14,7 @@ _BY_FAILURE = {
     Failure.OVERFLOW: ("upstream_rq_pending_overflow",),
     Failure.PER_TRY_TIMEOUT: ("upstream_rq_per_try_timeout", "upstream_rq_error"),
     Failure.TIMEOUT: ("upstream_rq_timeout", "upstream_rq_error"),
+    Failure.POOL_TIMEOUT: ("upstream_rq_timeout",),
     Failure.LOCAL: (),
 }
 _OTHER = ("upstream_rq_error",)

@@ -125,7 +125,12 @@ class Outbound:
     ) -> OutboundTable:
         """A table, taken over from the last plan when nothing in it has changed."""
         old = self._old.get(key)
-        if old and (old[0] is config or old[0] == config) and (old[1] is manager or old[1] == manager):
+        if (
+            old
+            and old[2].port == port
+            and (old[0] is config or old[0] == config)
+            and (old[1] is manager or old[1] == manager)
+        ):
             table = old[2]
         else:
             table = OutboundTable(config, key[0] or f"route:{config.name}", manager, self._states, port)
@@ -192,6 +197,12 @@ def effective_port(scheme: str, authority: str) -> int:
 def split_port(authority: str) -> tuple[str, int | None]:
     """`host`, `port` of an authority; a bare IPv6 address in brackets keeps its colons."""
     host, colon, port = authority.rpartition(":")
-    if colon and port.isdigit() and not (authority.startswith("[") and "]" in port):
+    if (
+        colon
+        and port.isascii()
+        and port.isdigit()
+        and len(port) <= 5
+        and not (authority.startswith("[") and "]" in port)
+    ):
         return host, int(port)
     return authority, None

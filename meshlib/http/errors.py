@@ -107,7 +107,7 @@ _FAILURES = {
     FailureKind.TLS_FAILURE: Failure.CONNECT,
     FailureKind.CONNECT_TIMEOUT: Failure.CONNECT_TIMEOUT,
     FailureKind.OVERFLOW: Failure.OVERFLOW,
-    FailureKind.POOL_TIMEOUT: Failure.TIMEOUT,
+    FailureKind.POOL_TIMEOUT: Failure.POOL_TIMEOUT,
     FailureKind.POOL_CLOSED: Failure.RESET_BEFORE_REQUEST,
     FailureKind.RESET_BEFORE_REQUEST: Failure.RESET_BEFORE_REQUEST,
     FailureKind.RESET: Failure.RESET,

@@ -14,6 +14,8 @@ class Failure(enum.Enum):
     CONNECT_TIMEOUT = "connect-timeout"
     OVERFLOW = "overflow"
     """No connection allowed and the pending queue full: the request never left."""
+    POOL_TIMEOUT = "pool-timeout"
+    """The caller's own limit on waiting for a connection ran out: the request never left."""
     RESET_BEFORE_REQUEST = "reset-before-request"
     """The connection broke before any byte of the request was written."""
     RESET = "reset"

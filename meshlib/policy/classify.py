@@ -123,11 +123,12 @@ _FAILURES: dict[Failure, tuple[Condition, int, ResponseFlag]] = {
     Failure.PER_TRY_TIMEOUT: (_ANY_RESET, 504, ResponseFlag.UT),
     Failure.TIMEOUT: (Condition.NONE, 504, ResponseFlag.UT),  # never retried: there is no time left
     Failure.IDLE: (Condition.NONE, 504, ResponseFlag.SI),  # the stream's end, in Envoy too
+    Failure.POOL_TIMEOUT: (Condition.NONE, 504, ResponseFlag.UT),
     Failure.OVERFLOW: (Condition.NONE, 503, ResponseFlag.UO),  # never retried: it would add to the overflow
     Failure.LOCAL: (Condition.NONE, 499, ResponseFlag.DC),
 }
 _NEVER_SENT = frozenset({Failure.CONNECT, Failure.CONNECT_TIMEOUT, Failure.RESET_BEFORE_REQUEST})
-_NEUTRAL = frozenset({Failure.OVERFLOW, Failure.LOCAL})
+_NEUTRAL = frozenset({Failure.POOL_TIMEOUT, Failure.OVERFLOW, Failure.LOCAL})
 
 
 def _of_failure(failure: Failure, sent: bool) -> Classification:

@@ -13,25 +13,23 @@ from meshlib.model.cluster import OutlierDetection
 from meshlib.policy.classify import Classification
 from meshlib.policy.rng import Rng, happens
 from meshlib.state.cells import ClusterState, Ejection, EndpointState
-from meshlib.state.counter import Counter
 
 CONSECUTIVE_5XX = "consecutive_5xx"
 
 
 class OutlierDetector:
-    """The rules of one cluster. Streaks, ejections and multipliers live in the cells and outlive it; what it keeps is
-    only when a multiplier is due to shrink.
+    """The rules of one cluster. Streaks, ejections, multipliers and when one is due to shrink live in the cluster's
+    state and outlive it.
 
     Safe under threads without a lock: of the threads that see one streak complete exactly one gets the cell's place
     among the ejected, and that place is taken before the ejected share is looked at, so it is never exceeded.
     """
 
-    __slots__ = ("_config", "_forgive_at", "_threshold")
+    __slots__ = ("_config", "_threshold")
 
     def __init__(self, config: OutlierDetection) -> None:
         self._config = config
         self._threshold = max(1, config.consecutive_5xx)
-        self._forgive_at: dict[EndpointState, float] = {}
 
     def record(
         self,
@@ -64,11 +62,11 @@ class OutlierDetector:
         """
         for cell in list(cluster.endpoints.values()):
             if cell.ejections and cell.ejection is None:
-                self._forgive(cell, now)
+                self._forgive(cluster, cell, now)
         over = [cell for cell in list(cluster.ejected) if cell.ejection is not None and cell.ejection.until <= now]
         for cell in over:
             self._uneject(cluster, cell)
-            self._forgive_at[cell] = now + self._config.interval
+            cluster.forgive_at[cell] = now + self._config.interval
         if over:
             cluster.availability_changed()
         return now + self._config.interval
@@ -79,15 +77,15 @@ class OutlierDetector:
             self._uneject(cluster, cell)
             cluster.availability_changed()
 
-    def _forgive(self, cell: EndpointState, now: float) -> None:
-        due = self._forgive_at.pop(cell, None)  # atomic: of two sweeps at once only one forgives
+    def _forgive(self, cluster: ClusterState, cell: EndpointState, now: float) -> None:
+        due = cluster.forgive_at.pop(cell, None)  # atomic: of two sweeps at once only one forgives
         if due is None:
             due = now + self._config.interval
         elif now >= due:
             due = now + self._config.interval
             cell.ejections -= 1
         if cell.ejections:
-            self._forgive_at[cell] = due
+            cluster.forgive_at[cell] = due
 
     def _eject(
         self, cluster: ClusterState, cell: EndpointState, now: float, host_count: int, rng: Rng
@@ -111,7 +109,7 @@ class OutlierDetector:
             cell.ejections += 1
         ejection = Ejection(now, now + self._duration(cell.ejections), CONSECUTIVE_5XX)
         cell.ejection = ejection
-        self._forgive_at.pop(cell, None)
+        cluster.forgive_at.pop(cell, None)
         _count(cluster, "ejections_enforced_total")
         _count(cluster, "ejections_enforced_consecutive_5xx")
         cluster.availability_changed()
@@ -136,4 +134,4 @@ class OutlierDetector:
 
 
 def _count(cluster: ClusterState, name: str) -> None:
-    cluster.stats.setdefault(f"outlier_detection.{name}", Counter()).add()
+    cluster.stats[f"outlier_detection.{name}"].add()

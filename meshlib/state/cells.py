@@ -82,6 +82,8 @@ STAT_NAMES = (
     "upstream_cx_overflow",
     "upstream_cx_connect_fail",
     "lb_healthy_panic",
+    "outlier_detection.ejections_detected_consecutive_5xx",
+    "outlier_detection.ejections_enforced_consecutive_5xx",
     "outlier_detection.ejections_enforced_total",
     "outlier_detection.ejections_overflow",
     "membership_change",
@@ -95,12 +97,13 @@ class ClusterState:
     compiled view knows that it is out of date.
     """
 
-    __slots__ = ("breaker", "default", "ejected", "endpoints", "epoch", "high", "name", "stats")
+    __slots__ = ("breaker", "default", "ejected", "endpoints", "epoch", "forgive_at", "high", "name", "stats")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.endpoints: dict[str, EndpointState] = {}
         self.ejected: dict[EndpointState, object] = {}
+        self.forgive_at: dict[EndpointState, float] = {}
         self.default = PriorityState()
         self.high = PriorityState()
         self.breaker: Any = None

@@ -75,6 +75,7 @@ def test_a_call_from_beginning_to_end() -> None:
         (Failure.RESET, "UC"),
         (Failure.REFUSED_STREAM, "UR"),
         (Failure.TIMEOUT, "UT"),
+        (Failure.POOL_TIMEOUT, "UT"),
         (Failure.PER_TRY_TIMEOUT, "UT"),
         (Failure.IDLE, "SI"),
         (Failure.PROTOCOL, "UPE"),
@@ -125,7 +126,7 @@ def test_what_the_upstream_is_told_of_the_time_left() -> None:
     assert told_ms(Player(runtime_of(timeout=None), forged)) == []
 
 
-@pytest.mark.parametrize("failure", [Failure.RESET, Failure.TIMEOUT, Failure.PROTOCOL])
+@pytest.mark.parametrize("failure", [Failure.RESET, Failure.IDLE, Failure.PROTOCOL])
 def test_a_body_that_breaks_is_the_endpoints_fault(failure: Failure) -> None:
     detection = OutlierDetection(consecutive_5xx=1, max_ejection_percent=100)
     runtime = runtime_of({"payments": static_cluster("payments", ONE, outlier_detection=detection)})
@@ -136,6 +137,18 @@ def test_a_body_that_breaks_is_the_endpoints_fault(failure: Failure) -> None:
     assert [type(event) for event in seen] == [AttemptEnded, EndpointEjected, CallEnded]
     assert seen[-1].flag is not None
     assert held(runtime) == {}
+
+
+def test_a_body_that_outlives_the_deadline_is_told_and_blames_nobody() -> None:
+    detection = OutlierDetection(consecutive_5xx=1, max_ejection_percent=100)
+    runtime = runtime_of({"payments": static_cluster("payments", ONE, outlier_detection=detection)})
+    seen = told(runtime)
+    player = Player(runtime)
+    player.responds(200, 1.0)
+    player.body_ends(2.0, Failure.TIMEOUT)
+    assert [type(event) for event in seen] == [AttemptEnded, CallEnded]
+    assert seen[-1].flag == "UT"
+    assert runtime.state.cluster("payments").stats["upstream_rq_timeout"].value == 1
 
 
 def test_a_caller_who_gives_up_the_body_is_nobodys_fault() -> None:

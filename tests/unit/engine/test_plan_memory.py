@@ -7,11 +7,14 @@ import random
 from dataclasses import replace
 
 from meshlib.engine.runtime import Runtime
+from meshlib.model.cluster import OutlierDetection
 from meshlib.model.filters import HttpFilter, LocalRateLimit, RouterFilter, TokenBucket
 from meshlib.model.listener import HttpConnectionManager, Listener
 from meshlib.model.matchers import FractionalPercent
+from meshlib.model.metadata import EMPTY_STRUCT
 from meshlib.model.snapshot import Snapshot
-from meshlib.sources.static import static_snapshot
+from meshlib.sources.static import static_cluster, static_snapshot
+from meshlib.state.cells import Ejection, EndpointState
 
 ALWAYS = FractionalPercent(100)
 
@@ -41,3 +44,36 @@ def test_a_bucket_outlives_a_plan_that_does_not_change_it() -> None:
     runtime.install(runtime.compile(snapshot_of(2, tokens=5), runtime.plan))
     gc.collect()
     assert list(runtime.filters.values()) == [before]
+
+
+def ejected_runtime() -> tuple[Runtime, EndpointState]:
+    runtime = Runtime(random.Random(1))
+    runtime.install(runtime.compile(with_outliers(OutlierDetection(), "10.0.0.1:80"), runtime.plan))
+    cluster = runtime.state.clusters["a"]
+    cell = cluster.endpoints["10.0.0.1:80"]
+    cell.ejection = Ejection(0.0, 30.0, "consecutive_5xx")
+    cluster.ejected[cell] = None
+    cluster.availability_changed()
+    return runtime, cell
+
+
+def with_outliers(detection: OutlierDetection | None, *endpoints: str) -> Snapshot:
+    return static_snapshot({"a": static_cluster("a", endpoints, outlier_detection=detection)})
+
+
+def test_endpoints_come_back_when_outlier_detection_is_taken_away() -> None:
+    runtime, cell = ejected_runtime()
+    runtime.install(runtime.compile(with_outliers(None, "10.0.0.1:80"), runtime.plan))
+    assert not cell.ejected
+    picked = runtime.plan.clusters["a"].balancer.pick(None, EMPTY_STRUCT, runtime.rng)
+    assert picked is not None
+    assert picked.cell is cell
+
+
+def test_a_plan_that_is_not_installed_changes_nothing() -> None:
+    runtime, cell = ejected_runtime()
+    cluster = runtime.state.clusters["a"]
+    runtime.compile(with_outliers(None, "10.0.0.9:80"), runtime.plan)
+    assert cell.ejected
+    assert cluster.endpoints["10.0.0.1:80"] is cell
+    assert list(cluster.ejected) == [cell]

@@ -76,7 +76,7 @@ def test_every_failure_is_classified() -> None:
 
 
 def test_local_origin_failures_count_as_5xx_but_overflow_and_the_callers_own_end_say_nothing() -> None:
-    neutral = {Failure.OVERFLOW, Failure.LOCAL}
+    neutral = {Failure.OVERFLOW, Failure.POOL_TIMEOUT, Failure.LOCAL}
     for failure in Failure:
         found = classify(Outcome(failure=failure))
         counted = failure not in neutral
