@@ -9,6 +9,8 @@ from envoy.service.discovery.v3 import discovery_pb2
 from meshlib.sources.xds.types import DeltaRequest, DeltaResponse, SotwRequest, SotwResponse, WireResource
 
 CONTROL_PLANE = "meshlib"
+LONGEST_ERROR = 2_000
+"""Characters of a NACK's reason that are kept and logged: a subscriber may send megabytes."""
 
 
 def sotw_request(message: Any) -> SotwRequest:
@@ -39,7 +41,7 @@ def delta_request(message: Any) -> DeltaRequest:
 def _error(message: Any) -> str | None:
     if not message.HasField("error_detail"):
         return None
-    return message.error_detail.message or f"status {message.error_detail.code}"
+    return message.error_detail.message[:LONGEST_ERROR] or f"status {message.error_detail.code}"
 
 
 def sotw_response(response: SotwResponse) -> Any:

@@ -20,6 +20,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from meshlib.control.ads_stream import AdsStream, SubscribedType, SubscriberInfo
 from meshlib.control.resource_store import Resource, ResourceStore
 from meshlib.control.stream_threads import StreamThreads
+from meshlib.control.subscriber import TooManyTypesError
 from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION
 
 __all__ = ["AdsServer", "Resource", "ResourceStore", "SubscribedType", "SubscriberInfo"]
@@ -62,7 +63,7 @@ class AdsServer:
         self._streams: dict[int, AdsStream] = {}
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._is_stopping = False
+        self._is_started = self._is_stopping = False
         self._stop_watching = store.watch(self._wake_all)
         self._server = grpc.server(StreamThreads(), options=_OPTIONS, maximum_concurrent_rpcs=max_streams)
         self._server.add_generic_rpc_handlers(tuple(self._handlers()))
@@ -79,6 +80,7 @@ class AdsServer:
 
     def start(self) -> Self:
         """Accept subscribers; returns itself."""
+        self._is_started = True
         self._server.start()
         return self
 
@@ -86,6 +88,8 @@ class AdsServer:
         """End all streams in good order, then whatever is left after ``grace`` seconds."""
         self._is_stopping = True
         self._stop_watching()
+        if not self._is_started:
+            self.start()  # gRPC gives a port back only when a server that ran stops
         ended = self._server.stop(grace)
         for stream in self._open_streams():
             stream.end()
@@ -143,6 +147,8 @@ class AdsServer:
         threading.Thread(target=stream.read, args=(requests,), name="meshlib-ads-reader", daemon=True).start()
         try:
             yield from stream.responses()
+        except TooManyTypesError as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         finally:
             with self._lock:
                 self._streams.pop(number, None)

@@ -19,6 +19,7 @@ from meshlib.control.subscriber_delta import DeltaSubscriber
 from meshlib.control.subscriber_sotw import SotwSubscriber
 from meshlib.sources.xds.types import short_type
 
+_MAX_UNREAD = 16  # requests; beyond that gRPC's flow control holds the subscriber back
 _log = logging.getLogger(__name__)
 
 
@@ -75,28 +76,36 @@ class AdsStream:
     def wake(self) -> None:
         """There may be a new version."""
         with self._changed:
-            self._changed.notify()
+            self._changed.notify_all()
 
     def end(self) -> None:
         """End the stream; ``responses`` returns."""
         with self._changed:
             self._is_over = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def read(self, requests: Iterator[Any]) -> None:
-        """Take requests until there are no more."""
+        """Take requests until there are no more or the stream ends; waits while `responses` is behind."""
         try:
             for message in requests:
-                with self._changed:
-                    self._inbox.append(message)
-                    self._changed.notify()
+                if not self._put(message):
+                    break
         except grpc.RpcError:
             _log.debug("ADS: the stream of %s broke", self._peer)
         finally:
             self.end()
 
+    def _put(self, message: Any) -> bool:
+        """Hand over a request as soon as there is room; False once the stream is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_over or len(self._inbox) < _MAX_UNREAD)
+            if not self._is_over:
+                self._inbox.append(message)
+                self._changed.notify_all()
+            return not self._is_over
+
     def responses(self) -> Iterator[Any]:
-        """The messages to send, until the stream ends."""
+        """The messages to send, until the stream ends. Raises TooManyTypesError."""
         write: Callable[[Any], Any] = delta_response if self._delta else sotw_response
         while (messages := self._next_messages()) is not None:
             for message in messages:
@@ -114,6 +123,7 @@ class AdsStream:
                 return None
             messages = list(self._inbox)
             self._inbox.clear()
+            self._changed.notify_all()
             return messages
 
     def _has_work(self) -> bool:

@@ -55,14 +55,20 @@ class ControlPlane:
         than `timeout` seconds.
         """
         server = AdsServer(self._store, f"{self._host}:{self._port}", credentials=self._credentials)
+        try:
+            self._load(timeout)
+            self._server = server.start()
+        except BaseException:
+            self._watch.close()
+            server.stop()
+            raise
+        return self
+
+    def _load(self, timeout: float) -> None:
         self._watch.start()
         with self._changed:
             if not self._changed.wait_for(lambda: self._edits > 0, timeout):
-                self._watch.close()
-                server.stop()
                 raise TimeoutError(f"the configuration was not loaded within {timeout} seconds")
-        self._server = server.start()
-        return self
 
     def stop(self) -> None:
         """Stop watching and serving; idempotent."""

@@ -25,7 +25,13 @@ from meshlib.sources.xds.types import (
 RequestT = TypeVar("RequestT", bound=SotwRequest | DeltaRequest)
 ResponseT = TypeVar("ResponseT", bound=SotwResponse | DeltaResponse)
 
+MAX_TYPES = 64
+"""Types one stream may subscribe to. There are about a dozen; each made-up one would be kept as long as the stream."""
 _PATIENCE = 1.0  # seconds a step waits for the subscriber to take the step before it
+
+
+class TooManyTypesError(ValueError):
+    """A subscriber asked for more than `MAX_TYPES` types on one stream."""
 
 
 @dataclass(slots=True)
@@ -83,7 +89,7 @@ class Subscriber(ABC, Generic[RequestT, ResponseT]):
 
     @abstractmethod
     def request(self, request: RequestT) -> str | None:
-        """Take a request; returns the text of a NACK that was not said before."""
+        """Take a request; returns the text of a NACK that was not said before. Raises TooManyTypesError."""
 
     @abstractmethod
     def _response(self, type_url: str, subscription: TypeSubscription, view: View) -> ResponseT | None:
@@ -112,6 +118,12 @@ class Subscriber(ABC, Generic[RequestT, ResponseT]):
     def deadline(self) -> float | None:
         """When patience ends, while there are steps left."""
         return self._patience_ends if self._steps else None
+
+    def _subscription(self, type_url: str) -> TypeSubscription:
+        """What is known of a type, begun if it is new."""
+        if type_url not in self.types and len(self.types) >= MAX_TYPES:
+            raise TooManyTypesError(f"more than {MAX_TYPES} types on one stream")
+        return self.types.setdefault(type_url, TypeSubscription())
 
     def _flush(self) -> list[ResponseT]:
         made = [

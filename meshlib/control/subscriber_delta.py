@@ -13,7 +13,7 @@ class DeltaSubscriber(Subscriber[DeltaRequest, DeltaResponse]):
     def request(self, request: DeltaRequest) -> str | None:
         """Take a DeltaDiscoveryRequest."""
         is_first = request.type_url not in self.types
-        state = self.types.setdefault(request.type_url, TypeSubscription())
+        state = self._subscription(request.type_url)
         news = state.answered(request.response_nonce, request.error_detail) if request.response_nonce else None
         subscribe = set(request.subscribe)
         if is_first:

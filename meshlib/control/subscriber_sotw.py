@@ -16,7 +16,7 @@ class SotwSubscriber(Subscriber[SotwRequest, SotwResponse]):
     def request(self, request: SotwRequest) -> str | None:
         """Take a DiscoveryRequest."""
         is_first = request.type_url not in self.types
-        state = self.types.setdefault(request.type_url, TypeSubscription())
+        state = self._subscription(request.type_url)
         if not is_first and request.response_nonce != state.nonce:
             return None  # stale: crossed a newer response, whose answer will say all of it again
         news = state.answered(request.response_nonce, request.error_detail)

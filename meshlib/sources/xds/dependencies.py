@@ -58,7 +58,7 @@ class Dependencies:
     def __init__(self, *, wildcard: bool, grace: float = DEFAULT_GRACE) -> None:
         self._wildcard = wildcard
         self._grace = grace
-        self._roots: set[str] = set()
+        self._roots: dict[str, None] = {}  # in the order they were asked for
         self._latest: dict[Key, _Version] = {}
         self._active: dict[Key, _Version] = {}
         self._absent: set[Key] = set()
@@ -77,8 +77,19 @@ class Dependencies:
     def want(self, listener: str) -> None:
         """Follow a listener by name. The wildcard mode has them all anyway."""
         if not self._wildcard and listener not in self._roots:
-            self._roots.add(listener)
+            self._roots[listener] = None
             self._edges_changed = True
+
+    def forget_absent(self, keep: int) -> tuple[str, ...]:
+        """Follow no more the listeners there are none of, but for the `keep` asked for last; returns their names."""
+        if len(self._absent) <= keep:
+            return ()
+        absent = [name for name in self._roots if (LISTENER, name) in self._absent]
+        dropped = tuple(absent[: max(len(absent) - keep, 0)])
+        for name in dropped:
+            del self._roots[name]
+        self._edges_changed = self._edges_changed or bool(dropped)
+        return dropped
 
     def update(self, type_url: str, name: str, resource: Resource, references: References) -> None:
         """A new version was accepted."""

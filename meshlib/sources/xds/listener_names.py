@@ -28,6 +28,10 @@ class ListenerNames:
         self._authorities.setdefault(name, set()).add(authority)
         return name
 
+    def discard(self, name: str) -> set[str]:
+        """Forget a resource name; returns the authorities that asked for it."""
+        return self._authorities.pop(name, set())
+
     def by_authority(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with listeners and absences under the authorities they were asked for."""
         if self._template == "%s":

@@ -39,6 +39,7 @@ __all__ = ["XdsSource"]
 
 Mode = Literal["auto", "proxyless", "sidecar"]
 _BURST = 0.010  # seconds; a change that comes alone is published at once, the rest of a burst once in this time
+_MAX_ABSENT = 1024  # authorities remembered to be unknown; one that was forgotten is asked for again when called
 _log = logging.getLogger(__name__)
 
 
@@ -143,6 +144,8 @@ class XdsSource:
         """In a forked child: the parent's stream, threads and timers are not ours; what is known stays."""
         self._sink = None
         self._timer = None
+        # A thread that was amid `request` is not here to finish it, and none asks twice for the same authority.
+        self._requests.extend(self._names.add(authority) for authority in self._asked)
 
     def stats(self) -> SessionStats | None:
         """The client's picture of its streams and resources; None before `start`."""
@@ -199,6 +202,7 @@ class XdsSource:
     # Settling ------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
+        self._forget_absent()
         while self._requests:
             self._dependencies.want(self._requests.popleft())
         now = time.monotonic()
@@ -210,6 +214,13 @@ class XdsSource:
         if self._unpublished is not None and now >= due:
             self._publish(self._unpublished)
         self._set_timer(due if self._unpublished is not None else None, now)
+
+    def _forget_absent(self) -> None:
+        """Calls to ever new unknown hosts must not add up. What a call may wait to hear is published first."""
+        if self._unpublished is not None:
+            return
+        for name in self._dependencies.forget_absent(_MAX_ABSENT):
+            self._asked -= self._names.discard(name)
 
     def _subscribe(self) -> None:
         """Bring the client's subscriptions in line: new ones make-before-break, old ones after."""

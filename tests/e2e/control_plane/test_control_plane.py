@@ -179,6 +179,14 @@ def test_a_first_version_with_errors_serves_nothing_until_repaired(folder: Path)
         assert not plane.refused
 
 
+def test_a_start_that_fails_gives_the_address_back(folder: Path, free_port: Callable[[], int]) -> None:
+    port = free_port()
+    with pytest.raises(TimeoutError):
+        ControlPlane(folder, port=port).start(timeout=0.0)
+    with ControlPlane(folder, port=port) as plane:
+        assert plane.version == 1
+
+
 def test_an_address_in_use_is_an_error(folder: Path) -> None:
     with ControlPlane(folder) as plane:
         port = int(plane.address.rpartition(":")[2])

@@ -9,6 +9,8 @@ import grpc
 import pytest
 
 from meshlib.control.ads_server import AdsServer, ResourceStore
+from meshlib.control.ads_stream import AdsStream
+from meshlib.control.subscriber import MAX_TYPES
 from meshlib.sources.xds.bootstrap import Bootstrap, XdsServer
 from meshlib.sources.xds.events import ResourceUpdate
 from meshlib.sources.xds.request_rate import RequestRate
@@ -72,6 +74,46 @@ def test_a_subscriber_that_does_not_read_holds_nobody_up(connect: Any) -> None:
             events.wait_for(ResourceUpdate, name="a", count=round_, timeout=5)
         deaf.cancel()
         requests.put(None)
+
+
+def test_requests_are_not_read_ahead_of_the_responses() -> None:
+    from envoy.service.discovery.v3 import discovery_pb2
+
+    pulled: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def requests() -> Iterator[Any]:
+        for number in range(1_000):
+            pulled.put(number)
+            yield discovery_pb2.DiscoveryRequest(type_url=CLUSTER)
+
+    stream = AdsStream(1, "deaf", ResourceStore(resources(cluster("a"))), delta=False, only_type=None)
+    reader = threading.Thread(target=stream.read, args=(requests(),), daemon=True)
+    reader.start()
+    reader.join(0.3)
+    held_back = pulled.qsize()
+    next(stream.responses())
+    eventually(lambda: pulled.qsize() > held_back, "room for more")
+    reader.join(0.3)
+    assert (held_back, pulled.qsize(), reader.is_alive()) == (17, 33, True)
+    stream.end()
+    reader.join(5)
+    assert (pulled.qsize(), reader.is_alive()) == (33, False)
+
+
+def test_a_stream_that_makes_up_types_ends_with_an_error() -> None:
+    from envoy.service.discovery.v3 import discovery_pb2
+
+    asked = [discovery_pb2.DiscoveryRequest(type_url=f"made.up/{n}").SerializeToString() for n in range(MAX_TYPES + 1)]
+    requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    for request in asked:
+        requests.put(request)
+    with AdsServer(ResourceStore()) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = channel.stream_stream(METHOD)(iter(requests.get, None), timeout=10)
+        with pytest.raises(grpc.RpcError) as ended:
+            list(call)
+        requests.put(None)
+        assert ended.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        eventually(lambda: not server.subscribers(), "it to be gone")
 
 
 def test_a_request_limit_gathers_subscriptions_and_loses_none(connect: Any) -> None:

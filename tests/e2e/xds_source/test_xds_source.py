@@ -309,6 +309,74 @@ def test_a_forked_child_goes_on_with_a_stream_of_its_own(servers: Any) -> None:
     assert process.returncode == 0
 
 
+FORKED_AMID_A_REQUEST = """
+import os, sys, threading
+from meshlib.sources.xds.bootstrap import Bootstrap, XdsServer
+from meshlib.sources.xds.listener_names import ListenerNames
+from meshlib.sources.xds.source import XdsSource
+
+class Sink:
+    def __init__(self):
+        self.came = threading.Event()
+    def publish(self, snapshot):
+        if snapshot.endpoints:
+            self.came.set()
+    def report(self, issues):
+        pass
+
+add, inside, go_on = ListenerNames.add, threading.Event(), threading.Event()
+def slow(self, authority):
+    inside.set()
+    go_on.wait(30)
+    return add(self, authority)
+
+source = XdsSource(Bootstrap((XdsServer(sys.argv[1]),)))
+source.start(Sink())
+ListenerNames.add = slow
+asking = threading.Thread(target=source.request, args=("payments:8080",), daemon=True)
+asking.start()
+inside.wait(15)
+pid = os.fork()
+if pid == 0:
+    ListenerNames.add = add
+    source.forget()
+    sink = Sink()
+    source.start(sink)
+    source.request("payments:8080")
+    os._exit(0 if sink.came.wait(10) else 1)
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+go_on.set()
+asking.join()
+source.close()
+sys.exit(status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_child_forked_amid_a_request_asks_for_it(servers: Any) -> None:
+    plane = servers.keep(OwnPlane())
+    plane.serve(BASE)
+    argv = [sys.executable, "-c", FORKED_AMID_A_REQUEST, plane.target]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=40, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("delta", [True], indirect=True, ids=["delta"])  # says at once that there is none
+def test_unknown_authorities_do_not_add_up(servers: Any, start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshlib.sources.xds.source._MAX_ABSENT", 3)
+    plane = servers.keep(OwnPlane())
+    plane.serve(BASE)
+    source, sink = start(plane.target)
+    for number in range(8):
+        source.request(f"unknown-{number}")
+        sink.wait(lambda s, name=f"unknown-{number}": name in s.absent)
+    source.request("payments:8080")
+    snapshot = sink.wait(lambda s: bool(s.listeners) and len(s.absent) == 3)
+    assert snapshot.absent == {"unknown-5", "unknown-6", "unknown-7"}
+    source.request("unknown-0")
+    sink.wait(lambda s: "unknown-0" in s.absent)
+
+
 @pytest.mark.parametrize(
     "node, mode, is_by_name",
     [

@@ -1,7 +1,12 @@
-import pytest
+from typing import Any
 
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+
+from meshlib.control.ads_messages import LONGEST_ERROR, sotw_request
 from meshlib.control.push_order import steps
 from meshlib.control.resource_store import Resource, ResourceStore, StoreVersion
+from meshlib.control.subscriber import MAX_TYPES, Subscriber, TooManyTypesError
 from meshlib.control.subscriber_delta import DeltaSubscriber
 from meshlib.control.subscriber_sotw import SotwSubscriber
 from meshlib.sources.xds.types import DeltaRequest, DeltaResponse, SotwRequest, SotwResponse
@@ -222,3 +227,20 @@ def test_delta_asking_again_sends_again() -> None:
     subscriber.request(DeltaRequest(EDS, (), ("a",)))
     subscriber.publish(StoreVersion(2, version(of(EDS, "a", "2")).types))
     assert subscriber.responses(9.0) == []
+
+
+@pytest.mark.parametrize("variant, request_of", [(SotwSubscriber, SotwRequest), (DeltaSubscriber, DeltaRequest)])
+def test_the_types_of_one_stream_are_bounded(variant: type[Subscriber[Any, Any]], request_of: Any) -> None:
+    subscriber = variant(version())
+    for number in range(MAX_TYPES):
+        subscriber.request(request_of(f"made.up/{number}"))
+    subscriber.request(request_of("made.up/0"))
+    with pytest.raises(TooManyTypesError):
+        subscriber.request(request_of("one more"))
+    assert len(subscriber.types) == MAX_TYPES
+
+
+def test_the_reason_of_a_nack_is_kept_in_part() -> None:
+    message = discovery_pb2.DiscoveryRequest(type_url=CLUSTER)
+    message.error_detail.message = "x" * 1_000_000
+    assert sotw_request(message).error_detail == "x" * LONGEST_ERROR

@@ -264,3 +264,18 @@ def test_a_plain_template_changes_nothing() -> None:
     snapshot = Snapshot(listeners={"a": listener("a", "r")})
     assert names.add("a") == "a"
     assert names.by_authority(snapshot) is snapshot
+
+
+def test_only_the_absences_asked_for_last_are_kept() -> None:
+    story = Story()
+    for name in ("a", "b", "there", "c"):
+        story.dependencies.want(name)
+    story.comes(listener("there", "c1"), cluster("c1"), assignment("c1"))
+    for name in ("c", "b", "a"):
+        story.goes(LISTENER, name)
+    assert story.dependencies.forget_absent(3) == ()
+    assert story.dependencies.forget_absent(1) == ("a", "b")
+    story.settle()
+    assert (story.snapshot.absent, story.wanted(LISTENER)) == ({"c"}, {"there", "c"})
+    story.dependencies.want("a")
+    assert "a" in story.settle().wanted(LISTENER)
