@@ -64,21 +64,30 @@ class WholeAsyncBody:
         return body
 
 
+class LoopPools(PoolRegistry[AsyncPool]):
+    """What belongs to one event loop: its pools, and the library's own transport once a host needed it."""
+
+    def __init__(self) -> None:
+        super().__init__(AsyncPool)
+        self.fallback: Any = None
+
+
 class AsyncTransportCore:
     """Routes each request through the mesh; hosts unknown to it go to `fallback` (the library's own transport).
 
-    One transport may serve several event loops; each has its own pools.
+    One transport may serve several event loops; each has its own pools and its own default fallback. A `fallback` that
+    was given is one for all loops: whether it can serve several is up to it (the libraries' own transports cannot).
     """
 
     def __init__(self, mesh: Mesh, library: Library, fallback: Any = None) -> None:
         self.mesh = mesh
         self.library = library
-        self._given = self._fallback = fallback
+        self._given = fallback
         self._stream: Any = type("MeshStream", (AsyncBody, library.module.AsyncByteStream), {})
         self._whole: Any = type("WholeMeshStream", (WholeAsyncBody, library.module.AsyncByteStream), {})
-        self._by_loop: dict[asyncio.AbstractEventLoop, PoolRegistry[AsyncPool]] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, LoopPools] = {}
         # The last loop and its pools, in one value: threads with a loop each read and write it at once.
-        self._last: tuple[asyncio.AbstractEventLoop | None, PoolRegistry[AsyncPool]] = (None, PoolRegistry(AsyncPool))
+        self._last: tuple[asyncio.AbstractEventLoop | None, LoopPools] = (None, LoopPools())
         self._generation = mesh.generation
 
     async def handle(self, request: Any) -> Any:
@@ -101,12 +110,15 @@ class AsyncTransportCore:
 
     async def aclose(self) -> None:
         """Close the connections of this loop; those of other loops go with their loops."""
-        for pool in self.pools().drain():
+        pools = self.pools()
+        default, pools.fallback = pools.fallback, None
+        for pool in pools.drain():
             await pool.aclose()
-        if self._fallback is not None:
-            await self._fallback.aclose()
+        fallback = self._given or default
+        if fallback is not None:
+            await fallback.aclose()
 
-    def pools(self) -> PoolRegistry[AsyncPool]:
+    def pools(self) -> LoopPools:
         """The running loop's pools; the last loop is remembered, because there is nearly always only one."""
         loop = asyncio.get_running_loop()
         last, pools = self._last
@@ -115,13 +127,13 @@ class AsyncTransportCore:
             self._last = (loop, pools)
         return pools
 
-    def _new_loop(self, loop: asyncio.AbstractEventLoop) -> PoolRegistry[AsyncPool]:
+    def _new_loop(self, loop: asyncio.AbstractEventLoop) -> LoopPools:
         """Pools for a loop; those of loops that were closed meanwhile are given up."""
         for old, pools in list(self._by_loop.items()):
             if old.is_closed() and self._by_loop.pop(old, None) is not None:
                 for pool in pools.clear():
                     pool.loop_closed()
-        return self._by_loop.setdefault(loop, PoolRegistry(AsyncPool))
+        return self._by_loop.setdefault(loop, LoopPools())
 
     def _commit(self, exchange: Exchange, commit: Commit) -> Any:
         wire = commit.outcome.response
@@ -133,16 +145,21 @@ class AsyncTransportCore:
         return exchange.committed(commit, self._whole(body))
 
     async def _pass_through(self, request: Any) -> Any:
-        if self._fallback is None:
-            self._fallback = self.library.module.AsyncHTTPTransport()
-        return await self._fallback.handle_async_request(request)
+        return await (self._given or self._default()).handle_async_request(request)
+
+    def _default(self) -> Any:
+        """The library's own transport on this loop."""
+        pools = self.pools()
+        if pools.fallback is None:
+            pools.fallback = self.library.module.AsyncHTTPTransport()
+        return pools.fallback
 
     def _after_fork(self) -> None:
         """The parent's connections are the parent's: forget them without a word on their sockets."""
-        self._generation = self.mesh.generation
-        self._by_loop = {}
-        self._last = (None, PoolRegistry(AsyncPool))
-        self._fallback = self._given  # a transport of the caller's own is the caller's to renew
+        generation = self.mesh.generation
+        self._by_loop = {}  # with the default fallbacks; a transport of the caller's own is the caller's to renew
+        self._last = (None, LoopPools())
+        self._generation = generation  # last: whoever sees it uses nothing of the parent's
 
 
 class _Exchange(Exchange):

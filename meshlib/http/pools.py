@@ -36,8 +36,10 @@ class Drainable(Protocol):
 
 
 P = TypeVar("P", bound=Drainable)
-Key = tuple[str, str, str]
-"""Cluster, endpoint, and the host of an `https` URL where the cluster itself has no TLS (else empty)."""
+Key = tuple[str, str, str | None]
+"""Cluster, endpoint, and the host of an `https` URL where the cluster itself has no TLS (else None)."""
+MAX_URL_HOSTS = 64
+"""Pools of one endpoint that differ by the host of the URL only: callers choose that host, so it must have an end."""
 
 
 class PoolRegistry(Generic[P]):
@@ -93,7 +95,16 @@ class PoolRegistry(Generic[P]):
         if found is not None:
             self._pools[key] = kept
             found[1].drain()
+        elif key[2] is not None:
+            self._bound(key)
         return kept[1]
+
+    def _bound(self, key: Key) -> None:
+        """Drain the oldest of an endpoint's pools by URL host, if there are too many."""
+        alike = [other for other in list(self._pools) if other[:2] == key[:2] and other[2] is not None]
+        for oldest in alike[:-MAX_URL_HOSTS]:
+            if (gone := self._pools.pop(oldest, None)) is not None:
+                gone[1].drain()
 
     def _new(self, key: Key, start: Start) -> P:
         cluster, config, where = start.cluster, start.cluster.config, start.host.endpoint.address
@@ -135,13 +146,22 @@ class PoolRegistry(Generic[P]):
 def _key(start: Start) -> Key:
     head = start.head
     by_url = head.scheme == "https" and start.cluster.config.tls is None
-    return (start.cluster.name, start.host.address, split_port(head.authority)[0] if by_url else "")
+    return (start.cluster.name, start.host.address, _host(head.authority) if by_url else None)
 
 
-def _tls(tls: UpstreamTls | None, url_host: str) -> tuple[ssl.SSLContext | None, str | None]:
+def _host(authority: str) -> str:
+    """The host as a certificate names it: no port, and no brackets around an IPv6 address."""
+    return split_port(authority)[0].removeprefix("[").removesuffix("]")
+
+
+def _tls(tls: UpstreamTls | None, url_host: str | None) -> tuple[ssl.SSLContext | None, str | None]:
     """The cluster's TLS as configured; without any, an `https` URL still means what it says: TLS to that very host."""
+    if tls is None and url_host is None:
+        return None, None
     if tls is None:
-        return (default_context(), url_host) if url_host else (None, None)
+        if not url_host:  # never plain text instead
+            raise WireError(FailureKind.TLS_FAILURE, "https without a host that the certificate could be checked for")
+        return default_context(), url_host
     try:
         return client_context(tls), tls.sni or None
     except ConfigurationError as error:

@@ -57,7 +57,8 @@ class SyncTransportCore:
     def __init__(self, mesh: Mesh, library: Library, fallback: Any = None) -> None:
         self.mesh = mesh
         self.library = library
-        self._given = self._fallback = fallback
+        self._given = fallback
+        self._defaults: dict[int, Any] = {}  # the library's own transport, by fork generation: at most one
         self._stream: Any = type("MeshStream", (SyncBody, library.module.SyncByteStream), {})
         self._whole: Any = type("WholeMeshStream", (WholeSyncBody, library.module.SyncByteStream), {})
         self._pools: PoolRegistry[SyncPool] = PoolRegistry(SyncPool)
@@ -85,8 +86,9 @@ class SyncTransportCore:
         """Close every connection."""
         for pool in self._pools.drain():
             pool.close()
-        if self._fallback is not None:
-            self._fallback.close()
+        fallback = self._given or self._defaults.pop(self._generation, None)
+        if fallback is not None:
+            fallback.close()
 
     def pools(self) -> PoolRegistry[SyncPool]:
         """The pools of every thread."""
@@ -102,15 +104,26 @@ class SyncTransportCore:
         return exchange.committed(commit, self._whole(body))
 
     def _pass_through(self, request: Any) -> Any:
-        if self._fallback is None:
-            self._fallback = self.library.module.HTTPTransport()
-        return self._fallback.handle_request(request)
+        fallback = self._given or self._defaults.get(self._generation) or self._default()
+        return fallback.handle_request(request)
+
+    def _default(self) -> Any:
+        """The library's own transport. Two threads may get here at once: the first one's is everybody's.
+
+        No lock, because a fork could take it along in the hands of a thread that the child does not have.
+        """
+        made = self.library.module.HTTPTransport()
+        kept = self._defaults.setdefault(self._generation, made)
+        if kept is not made:
+            made.close()
+        return kept
 
     def _after_fork(self) -> None:
         """The parent's connections are the parent's: forget them without a word on their sockets."""
-        self._generation = self.mesh.generation
+        generation = self.mesh.generation
         self._pools = PoolRegistry(SyncPool)
-        self._fallback = self._given  # a transport of the caller's own is the caller's to renew
+        self._defaults = {}  # a transport of the caller's own is the caller's to renew
+        self._generation = generation  # last: whoever sees it uses nothing of the parent's
 
 
 class _Exchange(Exchange):

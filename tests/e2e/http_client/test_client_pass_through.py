@@ -1,0 +1,67 @@
+"""Hosts the mesh does not know: the library's own transport, one per event loop, one for all threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from meshlib import Mesh
+from meshlib.http.httpx import AsyncMeshTransport, MeshTransport
+from parts.fast_backend import FastBackend
+
+Static = Callable[..., Mesh]
+Fast = Callable[..., FastBackend]
+
+
+def test_one_asyncio_transport_passes_through_on_several_loops(static: Static, fast_backend: Fast) -> None:
+    stranger = fast_backend("stranger")
+    transport = AsyncMeshTransport(static({"payments": [fast_backend("b").address]}))
+    client = httpx.AsyncClient(transport=transport)
+
+    async def call(*, last: bool = False) -> int:
+        response = await client.get(f"http://{stranger.address}/")
+        if last:
+            await transport.aclose()
+        return response.status_code
+
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        assert [one.run(call()), other.run(call()), one.run(call()), other.run(call())] == [200] * 4
+        assert stranger.connections_made == 2, "each loop keeps a connection of its own"
+        assert other.run(call(last=True)) == 200
+        other.close()
+        assert one.run(call(last=True)) == 200
+    assert stranger.connections_made == 2, "a loop that closes its connections leaves the others theirs"
+
+
+def test_threads_that_are_first_at_once_share_one_fallback(
+    static: Static, fast_backend: Fast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, made, closed = 4, [], []
+    together = threading.Barrier(threads)
+
+    class Counted(httpx.HTTPTransport):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+            together.wait(10)  # nobody has stored one before all have made one
+
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    stranger = fast_backend("stranger")
+    mesh = static({"payments": [fast_backend("b").address]})
+    client = httpx.Client(transport=MeshTransport(mesh))
+    monkeypatch.setattr(httpx, "HTTPTransport", Counted)
+    with ThreadPoolExecutor(threads) as pool:
+        answers = list(pool.map(lambda _: client.get(f"http://{stranger.address}/").status_code, range(threads)))
+    assert answers == [200] * threads
+    assert (len(made), len(closed)) == (threads, threads - 1)
+    client.close()
+    assert set(closed) == set(made)
