@@ -1,4 +1,4 @@
-"""Generated retry policies, timeouts and upstream behaviour: as many attempts, and the same end, in Envoy and in meshlib.
+"""Generated retry policies, timeouts and upstream behaviour: the same attempts and the same end in Envoy and meshlib.
 
 Hypothesis draws whole configurations (a route for each policy) and the scripts its calls meet, and shrinks a difference
 to the least policy and script that show it. The examples are the same ones in every run: each one starts an Envoy.
