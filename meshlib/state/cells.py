@@ -28,7 +28,7 @@ class EndpointState:
     `ejection` is set while the endpoint is ejected; `ejections` is Envoy's back-off multiplier.
     """
 
-    __slots__ = ("address", "breaker", "ejection", "ejections", "failures_5xx", "live", "requests")
+    __slots__ = ("address", "ejection", "ejections", "failures_5xx", "live")
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -36,8 +36,6 @@ class EndpointState:
         self.failures_5xx: list[None] = []
         self.ejection: Ejection | None = None
         self.ejections = 0
-        self.breaker: Any = None
-        self.requests = Counter()
 
     @property
     def active(self) -> int:
@@ -86,7 +84,6 @@ STAT_NAMES = (
     "outlier_detection.ejections_enforced_consecutive_5xx",
     "outlier_detection.ejections_enforced_total",
     "outlier_detection.ejections_overflow",
-    "membership_change",
 )
 
 
@@ -114,10 +111,6 @@ class ClusterState:
         """The endpoint's cell, made on first use and the same ever after."""
         cell = self.endpoints.get(address)
         return cell if cell is not None else self.endpoints.setdefault(address, EndpointState(address))
-
-    def priority(self, priority: Priority) -> PriorityState:
-        """The load of one routing priority."""
-        return self.high if priority == "HIGH" else self.default
 
     def availability_changed(self) -> None:
         """Mark compiled views as out of date: an endpoint was ejected or came back."""
