@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from meshlib.state.counter import Counter
-
-Priority = Literal["DEFAULT", "HIGH"]
 
 
 @dataclass(slots=True, eq=False)
