@@ -32,11 +32,11 @@ policies = st.fixed_dictionaries(
     optional={
         "num_retries": st.integers(0, 4),
         "retriable_status_codes": st.lists(st.sampled_from([404, 409, 429, 500, 503]), min_size=1, max_size=3),
-        "per_try_timeout": st.just("0.2s"),
+        "per_try_timeout": st.just("0.4s"),
     },
 )
 # A call's own timeout is far from any sum of per-try timeouts, so that no clock decides who wins.
-timeouts = st.sampled_from(["0s", "5s", "0.5s"])
+timeouts = st.sampled_from(["0s", "5s", "1.5s"])
 scripts = st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=5)
 
 
@@ -49,7 +49,7 @@ def worlds(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, str], list[Call]]
     for path, policy in named.items():
         for number in range(4):
             steps = draw(scripts)
-            bounded = "per_try_timeout" in policy or limits[path] == "0.5s"
+            bounded = "per_try_timeout" in policy or limits[path] == "1.5s"
             if bounded and number == 3:
                 steps = ["hang", *steps]
             # POST: idempotent requests are sent again when a kept connection breaks (see call_differences).
