@@ -65,10 +65,11 @@ class Runtime:
         """Put a plan into force: one store. Then the state follows: that of clusters the plan does not have is
         forgotten, else names that come and go would pile up; calls still in flight hold their own.
         """
-        self.plan = plan
+        before, self.plan = self.plan.clusters, plan
         self.state.keep_only(plan.clusters)
-        for cluster in plan.clusters.values():
-            cluster.adopt()
+        for name, cluster in plan.clusters.items():
+            if before.get(name) is not cluster:  # what was taken over has been adopted, endpoint by endpoint, already
+                cluster.adopt()
 
     def emit(self, make: Callable[[], Event]) -> None:
         """Tell the observers. The event is made only if there are any; one that raises is dropped, not the call."""
