@@ -10,8 +10,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +18,8 @@ from meshlib.engine.events import BreakerChanged, Observer, PlanChanged
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.runtime import Runtime, UnknownHosts
 from meshlib.errors import NotReadyError
+from meshlib.mesh_doors import Doors
+from meshlib.mesh_sources import FromSources
 from meshlib.model.cluster import CircuitBreaker
 from meshlib.model.report import Issue
 from meshlib.model.snapshot import Snapshot
@@ -27,17 +28,14 @@ from meshlib.sources.base import Source
 
 if TYPE_CHECKING:
     from meshlib.engine.cluster import BreakerLike
-    from meshlib.http.factory import HttpFactory
     from meshlib.policy.shared_limit import SharedRateLimit
-    from meshlib.sources.xds.bootstrap import Bootstrap
 
 log = logging.getLogger("meshlib")
-_STATIC_OPTIONS = ("routes", "timeout", "retries", "lb_policy")
 _MAX_ISSUES = 10_000  # their texts come from the control plane; the oldest are forgotten
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
 
-class Mesh:
+class Mesh(Doors, FromSources):
     """A service's membership in the mesh.
 
     `source` says what the mesh looks like (`meshlib.sources`); the class methods make the usual ones. Nothing starts
@@ -73,49 +71,8 @@ class Mesh:
         self._breakers = dict(breakers or {})
         self._limits = {name: _several(limit) for name, limit in (rate_limits or {}).items()}
         self._issues: dict[Issue, None] = {}
-        self._http: HttpFactory | None = None
         self._reset()
         _meshes.add(self)
-
-    # ------------------------------------------------------------------ the usual sources
-
-    @classmethod
-    def from_file(cls, *paths: str | os.PathLike[str], **options: Any) -> Mesh:
-        """A mesh configured by files or folders of Envoy-format or Istio-style YAML or JSON, watched for changes."""
-        from meshlib.sources.files.source import FileSource
-
-        return cls(FileSource(Path(path) for path in paths), **options)
-
-    @classmethod
-    def from_xds(
-        cls, bootstrap: Bootstrap | str | None = None, *, declared: Iterable[str] = (), **options: Any
-    ) -> Mesh:
-        """A mesh configured by an xDS control plane.
-
-        `bootstrap`: a `meshlib.sources.xds.bootstrap.Bootstrap`, or a plain-text server's address
-        ("127.0.0.1:18000"); None reads `GRPC_XDS_BOOTSTRAP` or `GRPC_XDS_BOOTSTRAP_CONFIG`.
-        `declared`: authorities to subscribe to at start-up; others are subscribed to on first use.
-        `mode` ("auto", "proxyless", "sidecar") and `delta` (True, False, "auto") go to `XdsSource`.
-        """
-        from meshlib.sources.xds.bootstrap import Bootstrap, XdsServer
-        from meshlib.sources.xds.source import XdsSource
-
-        if isinstance(bootstrap, str):
-            bootstrap = Bootstrap((XdsServer(bootstrap),))
-        chosen = {name: options.pop(name) for name in ("mode", "delta") if name in options}
-        return cls(XdsSource(bootstrap, declared=declared, **chosen), **options)
-
-    @classmethod
-    def static(cls, clusters: Mapping[str, Any], **options: Any) -> Mesh:
-        """A mesh from code: `Mesh.static({"payments": ["10.0.0.1:8080", "10.0.0.2:8080"]}, retries=2)`.
-
-        `routes`, `timeout`, `retries` and `lb_policy` are those of `meshlib.sources.static.static_snapshot`; the other
-        options are the mesh's own.
-        """
-        from meshlib.sources.static import StaticSource, static_snapshot
-
-        chosen = {name: options.pop(name) for name in _STATIC_OPTIONS if name in options}
-        return cls(StaticSource(static_snapshot(clusters, **chosen)), **options)
 
     # ------------------------------------------------------------------ life
 
@@ -160,17 +117,6 @@ class Mesh:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self.close)
-
-    # ------------------------------------------------------------------ factories
-
-    @property
-    def http(self) -> HttpFactory:
-        """Clients and transports for httpx and httpx2."""
-        if self._http is None:
-            from meshlib.http.factory import HttpFactory
-
-            self._http = HttpFactory(self)
-        return self._http
 
     # ------------------------------------------------------------------ configuration
 

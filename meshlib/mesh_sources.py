@@ -1,0 +1,60 @@
+"""The usual ways to make a mesh: one class method per source of configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from meshlib.sources.base import Source
+    from meshlib.sources.xds.bootstrap import Bootstrap
+
+_STATIC_OPTIONS = ("routes", "timeout", "retries", "lb_policy")
+
+
+class FromSources:
+    """What `Mesh` has of constructors. `options` are `Mesh`'s own, where a method names none of its own."""
+
+    if TYPE_CHECKING:  # Mesh's
+
+        def __init__(self, source: Source, **options: Any) -> None: ...
+
+    @classmethod
+    def from_file(cls, *paths: str | os.PathLike[str], **options: Any) -> Self:
+        """A mesh configured by files or folders of Envoy-format or Istio-style YAML or JSON, watched for changes."""
+        from meshlib.sources.files.source import FileSource
+
+        return cls(FileSource(Path(path) for path in paths), **options)
+
+    @classmethod
+    def from_xds(
+        cls, bootstrap: Bootstrap | str | None = None, *, declared: Iterable[str] = (), **options: Any
+    ) -> Self:
+        """A mesh configured by an xDS control plane.
+
+        `bootstrap`: a `meshlib.sources.xds.bootstrap.Bootstrap`, or a plain-text server's address
+        ("127.0.0.1:18000"); None reads `GRPC_XDS_BOOTSTRAP` or `GRPC_XDS_BOOTSTRAP_CONFIG`.
+        `declared`: authorities to subscribe to at start-up; others are subscribed to on first use.
+        `mode` ("auto", "proxyless", "sidecar") and `delta` (True, False, "auto") go to `XdsSource`.
+        """
+        from meshlib.sources.xds.bootstrap import Bootstrap, XdsServer
+        from meshlib.sources.xds.source import XdsSource
+
+        if isinstance(bootstrap, str):
+            bootstrap = Bootstrap((XdsServer(bootstrap),))
+        chosen = {name: options.pop(name) for name in ("mode", "delta") if name in options}
+        return cls(XdsSource(bootstrap, declared=declared, **chosen), **options)
+
+    @classmethod
+    def static(cls, clusters: Mapping[str, Any], **options: Any) -> Self:
+        """A mesh from code: `Mesh.static({"payments": ["10.0.0.1:8080", "10.0.0.2:8080"]}, retries=2)`.
+
+        `routes`, `timeout`, `retries` and `lb_policy` are those of `meshlib.sources.static.static_snapshot`; the other
+        options are the mesh's own.
+        """
+        from meshlib.sources.static import StaticSource, static_snapshot
+
+        chosen = {name: options.pop(name) for name in _STATIC_OPTIONS if name in options}
+        return cls(StaticSource(static_snapshot(clusters, **chosen)), **options)
