@@ -39,7 +39,8 @@ class Reply:
     """What to answer.
 
     ``fault`` is one of: None, "reset" (RST instead of an answer), "hang" (no answer, connection open), "close" (clean
-    end instead of an answer), "truncate" (head and half of the body, then the end).
+    end instead of an answer), "half-close" (an end of ours instead of an answer; what the peer still says is read),
+    "truncate" (head and half of the body, then the end).
     """
 
     status: int = 200
@@ -144,6 +145,9 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._transport.abort()
 
+    def eof_received(self) -> bool:
+        return False  # both ends have ended: close
+
     def on_message_begin(self) -> None:
         self._incoming = _Incoming()
 
@@ -179,6 +183,8 @@ class _Connection(asyncio.Protocol):
             reset(self._transport)
         elif reply.fault == "close":
             self._transport.close()
+        elif reply.fault == "half-close":
+            self._transport.write_eof()
         else:
             self._transport.write(_encode(self._backend.name, request, reply))
             if reply.fault == "truncate" or request.header("connection") == "close":

@@ -106,7 +106,7 @@ def test_a_process_that_freezes_and_wakes(backend: Callable[..., Backend]) -> No
         assert load.slowest < 10 * RETRIES.per_try_timeout
 
 
-@pytest.mark.parametrize("fault", ["reset", "close", "hang"])
+@pytest.mark.parametrize("fault", ["reset", "close", "half-close", "hang"])
 def test_a_backend_with_a_fault_then_well_again(fast_backend: Callable[..., FastBackend], fault: str) -> None:
     sick, *well = (fast_backend(f"b{index}") for index in range(3))
     with mesh_with_retries(*(service.address for service in (sick, *well))) as mesh:

@@ -24,6 +24,7 @@ from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER
 from parts import xds_resources as xds
 from parts.fast_backend import FastBackend
 from parts.load import Load
+from parts.relay import Relay
 from parts.xds import eventually
 
 HOST = "127.0.0.1"
@@ -112,6 +113,21 @@ def test_frozen_then_thawed(
         load.during(1.5)
         plane.thaw()
         follows(new)
+    assert_unharmed(load)
+
+
+@pytest.mark.parametrize("delta", [True, False], ids=["delta", "sotw"])
+def test_every_answer_trickles(mesh_of: Any, old: FastBackend, new: FastBackend, delta: bool) -> None:
+    """A few bytes at a time: start-up takes its time, calls do not notice, and a change arrives in the end."""
+    store = ResourceStore(Resource.of_message(xds.message(*item)) for item in resources(old))
+    with AdsServer(store) as server, Relay(server.port, piece=24, pause=0.01) as relay:
+        mesh = mesh_of(f"{HOST}:{relay.port}", delta=delta).wait_ready(PATIENCE)
+        with Load(mesh, "payments") as load:
+            load.during(0.2)
+            before = relay.pieces
+            store.replace(Resource.of_message(xds.message(*item)) for item in resources(new))
+            follows(new)
+            assert relay.pieces > before + 5, "the change came in pieces"
     assert_unharmed(load)
 
 
