@@ -44,6 +44,7 @@ class Attempts:
         "runtime",
         "set_cookie",
         "share",
+        "stand_in",
         "thresholds",
         "tried",
         "upstream",
@@ -59,6 +60,8 @@ class Attempts:
         deadline: float | None,
         replayable: bool,
         source_ip: str,
+        *,
+        stand_in: Host | None = None,
     ) -> None:
         route = decision.route
         self.runtime = runtime
@@ -82,6 +85,7 @@ class Attempts:
         self.upstream = upstream_head(decision, head)
         self.tried: list[Host] = []
         self.permit: Permit | None = None
+        self.stand_in = stand_in
 
     def run(self) -> Flow:
         """Attempt until a response is committed or nothing more may be tried."""
@@ -90,7 +94,7 @@ class Attempts:
             while True:
                 number += 1
                 # a Who: balanced anew for each attempt, so that a retry may go elsewhere.
-                host = self._pick(now)
+                host = self._pick(now) or self._without_endpoints()
                 if host is None:
                     yield self._fail(now, ResponseFlag.UH, f"no healthy endpoint in cluster {self.cluster.name!r}")
                     return
@@ -149,6 +153,10 @@ class Attempts:
             balancer.needs_refresh = False  # one call is enough to ask
             self.runtime.background(balancer.refresh)
         return host
+
+    def _without_endpoints(self) -> Host | None:
+        """What stands in for an endpoint in a cluster that has none at all, where the caller needs none."""
+        return None if self.cluster.balancer.hosts else self.stand_in
 
     def _sweep(self, now: float) -> None:
         """Let ejected endpoints return whose time is over; cheap, because the next time is remembered."""
@@ -216,6 +224,8 @@ class Attempts:
     def _detect(self, detector: OutlierDetector, host: Host, verdict: Classification, now: float) -> None:
         cluster = self.cluster
         hosts = len(cluster.balancer.hosts)
+        if not hosts:  # a stand-in, or endpoints that have all left meanwhile: there is nothing to eject
+            return
         ejection = detector.record(cluster.state, host.cell, verdict, now, hosts, self.runtime.rng)
         if ejection is None:
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from meshlib.balancing.base import Host
 from meshlib.engine.attempt import Attempts
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import CallInfo, Command, Fail, Fetch, Flow, PassThrough, Query, Reply
@@ -32,9 +33,11 @@ def call_flow(
     deadline: float | None = None,
     replayable: bool = True,
     source_ip: str = "",
+    stand_in: Host | None = None,
 ) -> Flow:
     """One call of `head`, begun at `now`. `deadline` is the inherited or the caller's own, whichever is earlier;
-    `replayable` says whether the body can be sent again.
+    `replayable` says whether the body can be sent again. `stand_in` is what the attempts run on in a cluster without
+    endpoints, for callers that need none (a guarded function); without it such a cluster is UH.
     """
     # 1 Configuration, before anything: there is nothing to decide with until it is there.
     plan = runtime.plan
@@ -74,7 +77,8 @@ def call_flow(
             yield refused
             return
     # 6 Attempts.
-    yield from Attempts(runtime, decision, head, info, now, deadline, replayable, source_ip).run()
+    attempts = Attempts(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
+    yield from attempts.run()
 
 
 def _protect(

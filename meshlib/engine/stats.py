@@ -16,6 +16,7 @@ _BY_FAILURE = {
     Failure.TIMEOUT: ("upstream_rq_timeout", "upstream_rq_error"),
     Failure.POOL_TIMEOUT: ("upstream_rq_timeout",),
     Failure.LOCAL: (),
+    Failure.NESTED: (),
 }
 _OTHER = ("upstream_rq_error",)
 

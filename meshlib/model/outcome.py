@@ -30,6 +30,8 @@ class Failure(enum.Enum):
     PROTOCOL = "protocol-error"
     LOCAL = "local"
     """The caller's side failed (its body iterator raised, it cancelled): says nothing about the endpoint."""
+    NESTED = "nested"
+    """A meshed call inside a guarded function failed: it was judged and retried where it was made, and is not again."""
 
 
 class Outcome:

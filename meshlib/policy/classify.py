@@ -126,9 +126,10 @@ _FAILURES: dict[Failure, tuple[Condition, int, ResponseFlag]] = {
     Failure.POOL_TIMEOUT: (Condition.NONE, 504, ResponseFlag.UT),
     Failure.OVERFLOW: (Condition.NONE, 503, ResponseFlag.UO),  # never retried: it would add to the overflow
     Failure.LOCAL: (Condition.NONE, 499, ResponseFlag.DC),
+    Failure.NESTED: (Condition.NONE, 500, ResponseFlag.LR),
 }
 _NEVER_SENT = frozenset({Failure.CONNECT, Failure.CONNECT_TIMEOUT, Failure.RESET_BEFORE_REQUEST})
-_NEUTRAL = frozenset({Failure.POOL_TIMEOUT, Failure.OVERFLOW, Failure.LOCAL})
+_NEUTRAL = frozenset({Failure.POOL_TIMEOUT, Failure.OVERFLOW, Failure.LOCAL, Failure.NESTED})
 
 
 def _of_failure(failure: Failure, sent: bool) -> Classification:

@@ -11,7 +11,9 @@ from meshlib.engine.commands import BodyEnd, Commit, Discard, Fail, Start, Wait,
 from meshlib.engine.events import AttemptEnded, CallEnded, EndpointEjected, EndpointReturned
 from meshlib.engine.plan import Attached
 from meshlib.engine.runtime import Runtime
+from meshlib.engine.stand_in import STAND_IN
 from meshlib.model.cluster import CircuitBreaker, OutlierDetection, RetryBudget
+from meshlib.model.endpoint import Address, LbEndpoint
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
 from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.outcome import Failure
@@ -80,6 +82,7 @@ def test_a_call_from_beginning_to_end() -> None:
         (Failure.IDLE, "SI"),
         (Failure.PROTOCOL, "UPE"),
         (Failure.LOCAL, "DC"),
+        (Failure.NESTED, "LR"),
     ],
 )
 def test_what_each_failure_is_called(failure: Failure, flag: str) -> None:
@@ -103,6 +106,33 @@ def test_no_endpoint_is_uh() -> None:
     player = Player(runtime_of({"payments": []}))
     assert flag_of(player) == "UH"
     assert player.last.failure.attempts == 0
+
+
+def test_a_caller_that_needs_no_endpoint_is_served_without_one_and_its_stand_in_is_never_ejected() -> None:
+    detection, breaker = OutlierDetection(consecutive_5xx=1, max_ejection_percent=100), CircuitBreaker(fail_max=3)
+    cluster = static_cluster("payments", [], outlier_detection=detection, circuit_breaker=breaker)
+    runtime = runtime_of({"payments": cluster}, retries=RETRY)
+    seen = told(runtime)
+    player = Player(runtime, stand_in=STAND_IN)
+    for attempt in (1, 2, 3):
+        assert isinstance(player.last, Start)
+        assert (player.last.host, player.last.attempt) == (STAND_IN, attempt)
+        player.responds(503, float(attempt))
+        while isinstance(player.last, Discard | Wait):
+            player.send(float(attempt))
+    assert isinstance(player.last, Commit)
+    assert player.last.info.endpoint == ""
+    player.body_ends(4.0)
+    assert flag_of(Player(runtime, stand_in=STAND_IN)) == "UO", "its breaker counts as ever"
+    assert [event for event in seen if isinstance(event, EndpointEjected)] == []
+    assert held(runtime) == {}
+    assert STAND_IN.cell.active == 0
+
+
+def test_a_stand_in_is_not_for_clusters_whose_endpoints_are_all_down() -> None:
+    down = [LbEndpoint(Address("10.0.0.1", 80), health_status="UNHEALTHY")]
+    cluster = replace(static_cluster("payments", down), healthy_panic_threshold=0)
+    assert flag_of(Player(runtime_of({"payments": cluster}), stand_in=STAND_IN)) == "UH"
 
 
 def test_a_deadline_that_has_passed_sends_nothing() -> None:

@@ -62,6 +62,7 @@ RESET = {"reset", "5xx", "gateway-error"}
         (Failure.TIMEOUT, False, set(), "UT"),
         (Failure.OVERFLOW, False, set(), "UO"),
         (Failure.LOCAL, False, set(), "DC"),
+        (Failure.NESTED, True, set(), "LR"),
     ],
 )
 def test_the_retry_conditions_of_a_failure(failure: Failure, sent: bool, expected: set[str], flag: str) -> None:
@@ -76,7 +77,7 @@ def test_every_failure_is_classified() -> None:
 
 
 def test_local_origin_failures_count_as_5xx_but_overflow_and_the_callers_own_end_say_nothing() -> None:
-    neutral = {Failure.OVERFLOW, Failure.POOL_TIMEOUT, Failure.LOCAL}
+    neutral = {Failure.OVERFLOW, Failure.POOL_TIMEOUT, Failure.LOCAL, Failure.NESTED}
     for failure in Failure:
         found = classify(Outcome(failure=failure))
         counted = failure not in neutral

@@ -69,7 +69,7 @@ def test_a_response_below_500_ends_the_streak_and_what_says_nothing_does_not() -
     world.fail(cell, 4)
     world.detector.record(world.cluster, cell, OK, 0.0, 10, Draw())
     world.fail(cell, 4)
-    for failure in (Failure.OVERFLOW, Failure.LOCAL):
+    for failure in (Failure.OVERFLOW, Failure.LOCAL, Failure.NESTED):
         assert world.detector.record(world.cluster, cell, classify(Outcome(failure=failure)), 0.0, 10, Draw()) is None
     assert not cell.ejected
     assert world.fail(cell, 1) is not None
