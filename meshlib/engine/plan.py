@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from meshlib.engine.cluster import BreakerLike, ClusterPlan, reusable
 from meshlib.engine.filters import FilterStates
 from meshlib.engine.table import Outbound, VirtualHostPlan, listener_names
+from meshlib.model.report import in_resource
 from meshlib.model.snapshot import Snapshot
 from meshlib.policy.breaker import Listener
 from meshlib.policy.shared_limit import SharedRateLimit
@@ -58,15 +59,16 @@ class Plan:
             if last is not None and reusable(last, config, assignment, attached.limits, attached.breakers):
                 self.clusters[name] = last
                 continue
-            self.clusters[name] = ClusterPlan(
-                config,
-                assignment,
-                state.cluster(name),
-                last,
-                attached.limits.get(name, ()),
-                attached.breakers.get(name),
-                attached.on_transition,
-            )
+            with in_resource(f"Cluster {name}"):
+                self.clusters[name] = ClusterPlan(
+                    config,
+                    assignment,
+                    state.cluster(name),
+                    last,
+                    attached.limits.get(name, ()),
+                    attached.breakers.get(name),
+                    attached.on_transition,
+                )
 
     def find(self, scheme: str, authority: str) -> VirtualHostPlan | None:
         """The virtual host that speaks for an authority."""

@@ -13,12 +13,11 @@ The answer is remembered per (scheme, authority), bounded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 from meshlib.engine.filters import FilterStates
 from meshlib.engine.route import RoutePlan, RouteScope
 from meshlib.model.listener import HttpConnectionManager, Listener
-from meshlib.model.report import ResourceError
+from meshlib.model.report import in_resource
 from meshlib.model.route import RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Snapshot
 from meshlib.routing.located import at
@@ -59,7 +58,7 @@ class OutboundTable:
         self.manager = manager
         self.port = port
         scope = RouteScope.of(listener, manager, config)
-        with _in_resource(f"RouteConfiguration {config.name}"):
+        with in_resource(f"RouteConfiguration {config.name}"):
             self.routes = RouteTable(config)
             # Keyed by identity: hashing a frozen virtual host would walk all of it.
             self._plans = {
@@ -162,15 +161,6 @@ def _route_plans(where: str, host: VirtualHost, scope: RouteScope, states: Filte
     for index, route in enumerate(host.routes):
         with at(f"{where}.routes[{index}]"):
             yield RoutePlan(index, route, host, scope, states)
-
-
-@contextmanager
-def _in_resource(name: str) -> Iterator[None]:
-    """Name the resource in a `ResourceError` raised inside, unless it is named already."""
-    try:
-        yield
-    except ResourceError as error:
-        raise ResourceError(error.path, error.reason, error.resource or name) from error
 
 
 def _matches(tables: Iterable[OutboundTable], authority: str) -> Iterator[VirtualHostPlan]:

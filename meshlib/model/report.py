@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 from meshlib.errors import ConfigurationError
 
-__all__ = ["Issue", "Report", "ResourceError"]
+__all__ = ["Issue", "Report", "ResourceError", "in_resource"]
 
 
 class ResourceError(ConfigurationError):
@@ -24,6 +26,15 @@ class ResourceError(ConfigurationError):
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.resource, self.path) if part)
         return f"{where}: {self.reason}" if where else self.reason
+
+
+@contextmanager
+def in_resource(name: str) -> Iterator[None]:
+    """Name the resource ("Cluster payments") in a `ResourceError` raised inside, unless it is named already."""
+    try:
+        yield
+    except ResourceError as error:
+        raise ResourceError(error.path, error.reason, error.resource or name) from error
 
 
 @dataclass(frozen=True, slots=True)

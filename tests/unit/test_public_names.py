@@ -133,7 +133,7 @@ PUBLIC: dict[str, set[str]] = {
         "StringMatcher",
     },
     "meshlib.model.metadata": {"EMPTY_METADATA", "EMPTY_STRUCT", "Metadata", "Struct", "Value", "freeze"},
-    "meshlib.model.report": {"Issue", "Report", "ResourceError"},
+    "meshlib.model.report": {"Issue", "Report", "ResourceError", "in_resource"},
     "meshlib.model.request": {"RawHeaders", "RequestHead"},
     "meshlib.model.route": {
         "Action",

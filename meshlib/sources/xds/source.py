@@ -26,6 +26,7 @@ from meshlib.sources.xds.events import (
     ResourceUpdate,
     ResponseProcessed,
 )
+from meshlib.sources.xds.last_good import with_last_good
 from meshlib.sources.xds.listener_names import ListenerNames
 from meshlib.sources.xds.types import LISTENER, MAKE_BEFORE_BREAK, short_type
 
@@ -240,14 +241,23 @@ class XdsSource:
         sink, self._unpublished = self._sink, None
         if sink is None:
             return
+        good: Snapshot | None = snapshot
+        while good is not None:  # each round takes out or puts back one resource that no later round takes again
+            good = self._try(sink, good)
+        self._last_publish = time.monotonic()
+
+    def _try(self, sink: Sink, snapshot: Snapshot) -> Snapshot | None:
+        """Publish; what to publish instead, when it is refused for one resource."""
         try:
             sink.publish(snapshot)
         except ResourceError as error:
-            _log.error("snapshot %s is not used, the last good one stays: %s", snapshot.version, error)
             sink.report((Issue("error", error.resource, error.path, error.reason),))
-        else:
-            self._published = snapshot
-        self._last_publish = time.monotonic()
+            instead = with_last_good(snapshot, error.resource, self._published)
+            if instead is None:
+                _log.error("snapshot %s is not used, the last good one stays: %s", snapshot.version, error)
+            return instead
+        self._published = snapshot
+        return None
 
     def _set_timer(self, due: float | None, now: float) -> None:
         """Settle again when a burst is over, or a cluster need not be waited for any longer."""

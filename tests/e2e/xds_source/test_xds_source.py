@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from meshlib import Mesh
 from meshlib.control.ads_server import AdsServer, Resource, ResourceStore
 from meshlib.model.report import Issue, ResourceError
 from meshlib.model.snapshot import Snapshot
@@ -20,6 +21,7 @@ from meshlib.sources.xds.node import Node
 from meshlib.sources.xds.source import XdsSource
 from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION
 from parts import xds_resources as xds
+from parts.xds import eventually
 
 Resources = Sequence[tuple[str, dict[str, Any]]]
 WAIT = 15.0
@@ -229,6 +231,27 @@ def test_a_snapshot_the_mesh_refuses_is_reported_and_the_next_one_is_tried(serve
     sink.wait_issue(lambda issue: "does not compile" in issue.reason)
     plane.serve([*BASE[:4], (CLUSTER_LOAD_ASSIGNMENT, xds.assignment("payments", xds.endpoint("10.0.0.3")))])
     sink.wait(lambda s: "10.0.0.3" in str(s.endpoints))
+
+
+def test_a_resource_that_makes_no_plan_does_not_hold_back_the_others(servers: Any) -> None:
+    """A formatter's arguments are read when the table is compiled, after the resource was acknowledged."""
+    plane = servers.keep(OwnPlane())
+    other = [
+        (LISTENER, xds.api_listener("orders:8080", "orders")),
+        (ROUTE_CONFIGURATION, xds.route_configuration("orders")),
+    ]
+    plane.serve([*BASE, *other])
+    with Mesh.from_xds(Bootstrap((XdsServer(plane.target),)), declared=["payments:8080", "orders:8080"]) as mesh:
+        mesh.wait_ready()
+        nameless = {"header": {"key": "x-from", "value": "%REQ()%"}}
+        bad = xds.route_configuration("orders", xds.route(request_headers_to_add=[nameless]))
+        moved = (CLUSTER_LOAD_ASSIGNMENT, xds.assignment("payments", xds.endpoint("10.0.0.9")))
+        plane.serve([*BASE[:4], moved, other[0], (ROUTE_CONFIGURATION, bad)])
+        eventually(lambda: "10.0.0.9" in str(mesh.plan.snapshot.endpoints), "the other change", WAIT)
+        eventually(lambda: any(issue.severity == "error" for issue in mesh.issues), "the refusal", WAIT)
+        (issue,) = [issue for issue in mesh.issues if issue.severity == "error"]
+        assert issue.resource == "RouteConfiguration orders"
+        assert mesh.plan.find("http", "orders:8080") is not None, "its last good stays"
 
 
 def test_start_after_close(servers: Any, start: Any) -> None:
