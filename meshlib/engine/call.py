@@ -130,7 +130,7 @@ def _local_reply(runtime: Runtime, head: RequestHead, now: float, reply: LocalRe
     info.flag = reply.flag
     if reply.flag is ResponseFlag.RL:
         _tell_limited(runtime, now, reply.name, head)
-    return _answered(runtime, head, now, Reply(reply.status, reply.headers, reply.body, info))
+    return _answered(runtime, head, now, Reply(reply.status, reply.headers, reply.body, info, reply.grpc_status))
 
 
 def _tell_limited(runtime: Runtime, now: float, name: str, head: RequestHead) -> None:

@@ -126,12 +126,15 @@ class BodyEnd:
 
 @dataclass(slots=True)
 class Reply:
-    """A response the mesh makes itself: direct response, redirect, rate limit."""
+    """A response the mesh makes itself: direct response, redirect, rate limit. `grpc_status` is a gRPC call's status
+    where it is not what `status` means to gRPC.
+    """
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
     info: CallInfo
+    grpc_status: int | None = None
 
 
 @dataclass(slots=True)

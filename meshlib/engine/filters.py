@@ -15,16 +15,21 @@ from meshlib.model.request import RequestHead
 from meshlib.policy.rate_limit import LocalRateLimiter
 from meshlib.policy.rng import Rng
 
+_RESOURCE_EXHAUSTED = 8
+
 
 @dataclass(slots=True)
 class LocalReply:
-    """An answer without an upstream; `name` says which filter made it."""
+    """An answer without an upstream; `name` says which filter made it. `grpc_status` is a gRPC call's status where it
+    is not what `status` means to gRPC.
+    """
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
     flag: ResponseFlag
     name: str
+    grpc_status: int | None = None
 
 
 class Filter(Protocol):
@@ -48,6 +53,7 @@ class LocalRateLimitFilter:
     def __init__(self, config: LocalRateLimit) -> None:
         self.config = config
         self._limiter = LocalRateLimiter(config)
+        self._grpc_status = _RESOURCE_EXHAUSTED if config.rate_limited_as_resource_exhausted else None
         self._headers = [
             (option.name.encode("latin-1"), option.value.encode("latin-1")) for option in config.response_headers
         ]
@@ -57,7 +63,8 @@ class LocalRateLimitFilter:
         if self._limiter.check(now, rng).allowed:
             return None
         name = self.config.stat_prefix or "local_rate_limit"
-        return LocalReply(self.config.status, list(self._headers), b"local_rate_limited", ResponseFlag.RL, name)
+        headers, body = list(self._headers), b"local_rate_limited"
+        return LocalReply(self.config.status, headers, body, ResponseFlag.RL, name, self._grpc_status)
 
 
 _BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {

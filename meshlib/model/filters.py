@@ -48,7 +48,8 @@ class LocalRateLimit(FilterConfig):
     """`envoy.filters.http.local_ratelimit`. Enabled and enforced for 0 % of the requests unless set, as in Envoy.
 
     Over the limit: `status`, body `local_rate_limited`, response flag RL, and `response_headers`.
-    Without a bucket the filter does nothing.
+    Without a bucket the filter does nothing. A gRPC call is refused with UNAVAILABLE, which is what 429 means to gRPC,
+    or with RESOURCE_EXHAUSTED where `rate_limited_as_resource_exhausted`.
     """
 
     stat_prefix: str
@@ -57,6 +58,7 @@ class LocalRateLimit(FilterConfig):
     enforced: FractionalPercent = NEVER
     status: int = 429
     response_headers: tuple[HeaderValueOption, ...] = ()
+    rate_limited_as_resource_exhausted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,7 @@ def test_a_local_rate_limit_is_enabled_and_enforced_for_nobody() -> None:
     config = {"@type": kind, "stat_prefix": "x", "token_bucket": {"max_tokens": 5, "fill_interval": "2s"}}
     limit = hcm(http_filters=[{"name": "limit", "typed_config": config}, xds.ROUTER]).http_filters[0].config
     assert (limit.enabled.fraction, limit.enforced.fraction, limit.status) == (0.0, 0.0, 429)
+    assert not limit.rate_limited_as_resource_exhausted
     assert (limit.token_bucket.max_tokens, limit.token_bucket.tokens_per_fill, limit.token_bucket.fill_interval) == (
         5,
         1,

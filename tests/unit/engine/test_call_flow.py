@@ -145,11 +145,12 @@ def test_a_servers_route_is_not_for_clients() -> None:
 # ---------------------------------------------------------------------- 3 filters, 4 answers
 
 
-def limited(*routes: Route, clusters: dict[str, Any] | None = None) -> Runtime:
-    """One call per hour."""
+ONE_AN_HOUR = LocalRateLimit("quota", TokenBucket(1, 1, 3600.0), ALWAYS, ALWAYS)
+
+
+def limited(*routes: Route, clusters: dict[str, Any] | None = None, limit: LocalRateLimit = ONE_AN_HOUR) -> Runtime:
     base = static_snapshot(clusters or {"payments": ADDRESSES}, routes={"payments": routes})
     (table,) = base.routes.values()
-    limit = LocalRateLimit("quota", TokenBucket(1, 1, 3600.0), ALWAYS, ALWAYS)
     filters = (HttpFilter("limit", limit), HttpFilter("router", RouterFilter()))
     listener = Listener("payments", (HttpConnectionManager(table, filters),), api=True)
     return runtime_of(replace(base, routes=MappingProxyType({}), listeners=MappingProxyType({"payments": listener})))
@@ -167,6 +168,14 @@ def test_a_filter_answers_before_anything_is_balanced() -> None:
     assert [(type(event), getattr(event, "status", None)) for event in seen] == [(RateLimited, None), (CallEnded, 429)]
     assert len(runtime.state.clusters["payments"].default.requests) == 1
     first.close()
+
+
+@pytest.mark.parametrize("exhausted, grpc_status", [(False, None), (True, 8)])
+def test_a_rate_limit_says_what_a_grpc_call_ends_with(exhausted: bool, grpc_status: int | None) -> None:
+    limit = LocalRateLimit("quota", TokenBucket(0), ALWAYS, ALWAYS, rate_limited_as_resource_exhausted=exhausted)
+    refused = Player(limited(Route(ANYTHING, RouteAction("payments")), limit=limit)).last
+    assert isinstance(refused, Reply)
+    assert (refused.status, refused.grpc_status) == (429, grpc_status)
 
 
 def test_filters_come_before_direct_responses() -> None:

@@ -38,6 +38,7 @@ _LOCAL_RATE_LIMIT = fields(
     "filter_enabled",
     "filter_enforced",
     "response_headers_to_add",
+    "rate_limited_as_resource_exhausted",
     harmless={"stage": "orders rate-limit actions, which are not in this version"},
     instead={
         "descriptors": "the default token bucket applies to every request",
@@ -78,6 +79,7 @@ def _local_rate_limit(ctx: Context, message: Any, path: str) -> FilterConfig:
         enforced=share("filter_enforced"),
         status=message.status.code if message.status.code >= 400 else 429,  # as Envoy: only error codes are taken
         response_headers=header_options(ctx, message.response_headers_to_add, join(path, "response_headers_to_add")),
+        rate_limited_as_resource_exhausted=message.rate_limited_as_resource_exhausted,
     )
 
 
