@@ -69,6 +69,10 @@ class CallError(MeshError):
 
     failure: CallFailure
 
+    def __init__(self, failure: CallFailure) -> None:
+        super().__init__(failure)  # the value itself, so that the error survives pickling
+        self.failure = failure
+
     @property
     def flag(self) -> ResponseFlag:
         """Envoy's response flag, for example `UH`."""
@@ -116,3 +120,25 @@ class UpstreamProtocolError(CallError):
 
 class RateLimitedError(CallError):
     """RL: a limit set in code refused the call."""
+
+
+_BY_FLAG: dict[ResponseFlag, type[CallError]] = {
+    ResponseFlag.NR: NoRouteError,
+    ResponseFlag.NFCF: NoRouteError,
+    ResponseFlag.NC: ClusterNotFoundError,
+    ResponseFlag.UH: NoHealthyUpstreamError,
+    ResponseFlag.UO: UpstreamOverflowError,
+    ResponseFlag.UF: UpstreamConnectError,
+    ResponseFlag.UC: UpstreamResetError,
+    ResponseFlag.UR: UpstreamResetError,
+    ResponseFlag.UT: UpstreamTimeoutError,
+    ResponseFlag.SI: UpstreamTimeoutError,
+    ResponseFlag.UPE: UpstreamProtocolError,
+    ResponseFlag.RL: RateLimitedError,
+    ResponseFlag.RLSE: RateLimitedError,
+}
+
+
+def error_type(failure: CallFailure) -> type[CallError]:
+    """Our class for a failure; every adapter's own class inherits from it."""
+    return CircuitOpenError if failure.circuit_open else _BY_FLAG.get(failure.flag, CallError)

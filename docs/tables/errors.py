@@ -7,7 +7,7 @@ import inspect
 from itertools import pairwise
 
 from meshlib import flags
-from meshlib.errors import CircuitOpenError
+from meshlib.errors import CallError, CallFailure, CircuitOpenError, error_type
 from meshlib.http import errors as adapter
 from tables.markdown import complete, table
 
@@ -37,7 +37,7 @@ _KINDS = {
 def by_flag() -> str:
     """A row per flag that an exception can carry."""
     meanings = _docstrings()
-    mapped = {flag.value: classes for flag, classes in adapter._BY_FLAG.items()}
+    mapped = {flag.value: (_ours(flag), theirs) for flag, theirs in adapter._THEIRS.items()}
     complete("ADVICE", mapped, ADVICE)
     rows = []
     for flag, (ours, theirs) in mapped.items():
@@ -46,10 +46,14 @@ def by_flag() -> str:
             named = f"`{CircuitOpenError.__name__}`"
             why = "The circuit breaker of the cluster is open.", "Fail over or answer from a fallback until it closes."
             rows.append((f"`{flag}`", named, "`ConnectError`", *why))
-    ours, theirs = adapter._OTHER
+    ours, theirs = CallError, adapter._OTHER
     others = ", ".join(f"`{flag}`" for flag in meanings if flag not in mapped)
     rows.append((others, f"`{ours.__name__}`", f"`{theirs}`", "Every other flag.", "Read `failure.reason`."))
     return table(("flag", "meshlib's class", "httpx's class", "meaning", "what to do"), rows)
+
+
+def _ours(flag: flags.ResponseFlag) -> type[CallError]:
+    return error_type(CallFailure(flag, ""))
 
 
 def by_kind() -> str:

@@ -16,22 +16,22 @@ from meshlib.http.wire.types import FailureKind, WireError
 from meshlib.model.outcome import Failure
 from meshlib.policy.pybreaker_bridge import circuit_open_error_type
 
-_BY_FLAG: dict[ResponseFlag, tuple[type[errors.CallError], str]] = {
-    ResponseFlag.NR: (errors.NoRouteError, "TransportError"),
-    ResponseFlag.NFCF: (errors.NoRouteError, "TransportError"),
-    ResponseFlag.NC: (errors.ClusterNotFoundError, "TransportError"),
-    ResponseFlag.UH: (errors.NoHealthyUpstreamError, "ConnectError"),
-    ResponseFlag.UO: (errors.UpstreamOverflowError, "PoolTimeout"),
-    ResponseFlag.UF: (errors.UpstreamConnectError, "ConnectError"),
-    ResponseFlag.UC: (errors.UpstreamResetError, "ReadError"),
-    ResponseFlag.UR: (errors.UpstreamResetError, "ReadError"),
-    ResponseFlag.UT: (errors.UpstreamTimeoutError, "ReadTimeout"),
-    ResponseFlag.SI: (errors.UpstreamTimeoutError, "ReadTimeout"),
-    ResponseFlag.UPE: (errors.UpstreamProtocolError, "RemoteProtocolError"),
-    ResponseFlag.RL: (errors.RateLimitedError, "TransportError"),
-    ResponseFlag.RLSE: (errors.RateLimitedError, "TransportError"),
+_THEIRS = {
+    ResponseFlag.NR: "TransportError",
+    ResponseFlag.NFCF: "TransportError",
+    ResponseFlag.NC: "TransportError",
+    ResponseFlag.UH: "ConnectError",
+    ResponseFlag.UO: "PoolTimeout",
+    ResponseFlag.UF: "ConnectError",
+    ResponseFlag.UC: "ReadError",
+    ResponseFlag.UR: "ReadError",
+    ResponseFlag.UT: "ReadTimeout",
+    ResponseFlag.SI: "ReadTimeout",
+    ResponseFlag.UPE: "RemoteProtocolError",
+    ResponseFlag.RL: "TransportError",
+    ResponseFlag.RLSE: "TransportError",
 }
-_OTHER = (errors.CallError, "TransportError")
+_OTHER = "TransportError"
 _BY_KIND = {
     FailureKind.CONNECT_TIMEOUT: "ConnectTimeout",
     FailureKind.WRITE_TIMEOUT: "WriteTimeout",
@@ -43,13 +43,13 @@ _BY_KIND = {
 def exception_for(lib: Library, fail: Fail, request: object) -> Exception:
     """The exception to raise for a failed call; the wire's own error, when there is one, becomes its cause."""
     failure = fail.failure
-    ours, theirs = _BY_FLAG.get(failure.flag, _OTHER)
+    theirs = _THEIRS.get(failure.flag, _OTHER)
     cause = fail.outcome.error if fail.outcome else None
     if isinstance(cause, WireError):
         theirs = _BY_KIND.get(cause.kind, theirs)
     if failure.circuit_open:
-        ours, theirs = errors.CircuitOpenError, "ConnectError"
-    return _make(lib, ours, theirs, failure, request, cause)
+        theirs = "ConnectError"
+    return _make(lib, errors.error_type(failure), theirs, failure, request, cause)
 
 
 def body_exception(lib: Library, error: WireError, failure: errors.CallFailure, request: object) -> Exception:

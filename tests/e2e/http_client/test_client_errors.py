@@ -17,7 +17,7 @@ from e2e.http_client.conftest import still_held
 from e2e.http_client.doors import Door
 from e2e.wire.raw_server import Peer, RawServer
 from meshlib import Mesh, errors
-from meshlib.http.errors import _BY_FLAG
+from meshlib.http.errors import _THEIRS
 from meshlib.model.cluster import CircuitBreaker, CircuitBreakers, Thresholds, UpstreamTls
 from meshlib.model.endpoint import ClusterLoadAssignment, DropOverload
 from meshlib.model.matchers import PathMatcher, RouteMatch
@@ -340,4 +340,4 @@ def test_configuration_that_is_late_or_never_comes(door: Door, meshes: list[Mesh
 
 def test_every_flag_with_a_class_of_its_own_has_a_row() -> None:
     provoked = {row.flag for row in ROWS}
-    assert {str(flag) for flag in _BY_FLAG} - provoked == {"NFCF", "UR"}, "NFCF has a test of its own, UR needs HTTP/2"
+    assert {str(flag) for flag in _THEIRS} - provoked == {"NFCF", "UR"}, "NFCF has a test of its own, UR needs HTTP/2"
