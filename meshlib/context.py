@@ -6,22 +6,42 @@ Server middleware sets it, clients read it. It travels in a context variable, so
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-__all__ = ["CallContext", "current"]
+__all__ = ["CallContext", "current", "peer", "serving"]
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """`deadline` is monotonic seconds, None when the caller set none. `headers` (lower-case names) go on every outgoing
-    call that does not set them itself: trace context, request id.
+    call that does not set them itself: trace context, request id. `peer` is the caller's verified identity (a SPIFFE
+    ID), empty when it showed none; it is not handed on.
     """
 
     deadline: float | None = None
     request_id: str = ""
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    peer: str = ""
 
 
 NO_CONTEXT = CallContext()
 current: ContextVar[CallContext] = ContextVar("meshlib_call_context", default=NO_CONTEXT)
+
+
+@contextlib.contextmanager
+def serving(context: CallContext) -> Iterator[None]:
+    """Serve in a context, and leave none behind with whoever calls the application directly (a test client)."""
+    token = current.set(context)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # closed from another context, as an abandoned coroutine is
+            current.reset(token)
+
+
+def peer() -> str:
+    """The verified identity of whoever asked for what is being served: a SPIFFE ID; empty when there is none."""
+    return current.get().peer

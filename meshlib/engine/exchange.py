@@ -18,6 +18,7 @@ from meshlib.policy import deadline as deadlines
 from meshlib.telemetry import propagation
 
 REQUEST_ID = "x-request-id"
+_DEADLINE_EXCEEDED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +29,36 @@ class Admission:
     reply: LocalReply | None
 
 
-def inbound_context(head: RequestHead, now: float, rng: Randomness) -> CallContext:
-    """What a request brings with it. A deadline can only shorten what follows, so it is believed from anyone."""
-    timeout = deadlines.inherited(head.get(deadlines.EXPECTED_TIMEOUT_HEADER), head.get(deadlines.GRPC_TIMEOUT_HEADER))
+def inbound_context(
+    head: RequestHead, now: float, rng: Randomness, *, timeout: float | None = None, peer: str = ""
+) -> CallContext:
+    """What a request brings with it. A deadline can only shorten what follows, so it is believed from anyone.
+
+    `timeout`: seconds the transport itself gives the request (a gRPC server hides the header). `peer`: the caller's
+    identity, as the transport has verified it.
+    """
+    told = deadlines.inherited(head.get(deadlines.EXPECTED_TIMEOUT_HEADER), head.get(deadlines.GRPC_TIMEOUT_HEADER))
     given = head.get(REQUEST_ID)
     request_id = given if given and propagation.valid_request_id(given) else propagation.new_request_id(rng)
     trace = propagation.trace_headers(head.get("traceparent"), head.get("tracestate"), rng)
     headers = (*trace, (REQUEST_ID.encode("ascii"), request_id.encode("ascii")))
-    return CallContext(deadlines.effective(now, timeout), request_id, headers)
+    return CallContext(deadlines.effective(now, told, timeout), request_id, headers, peer)
 
 
-def admit_request(head: RequestHead, now: float, filters: Sequence[Filter], rng: Randomness) -> Admission:
-    """Decide whether a request reaches the application, and in which context."""
-    context = inbound_context(head, now, rng)
+def admit_request(
+    head: RequestHead,
+    now: float,
+    filters: Sequence[Filter],
+    rng: Randomness,
+    *,
+    timeout: float | None = None,
+    peer: str = "",
+) -> Admission:
+    """Decide whether a request reaches the application, and in which context (`inbound_context`)."""
+    context = inbound_context(head, now, rng, timeout=timeout, peer=peer)
     if deadlines.expired(context.deadline, now):
         body = b"the request's deadline had passed on arrival"
-        return Admission(context, LocalReply(504, [], body, ResponseFlag.UT, "deadline"))
+        return Admission(context, LocalReply(504, [], body, ResponseFlag.UT, "deadline", _DEADLINE_EXCEEDED))
     for item in filters:
         reply = item.on_request(head, now, rng)
         if reply is not None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from meshlib.context import CallContext, current
+from meshlib.context import serving
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, admit_request, inbound_context
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
@@ -94,11 +93,11 @@ class MeshMiddleware:
                 message["headers"] = self._marked(scope, message.get("headers", ()), request_id)
             await send(message)
 
-        with _serving(admission.context):
+        with serving(admission.context):
             await self.app(scope, receive, send_marked)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with _serving(inbound_context(_head(scope), time.monotonic(), self.mesh.runtime.rng)):
+        with serving(inbound_context(_head(scope), time.monotonic(), self.mesh.runtime.rng)):
             await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,17 +158,6 @@ class MeshMiddleware:
         if self.drain.draining and scope.get("http_version", "1.1").startswith("1"):
             marked.append((b"connection", b"close"))
         return marked
-
-
-@contextlib.contextmanager
-def _serving(context: CallContext) -> Iterator[None]:
-    """Serve in a context, and leave none behind with whoever calls the application directly (a test client)."""
-    token = current.set(context)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # closed from another context, as an abandoned coroutine is
-            current.reset(token)
 
 
 def _filter(limit: LocalRateLimit | str) -> Filter:

@@ -33,7 +33,7 @@ PUBLIC: dict[str, set[str]] = {
         "UpstreamTimeoutError",
         "local_limit",
     },
-    "meshlib.context": {"CallContext", "current"},
+    "meshlib.context": {"CallContext", "current", "peer", "serving"},
     "meshlib.control.ads_server": {
         "AdsServer",
         "Resource",
