@@ -12,6 +12,7 @@ from parts.backend import Backend
 from parts.envoy_server import EnvoyServer
 from parts.fast_backend import FastBackend, Reply, Request
 from parts.go_control_plane import GoControlPlane
+from parts.istio_server import IstioServer
 from parts.redis_server import RedisServer
 
 
@@ -94,6 +95,16 @@ def go_control_plane(servers: Servers) -> Callable[..., GoControlPlane]:
             folder = logs / "resources"
             folder.mkdir()
         return servers.keep(GoControlPlane(folder, logs, args))
+
+    return start
+
+
+@pytest.fixture
+def istio_generator(servers: Servers) -> Callable[..., IstioServer]:
+    """``istio_generator(yaml, mesh_config="")``: Istio's own xDS generator over these objects."""
+
+    def start(objects: str = "", *, mesh_config: str = "") -> IstioServer:
+        return servers.keep(IstioServer(servers.folder("istio-generator"), objects, mesh_config))
 
     return start
 

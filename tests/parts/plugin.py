@@ -16,6 +16,7 @@ PART_OF_FIXTURE = {
     "redis_server": "redis",
     "redis_factory": "redis",
     "go_control_plane": "go_control_plane",
+    "istio_generator": "istio_generator",
 }
 
 _missing_of_item = pytest.StashKey[tuple[str, ...]]()

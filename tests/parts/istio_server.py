@@ -1,0 +1,78 @@
+"""Istio's own xDS generator over a folder of Istio objects; see tests/servers/istio_generator."""
+
+import re
+from pathlib import Path
+
+from parts.ports import free_port
+from parts.process import Process, ServerError
+from parts.registry import path_of
+
+VERDICT = re.compile(r"^(?:applied (?P<count>\d+) objects|rejected (?P<why>.*))\n", re.MULTILINE)
+REFUSED_BY_US = re.compile(r"^.*ADS:\w+: ACK ERROR.*$", re.MULTILINE)
+
+
+class IstioServer:
+    """A running generator over the Istio and Kubernetes ``objects`` (YAML) and what is written later.
+
+    Each change of the Istio objects is pushed to every node; Kubernetes objects are read once. ``mesh_config`` is YAML
+    of Istio's MeshConfig, for what differs from its defaults.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, work_folder: Path, objects: str = "", mesh_config: str = "") -> None:
+        self.folder = work_folder / "objects"
+        self.folder.mkdir()
+        (self.folder / "objects.yaml").write_text(objects)
+        self._log = work_folder / "istio_generator.log"
+        self._args: list[str] = []
+        if mesh_config:
+            file = work_folder / "mesh_config.yaml"
+            file.write_text(mesh_config)
+            self._args = ["-mesh", str(file)]
+        self.port = free_port()  # chosen here, so that a restart can come back at the same address
+        self._process = self._start()
+
+    @property
+    def target(self) -> str:
+        """``host:port``, as a bootstrap's server_uri takes it."""
+        return f"{self.host}:{self.port}"
+
+    def write(self, text: str, name: str = "objects.yaml") -> int:
+        """Replace one file of the folder and wait until its objects are in the generator's store; gives their number.
+
+        What Istio's own validation refuses is a ServerError with its reason; the old objects stay.
+        """
+        before = len(self.log())
+        partial = self.folder / f".{name}.partial"
+        partial.write_text(text)
+        partial.rename(self.folder / name)
+        verdict = self._process.wait_for(lambda: VERDICT.search(self.log(), before), "verdict on the folder")
+        if verdict["why"]:
+            raise ServerError(verdict["why"])
+        return int(verdict["count"])
+
+    def nacks(self) -> list[str]:
+        """What the generator says of responses that a client refused."""
+        return REFUSED_BY_US.findall(self.log())
+
+    def log(self) -> str:
+        """Its own lines and istiod's."""
+        return self._process.log()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def restart(self) -> None:
+        """Start again on the same port."""
+        self.stop()
+        self._process = self._start()
+
+    def _start(self) -> Process:
+        argv = [path_of("istio_generator"), "-dir", str(self.folder), "-port", str(self.port), *self._args]
+        process = Process(argv, self._log)
+        process.wait_line(r"^port (\d+)$")
+        return process
