@@ -210,7 +210,7 @@ class Mesh(Doors, FromSources):
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
         if known is not None:
-            self.runtime.observers = known.observers
+            self.runtime.observers, self.runtime.tracing = known.observers, known.tracing
 
     def _attached(self) -> Attached:
         breakers = {name: self._breaker(name, given) for name, given in self._breakers.items()}

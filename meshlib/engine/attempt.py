@@ -179,7 +179,8 @@ class Attempts:
         head = attempt_head(decision, self.head, self.upstream, host.endpoint.hostname, number, timeout)
         self.info.attempts = number
         self.info.endpoint = host.address
-        return Start(number, self.cluster, host, head, deadline, on_deadline, self.deadline, decision.route.idle)
+        idle = decision.route.idle
+        return Start(number, self.cluster, host, head, deadline, on_deadline, self.deadline, idle, info=self.info)
 
     def _admit(self, start: Start, now: float) -> Fail | None:
         """Deadline, circuit breaker, thresholds. What is taken here is given back in `_give_back`."""
@@ -239,21 +240,27 @@ class Attempts:
         if rules is None:
             return None, ""
         reason = rules.reason(outcome, verdict)
-        if not reason or not (self.replayable or not outcome.request_sent):
+        if not reason:
             return None, ""
+        if outcome.request_sent and not self.replayable:
+            return self._not_retried("not-replayable")
         stats = self.cluster.stats
         if number > rules.num_retries:
             stats["upstream_rq_retry_limit_exceeded"].add()
             self.info.flag = ResponseFlag.URX
-            return None, ""
+            return self._not_retried("retry-limit")
         delay = backoff(number, rules.base_interval, rules.max_interval, self.runtime.rng)
         if self.deadline is not None and now + delay >= self.deadline:
-            return None, ""
+            return self._not_retried("deadline")
         if not admit_retry(self.load, self.thresholds, self):
             stats["upstream_rq_retry_overflow"].add()
-            return None, ""
+            return self._not_retried("budget")
         stats["upstream_rq_retry"].add()
         return delay, reason
+
+    def _not_retried(self, why: str) -> tuple[None, str]:
+        self.info.why_not_retried = why
+        return None, ""
 
     def _commit(self, outcome: Outcome, verdict: Classification, number: int) -> Commit:
         if number > 1 and self.rules is not None and not self.rules.reason(outcome, verdict):

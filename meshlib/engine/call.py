@@ -19,10 +19,12 @@ from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply
 from meshlib.engine.runtime import Runtime
 from meshlib.engine.table import VirtualHostPlan
+from meshlib.engine.traced import traced
 from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.policy.shared_limit import SharedVerdict
+from meshlib.telemetry.tracing import Tracing
 
 
 def call_flow(
@@ -34,11 +36,18 @@ def call_flow(
     replayable: bool = True,
     source_ip: str = "",
     stand_in: Host | None = None,
+    tell: bool = True,
 ) -> Flow:
     """One call of `head`, begun at `now`. `deadline` is the inherited or the caller's own, whichever is earlier;
     `replayable` says whether the body can be sent again. `stand_in` is what the attempts run on in a cluster without
     endpoints, for callers that need none (a guarded function); without it such a cluster is UH.
+    `tell` False keeps the call from being traced.
     """
+    # 0 Tracing, around everything: what it follows is this same flow, with nobody told.
+    if tell and runtime.tracing is not None:
+        options = {"deadline": deadline, "replayable": replayable, "source_ip": source_ip, "stand_in": stand_in}
+        yield from _followed(runtime, runtime.tracing, head, now, options)
+        return
     # 1 Configuration, before anything: there is nothing to decide with until it is there.
     plan = runtime.plan
     host = plan.outbound.find(head.scheme, head.authority)
@@ -79,6 +88,12 @@ def call_flow(
     # 6 Attempts.
     attempts = Attempts(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
     yield from attempts.run()
+
+
+def _followed(runtime: Runtime, tracing: Tracing, head: RequestHead, now: float, options: dict[str, Any]) -> Flow:
+    flow = call_flow(runtime, head, now, tell=False, **options)
+    trace = tracing.call(head, now)
+    return flow if trace is None else traced(flow, trace, now)
 
 
 def _protect(

@@ -60,10 +60,11 @@ class Start:
     """Run attempt number `attempt` (from 1) of `head` on `host`.
 
     `deadline` (None: none) ends the attempt with `on_deadline`; `final_deadline` takes its place once the response is
-    committed. `idle` (None: none) bounds the silence of the endpoint, before the response and within its body.
+    committed. `idle` (None: none) bounds the silence of the endpoint, before the response and within its body. `info`
+    is the call's, still being filled.
     """
 
-    __slots__ = ("attempt", "cluster", "deadline", "final_deadline", "head", "host", "idle", "on_deadline")
+    __slots__ = ("attempt", "cluster", "deadline", "final_deadline", "head", "host", "idle", "info", "on_deadline")
 
     def __init__(
         self,
@@ -75,6 +76,8 @@ class Start:
         on_deadline: Failure,
         final_deadline: float | None,
         idle: IdleLimit | None = None,
+        *,
+        info: CallInfo | None = None,
     ) -> None:
         self.attempt = attempt
         self.cluster = cluster
@@ -84,6 +87,7 @@ class Start:
         self.on_deadline = on_deadline
         self.final_deadline = final_deadline
         self.idle = idle
+        self.info = info
 
 
 @dataclass(slots=True)
@@ -156,7 +160,8 @@ class PassThrough:
 class CallInfo:
     """What the mesh did with a call; on the response as `extensions["meshlib"]`.
 
-    `flag` is empty when nothing went wrong (a retried success has none either).
+    `flag` is empty when nothing went wrong (a retried success has none either). `why_not_retried` says what kept an
+    attempt that a retry policy asks to retry from being retried: `not-replayable`, `retry-limit`, `deadline`, `budget`.
     """
 
     virtual_host: str = ""
@@ -165,6 +170,7 @@ class CallInfo:
     endpoint: str = ""
     attempts: int = 0
     flag: ResponseFlag | None = None
+    why_not_retried: str = ""
 
 
 Command = Fetch | Query | Start | Discard | Wait | Commit | Reply | Fail | PassThrough

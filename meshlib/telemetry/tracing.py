@@ -1,0 +1,83 @@
+"""What the engine tells whoever traces its calls: pure protocols, implemented by `meshlib.telemetry.otel`.
+
+A mesh without tracing has no `Tracing` (`Runtime.tracing` is None), and a call that is not to be traced no `CallTrace`:
+neither costs more than that question. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from meshlib.flags import ResponseFlag
+from meshlib.model.outcome import Outcome
+from meshlib.model.request import RequestHead
+
+__all__ = ["CallFacts", "CallTrace", "ServerTrace", "Tracing"]
+
+
+class CallFacts(Protocol):
+    """What the mesh decided about a call (`meshlib.engine.commands.CallInfo`); filled while the call goes on."""
+
+    route: str
+    cluster: str
+    endpoint: str
+    attempts: int
+    flag: ResponseFlag | None
+    why_not_retried: str
+
+
+class Target(Protocol):
+    """The endpoint of an attempt."""
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+
+
+class CallTrace(Protocol):
+    """One client call: a logical span, and one below it for each attempt."""
+
+    def attempt(self, number: int, cluster: str, target: Target, head: RequestHead, now: float) -> RequestHead:
+        """Attempt `number` (from 1) begins: the request to send, with this attempt's own trace headers."""
+
+    def attempted(self, outcome: Outcome) -> None:
+        """The attempt has response headers, or has failed."""
+
+    def retrying(self, delay: float, now: float) -> None:
+        """Another attempt follows after `delay` seconds."""
+
+    def refused(self, reason: str) -> None:
+        """The call failed, for a reason in words; `ended` follows."""
+
+    def forget(self) -> None:
+        """The call is none of the mesh's: nothing is to be told of it."""
+
+    def ended(self, now: float, facts: CallFacts | None, status: int | None, grpc_status: int | None) -> None:
+        """The call is over, its body included; said once, and last. `facts` are None when it was left before anything
+        was decided; `status` is what the caller saw, None without a response.
+        """
+
+
+class ServerTrace(Protocol):
+    """One request being served."""
+
+    headers: Sequence[tuple[bytes, bytes]]
+    """The trace headers calls hand on where no span of theirs replaces them."""
+
+    def serving(self) -> AbstractContextManager[None]:
+        """The time in which the application runs: calls made meanwhile are children."""
+
+    def ended(self, now: float, status: int | None, route: str = "", flag: ResponseFlag | None = None) -> None:
+        """The response is complete (`status` None: there was none). `route` is the application's template."""
+
+
+class Tracing(Protocol):
+    """Makes traces."""
+
+    def call(self, head: RequestHead, now: float) -> CallTrace | None:
+        """A call begins on the current thread or task; None when it is not to be traced at all."""
+
+    def request(self, head: RequestHead, now: float) -> ServerTrace | None:
+        """A request has arrived; None when it is traced by somebody else already, or not to be."""
