@@ -27,7 +27,7 @@ from meshlib.policy.shared_limit import SharedVerdict
 from meshlib.telemetry.tracing import Tracing
 
 
-def call_flow(
+def call_flow(  # noqa: C901  one list of stages, read from the top to the bottom
     runtime: Runtime,
     head: RequestHead,
     now: float,
