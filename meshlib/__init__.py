@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from meshlib.decorators.attempt import Attempt, current_attempt
     from meshlib.errors import (
         CallError,
         CallFailure,
@@ -39,13 +40,16 @@ if TYPE_CHECKING:
     from meshlib.policy.shared_limit import SharedRateLimit
 
 _HOMES = {
+    "Attempt": "decorators.attempt",
     "Mesh": "mesh",
     "ResponseFlag": "flags",
     "CircuitBreaker": "model.cluster",
+    "current_attempt": "decorators.attempt",
     "SharedRateLimit": "policy.shared_limit",
     "local_limit": "policy.notation",
 }
 __all__ = [
+    "Attempt",
     "CallError",
     "CallFailure",
     "CircuitBreaker",
@@ -65,6 +69,7 @@ __all__ = [
     "UpstreamProtocolError",
     "UpstreamResetError",
     "UpstreamTimeoutError",
+    "current_attempt",
     "local_limit",
 ]
 

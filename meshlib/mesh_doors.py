@@ -6,6 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from meshlib.decorators.guard import Guard
+    from meshlib.decorators.policy import Classify, Headers
     from meshlib.http.factory import HttpFactory
     from meshlib.mesh import Mesh
 
@@ -19,3 +21,36 @@ class Doors:
         from meshlib.http.factory import HttpFactory
 
         return HttpFactory(self)
+
+    def guard(  # type: ignore[misc]  # only Mesh is made of this class
+        self: Mesh,
+        service: str,
+        *,
+        path: str | None = None,
+        method: str = "GET",
+        headers: Headers | None = None,
+        classify: Classify | None = None,
+        exclude: type[Exception] | tuple[type[Exception], ...] = (),
+        replayable: bool = True,
+    ) -> Guard:
+        """A decorator that puts a sync or async function under the policies of a service's route, as they are then:
+        timeouts, retries, thresholds, circuit breaker, limits.
+
+            @mesh.guard("payments", path="/charge", method="POST", exclude=CardDeclined)
+            async def charge(order: Order) -> Receipt: ...
+
+        `service` (a name or a URL), `path`, `method` and `headers` are the request it stands for, which chooses the
+        route; `headers` may be a function of the arguments. What the function raises is what its caller sees in the
+        end, with a note; what the mesh refuses is a `CallError`. `classify(result, error)` says which HTTP status a
+        result or an exception counts as, None for the usual (`meshlib.decorators.outcome`); `exclude`d exceptions are
+        answers, not failures. `replayable=False`: the arguments serve for one attempt, so only what never left is
+        retried.
+        """
+        from meshlib.decorators.guard import Guard
+        from meshlib.decorators.policy import GuardPolicy, split_service
+
+        scheme, authority, chosen = split_service(service, path)
+        excluded = exclude if isinstance(exclude, tuple) else (exclude,)
+        return Guard(
+            self, GuardPolicy(scheme, authority, chosen, method, headers or {}, classify, excluded, replayable)
+        )

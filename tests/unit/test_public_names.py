@@ -12,6 +12,7 @@ from parts.doc_pages import ROOT, blocks
 
 PUBLIC: dict[str, set[str]] = {
     "meshlib": {
+        "Attempt",
         "CallError",
         "CallFailure",
         "CircuitBreaker",
@@ -31,6 +32,7 @@ PUBLIC: dict[str, set[str]] = {
         "UpstreamProtocolError",
         "UpstreamResetError",
         "UpstreamTimeoutError",
+        "current_attempt",
         "local_limit",
     },
     "meshlib.context": {"CallContext", "current", "peer", "serving"},
@@ -42,6 +44,7 @@ PUBLIC: dict[str, set[str]] = {
         "SubscriberInfo",
     },
     "meshlib.control.control_plane": {"Changed", "ControlPlane"},
+    "meshlib.decorators.attempt": {"Attempt", "current_attempt"},
     "meshlib.engine.events": {
         "AttemptEnded",
         "BreakerChanged",

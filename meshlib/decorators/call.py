@@ -1,0 +1,160 @@
+"""One call of a guarded function: the wire of a driver, whose attempts are calls of the function."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from meshlib.context import CallContext, current
+from meshlib.decorators import errors
+from meshlib.decorators.attempt import Attempt, running
+from meshlib.decorators.outcome import EXCLUDED, OK, of_error
+from meshlib.drivers import aio, sync
+from meshlib.engine.call import call_flow
+from meshlib.engine.commands import BodyEnd, Commit, Fail, PassThrough, Reply, Start
+from meshlib.engine.stand_in import STAND_IN
+from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.request import RequestHead
+
+if TYPE_CHECKING:
+    from meshlib.decorators.policy import GuardPolicy
+    from meshlib.mesh import Mesh
+
+
+class Call:
+    """What the blocking and the asyncio call share. `function` is the guarded one with its arguments bound."""
+
+    __slots__ = ("context", "final_deadline", "flow", "function", "mesh", "policy")
+
+    def __init__(
+        self, mesh: Mesh, policy: GuardPolicy, function: Callable[[], Any], head: RequestHead, context: CallContext
+    ) -> None:
+        self.mesh = mesh
+        self.policy = policy
+        self.function = function
+        self.context = context
+        self.final_deadline: float | None = None
+        self.flow = call_flow(
+            mesh.runtime,
+            head,
+            time.monotonic(),
+            deadline=context.deadline,
+            replayable=policy.replayable,
+            stand_in=STAND_IN,
+        )
+
+    @contextlib.contextmanager
+    def entered(self, start: Start) -> Iterator[None]:
+        """Run the function in the attempt's context: what it calls through the mesh inherits the attempt's deadline."""
+        self.final_deadline = start.final_deadline
+        attempt = Attempt(start.attempt, start.cluster.name, start.host.address, start.deadline, start.head)
+        inner = current.set(replace(self.context, deadline=start.deadline))
+        outer = running.set(attempt)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ValueError):  # a coroutine that is closed from another context
+                running.reset(outer)
+                current.reset(inner)
+
+    def returned(self, value: Any) -> Outcome:
+        """The function returned."""
+        status = self.policy.classify(value, None) if self.policy.classify is not None else None
+        return Outcome(OK if status is None else status, response=value)
+
+    def raised(self, error: Exception) -> Outcome:
+        """The function raised. What the guard was told of it comes first, then what the exception says of itself."""
+        status = self.policy.classify(None, error) if self.policy.classify is not None else None
+        if status is None and isinstance(error, self.policy.exclude):
+            status = EXCLUDED
+        return of_error(error) if status is None else Outcome(status, error=error)
+
+    def committed(self, commit: Commit) -> Any:
+        """What the attempt returned or raised. A result that is late is counted as that, and is still the result."""
+        outcome, final = commit.outcome, self.final_deadline
+        late = final is not None and outcome.at > final
+        with contextlib.suppress(StopIteration):
+            self.flow.send(BodyEnd(outcome.at, Failure.TIMEOUT if late else None))
+        if outcome.error is not None:
+            raise errors.of_result(outcome, commit.info)
+        return outcome.response
+
+    def refused(self, terminal: Reply | Fail) -> BaseException:
+        """The exception for a call that brought no result."""
+        self.flow.close()
+        return errors.of_reply(terminal) if isinstance(terminal, Reply) else errors.of_failure(terminal)
+
+
+class SyncCall(Call):
+    """A call of a blocking function. Nothing can interrupt it while it runs: deadlines are held before and after."""
+
+    __slots__ = ()
+
+    def run(self) -> Any:
+        """The function's result, or an exception."""
+        match sync.drive(self.flow, self, self.mesh):
+            case Commit() as commit:
+                return self.committed(commit)
+            case Reply() | Fail() as terminal:
+                raise self.refused(terminal)
+            case PassThrough():
+                self.flow.close()
+                return self.function()
+
+    def attempt(self, start: Start) -> Outcome:
+        """Call the function once."""
+        with self.entered(start):
+            try:
+                value = self.function()
+            except Exception as error:  # noqa: BLE001  whatever it is, it is the function's word and is raised again
+                return self._raised(error, start)
+        if isinstance(value, CoroutineType):
+            value.close()
+            raise TypeError("the guarded function returned a coroutine; guard the async function itself")
+        return self.returned(value)
+
+    def discard(self, outcome: Outcome) -> None:
+        """A result that will not be used: it is the garbage collector's."""
+
+    def _raised(self, error: Exception, start: Start) -> Outcome:
+        outcome = self.raised(error)
+        over = start.deadline is not None and time.monotonic() >= start.deadline
+        if over and outcome.failure is not Failure.NESTED:
+            return Outcome(failure=start.on_deadline, error=error)
+        return outcome
+
+
+class AsyncCall(Call):
+    """A call of an async function. At its deadline an attempt is cancelled."""
+
+    __slots__ = ()
+
+    async def run(self) -> Any:
+        """The function's result, or an exception."""
+        match await aio.drive(self.flow, self, self.mesh):
+            case Commit() as commit:
+                return self.committed(commit)
+            case Reply() | Fail() as terminal:
+                raise self.refused(terminal)
+            case PassThrough():
+                self.flow.close()
+                return await self.function()
+
+    async def attempt(self, start: Start) -> Outcome:
+        """Await the function once, at most until the attempt's deadline."""
+        limit = asyncio.timeout(None if start.deadline is None else start.deadline - time.monotonic())
+        with self.entered(start):
+            try:
+                async with limit:
+                    value = await self.function()
+            except Exception as error:  # noqa: BLE001  whatever it is, it is the function's word and is raised again
+                return Outcome(failure=start.on_deadline) if limit.expired() else self.raised(error)
+        return self.returned(value)
+
+    async def discard(self, outcome: Outcome) -> None:
+        """A result that will not be used: it is the garbage collector's."""
