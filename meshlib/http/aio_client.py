@@ -11,6 +11,7 @@ from meshlib.engine.commands import CallInfo, Commit, Fail, PassThrough, Reply, 
 from meshlib.http.exchange import Exchange
 from meshlib.http.library import Library
 from meshlib.http.pools import PoolRegistry
+from meshlib.http.responses import response_type
 from meshlib.http.wire import AsyncPool
 from meshlib.http.wire.types import FailureKind, WireError
 from meshlib.model.outcome import Outcome
@@ -52,13 +53,13 @@ class WholeAsyncBody:
     """
 
     def __init__(self, body: bytes) -> None:
-        self._body = body
+        self.body = body
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        body, self._body = self._body, b""
+        body, self.body = self.body, b""
         if not body:
             raise StopAsyncIteration
         return body
@@ -85,6 +86,7 @@ class AsyncTransportCore:
         self._given = fallback
         self._stream: Any = type("MeshStream", (AsyncBody, library.module.AsyncByteStream), {})
         self._whole: Any = type("WholeMeshStream", (WholeAsyncBody, library.module.AsyncByteStream), {})
+        self.response: Any = response_type(library, self._whole, asynchronous=True)
         self._by_loop: dict[asyncio.AbstractEventLoop, LoopPools] = {}
         # The last loop and its pools, in one value: threads with a loop each read and write it at once.
         self._last: tuple[asyncio.AbstractEventLoop | None, LoopPools] = (None, LoopPools())

@@ -28,6 +28,8 @@ class Core(Protocol):
 
     mesh: Mesh
     library: Library
+    response: Any
+    """The class of its responses, the library's or derived from it."""
 
 
 class Exchange:
@@ -103,7 +105,7 @@ class Exchange:
         """The library's response around the wire's."""
         wire = commit.outcome.response
         head = wire.head
-        return self.library.Response(
+        return self.core.response(
             head.status,
             headers=head.headers if commit.headers is None else commit.headers,
             stream=stream,

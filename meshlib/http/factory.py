@@ -67,7 +67,7 @@ def _defaults(service: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _client_types(name: LibraryName) -> Any:
-    from meshlib.http.cookies import client_types
+    from meshlib.http.clients import client_types
     from meshlib.http.library import library
 
     return client_types(library(name))

@@ -26,6 +26,11 @@ class Library:
         self.Response: Any = module.Response
         self.ByteStream: Any = module.ByteStream
 
+    def wrote(self, function: Any) -> bool:
+        """Whether a function is the library's own, and not put in its place by something else (an instrumentation)."""
+        written_in: str = getattr(function, "__globals__", {}).get("__name__", "")
+        return written_in.partition(".")[0] == self.name
+
 
 @lru_cache(maxsize=2)
 def library(name: LibraryName) -> Library:

@@ -10,6 +10,7 @@ from meshlib.engine.commands import CallInfo, Commit, Fail, PassThrough, Reply, 
 from meshlib.http.exchange import Exchange
 from meshlib.http.library import Library
 from meshlib.http.pools import PoolRegistry
+from meshlib.http.responses import response_type
 from meshlib.http.wire import SyncPool
 from meshlib.http.wire.types import FailureKind, WireError
 from meshlib.model.outcome import Outcome
@@ -45,10 +46,10 @@ class WholeSyncBody:
     """A response body that has arrived with its head: nothing is left to wait for, or to close."""
 
     def __init__(self, body: bytes) -> None:
-        self._pieces = (body,) if body else ()
+        self.body = body
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._pieces)
+        return iter((self.body,) if self.body else ())
 
 
 class SyncTransportCore:
@@ -61,6 +62,7 @@ class SyncTransportCore:
         self._defaults: dict[int, Any] = {}  # the library's own transport, by fork generation: at most one
         self._stream: Any = type("MeshStream", (SyncBody, library.module.SyncByteStream), {})
         self._whole: Any = type("WholeMeshStream", (WholeSyncBody, library.module.SyncByteStream), {})
+        self.response: Any = response_type(library, self._whole, asynchronous=False)
         self._pools: PoolRegistry[SyncPool] = PoolRegistry(SyncPool)
         self._generation = mesh.generation
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meshlib.http.cookies import client_types
+from meshlib.http.clients import client_types
 from meshlib.http.library import LibraryName, library
 
 HOST = "http://payments"
