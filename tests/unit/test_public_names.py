@@ -136,6 +136,7 @@ PUBLIC: dict[str, set[str]] = {
         "StringMatcher",
     },
     "meshlib.model.metadata": {"EMPTY_METADATA", "EMPTY_STRUCT", "Metadata", "Struct", "Value", "freeze"},
+    "meshlib.model.re2_program": {"MAX_PATTERN_LENGTH", "MAX_PROGRAM_SIZE", "re2_program"},
     "meshlib.model.report": {"Issue", "Report", "ResourceError", "in_resource"},
     "meshlib.model.request": {"RawHeaders", "RequestHead"},
     "meshlib.model.route": {

@@ -277,10 +277,10 @@ def test_policies_nested_without_end() -> None:
 
 def test_without_re2_a_regular_expression_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "re2", None)
-    regex._compiled_groups.cache_clear()
+    regex._groups.cache_clear()
     body = xds.route_configuration("routes", {"match": {"safe_regex": {"regex": "a"}}, "route": {"cluster": "a"}})
     message = xds.message(ROUTE_CONFIGURATION, body)
-    with pytest.raises(ResourceError, match=r"pip install meshlib\[re2\]"):
+    with pytest.raises(ResourceError, match=r"pip install 'meshlib\[re2\]'"):
         decode_message(message)
     monkeypatch.undo()
     assert decode_message(message).resource
