@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from meshlib.balancing.base import Host
-from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Commit, Discard, Fail, Flow, Start, Wait
+from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Commit, Discard, Fail, Flow, Replayable, Start, Wait
 from meshlib.engine.decision import EXPECTED_TIMEOUT, Forward, rewrite_authority, upstream_head
 from meshlib.engine.events import AttemptEnded, CallEnded, EndpointEjected, EndpointReturned
 from meshlib.engine.runtime import Runtime
@@ -17,8 +17,9 @@ from meshlib.model.request import RequestHead
 from meshlib.policy.backoff import backoff
 from meshlib.policy.breaker import Permit
 from meshlib.policy.budget import admit_retry
-from meshlib.policy.classify import Classification, classify
+from meshlib.policy.classify import PENDING, Classification, classify
 from meshlib.policy.outlier import OutlierDetector
+from meshlib.policy.retry import PUSHBACK, parse_pushback
 from meshlib.policy.thresholds import admit
 
 ATTEMPT_COUNT = b"x-envoy-attempt-count"
@@ -58,7 +59,7 @@ class Attempts:
         info: CallInfo,
         now: float,
         deadline: float | None,
-        replayable: bool,
+        replayable: Replayable,
         source_ip: str,
         *,
         stand_in: Host | None = None,
@@ -210,6 +211,8 @@ class Attempts:
         """Classify once; breaker, outlier detection and counters read that one verdict."""
         verdict = classify(outcome)
         self.load.retries.pop(self, None)
+        if verdict is PENDING:  # judged by its status, when the stream has ended; a breaker's permit is kept until then
+            return verdict
         breaker, permit = self.cluster.breaker, self.permit
         if breaker is not None and permit is not None:
             self.permit = None
@@ -250,6 +253,11 @@ class Attempts:
             self.info.flag = ResponseFlag.URX
             return self._not_retried("retry-limit")
         delay = backoff(number, rules.base_interval, rules.max_interval, self.runtime.rng)
+        if outcome.grpc_status is not None and (asked := outcome.header(PUSHBACK)) is not None:
+            pushed = parse_pushback(asked)
+            if pushed is None:
+                return self._not_retried("pushback")
+            delay = pushed
         if self.deadline is not None and now + delay >= self.deadline:
             return self._not_retried("deadline")
         if not admit_retry(self.load, self.thresholds, self):
@@ -288,6 +296,12 @@ class Attempts:
             broken.at = end.at
             self._judge(host, broken)
             self.info.flag = self.info.flag or classify(broken).flag
+        elif end.grpc_status is not None:
+            trailers = Outcome(outcome.status, grpc_status=end.grpc_status)
+            trailers.at = end.at
+            self._judge(host, trailers)
+        if outcome.grpc_status is not None:
+            self.info.grpc_status = end.grpc_status if outcome.grpc_status < 0 else outcome.grpc_status
         self._ended(end.at, outcome.status, self.info.flag)
 
     def _give_back(self, start: Start) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from meshlib.balancing.base import Host
 from meshlib.engine.attempt import Attempts
 from meshlib.engine.cluster import ClusterPlan
-from meshlib.engine.commands import CallInfo, Command, Fail, Fetch, Flow, PassThrough, Query, Reply
+from meshlib.engine.commands import CallInfo, Command, Fail, Fetch, Flow, PassThrough, Query, Replayable, Reply
 from meshlib.engine.decision import Answer, Decision, Refusal, decide
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply
@@ -33,7 +33,7 @@ def call_flow(  # noqa: C901  one list of stages, read from the top to the botto
     now: float,
     *,
     deadline: float | None = None,
-    replayable: bool = True,
+    replayable: Replayable = True,
     source_ip: str = "",
     stand_in: Host | None = None,
     tell: bool = True,

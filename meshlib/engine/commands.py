@@ -41,6 +41,13 @@ class Question(Protocol):
         """Answer, on the running event loop."""
 
 
+class Replayable(Protocol):
+    """Whether a request can be sent again: a bool, or for a stream of requests what knows how much of it is kept."""
+
+    def __bool__(self) -> bool:
+        """Asked when a retry is due."""
+
+
 @dataclass(slots=True)
 class Fetch:
     """Wait for the configuration of `authority`, at most until `deadline`."""
@@ -119,13 +126,16 @@ class Commit:
 
 
 class BodyEnd:
-    """The body ended: whole (`failure` None), broken, or abandoned by the caller (LOCAL)."""
+    """The body ended: whole (`failure` None), broken, or abandoned by the caller (LOCAL). `grpc_status` is the status
+    in the trailers of a gRPC stream, whose outcome had to leave it open.
+    """
 
-    __slots__ = ("at", "failure")
+    __slots__ = ("at", "failure", "grpc_status")
 
-    def __init__(self, at: float, failure: Failure | None = None) -> None:
+    def __init__(self, at: float, failure: Failure | None = None, grpc_status: int | None = None) -> None:
         self.at = at
         self.failure = failure
+        self.grpc_status = grpc_status
 
 
 @dataclass(slots=True)
@@ -161,7 +171,8 @@ class CallInfo:
     """What the mesh did with a call; on the response as `extensions["meshlib"]`.
 
     `flag` is empty when nothing went wrong (a retried success has none either). `why_not_retried` says what kept an
-    attempt that a retry policy asks to retry from being retried: `not-replayable`, `retry-limit`, `deadline`, `budget`.
+    attempt that a retry policy asks to retry from being retried: `not-replayable`, `retry-limit`, `deadline`, `budget`,
+    `pushback`. `grpc_status` is a gRPC call's, None for any other.
     """
 
     virtual_host: str = ""
@@ -171,6 +182,7 @@ class CallInfo:
     attempts: int = 0
     flag: ResponseFlag | None = None
     why_not_retried: str = ""
+    grpc_status: int | None = None
 
 
 Command = Fetch | Query | Start | Discard | Wait | Commit | Reply | Fail | PassThrough

@@ -34,8 +34,14 @@ class Failure(enum.Enum):
     """A meshed call inside a guarded function failed: it was judged and retried where it was made, and is not again."""
 
 
+GRPC_STATUS_PENDING = -1
+
+
 class Outcome:
     """One attempt's end: a response (`status` set) or a `failure`.
+
+    `grpc_status` is a gRPC call's: of the response, or the one its failure is to the caller; GRPC_STATUS_PENDING while
+    a stream is still to come.
 
     `headers` are the response's byte pairs as received; `response` is the adapter's own object, passed through
     untouched; `error` the wire's exception.

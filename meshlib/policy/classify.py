@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 
 from meshlib.flags import ResponseFlag
-from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.outcome import GRPC_STATUS_PENDING, Failure, Outcome
 
 
 class Condition(enum.IntFlag):
@@ -132,8 +132,10 @@ _NEVER_SENT = frozenset({Failure.CONNECT, Failure.CONNECT_TIMEOUT, Failure.RESET
 _NEUTRAL = frozenset({Failure.POOL_TIMEOUT, Failure.OVERFLOW, Failure.LOCAL, Failure.NESTED})
 
 
-def _of_failure(failure: Failure, sent: bool) -> Classification:
+def _of_failure(failure: Failure, sent: bool, grpc_status: int = 0) -> Classification:
     conditions, status, flag = _FAILURES[failure]
+    # To a gRPC client a broken connection is a status too, which gRPC's words retry (gRFC A6).
+    conditions |= GRPC_CONDITIONS.get(grpc_status, Condition.NONE)
     if conditions & Condition.RESET and (failure in _NEVER_SENT or not sent):
         conditions |= Condition.RESET_BEFORE_REQUEST
     neutral = failure in _NEUTRAL
@@ -142,6 +144,9 @@ def _of_failure(failure: Failure, sent: bool) -> Classification:
 
 _BY_STATUS = tuple(_of_status(status) for status in range(1000))
 _BY_GRPC = {(200, code): _of_grpc(200, code) for code in range(len(_GRPC_TO_HTTP))}
+# A gRPC stream whose status is still to come: it says nothing yet, about the endpoint or to the retry policy.
+PENDING = Classification(True, 0, False, False, False, True, 200, None)
+_BY_GRPC[200, GRPC_STATUS_PENDING] = PENDING
 _SENT = {failure: _of_failure(failure, True) for failure in Failure}
 _UNSENT = {failure: _of_failure(failure, False) for failure in Failure}
 
@@ -153,6 +158,8 @@ def classify(outcome: Outcome) -> Classification:
     """
     failure = outcome.failure
     if failure is not None:
+        if outcome.grpc_status is not None:
+            return _of_failure(failure, outcome.request_sent, outcome.grpc_status)
         return (_SENT if outcome.request_sent else _UNSENT)[failure]
     status = outcome.status
     if status is None:

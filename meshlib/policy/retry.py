@@ -10,6 +10,7 @@ from meshlib.model.outcome import Outcome
 from meshlib.model.route import RetryPolicy
 from meshlib.policy.classify import CONDITION_WORDS, GRPC_CONDITIONS, Classification, Condition
 
+PUSHBACK = "grpc-retry-pushback-ms"
 _STATUS_CODES = "retriable-status-codes"
 _RATE_LIMITED = "envoy-ratelimited"
 _GRPC_MASK = sum(int(bit) for bit in GRPC_CONDITIONS.values())
@@ -96,6 +97,15 @@ def compile_retry(policy: RetryPolicy | None) -> RetryRules | None:
     `per_try_timeout` still holds, as in Envoy.
     """
     return None if policy is None else RetryRules(policy)
+
+
+def parse_pushback(value: str) -> float | None:
+    """Seconds until the next attempt as a gRPC server asks for them (gRFC A6, milliseconds); None forbids one: a
+    negative number, or no number at all.
+    """
+    if not (value.isascii() and value.isdigit()) or len(value) > 10:
+        return None
+    return int(value) / 1000.0
 
 
 def _grpc_condition(value: str) -> int:
