@@ -23,33 +23,25 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+from meshlib.drain import Draining
 
 __all__ = ["Drain"]
 
 log = logging.getLogger("meshlib.drain")
 
 
-class Drain:
-    """The draining state of one server process: `draining` says whether it has begun, `seconds` how long the server
-    goes on accepting (0: the signal is handed on at once).
-    """
+class Drain(Draining):
+    """The draining state of one ASGI server process. `seconds` 0: the signal is handed on at once."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.draining = False
+        super().__init__(seconds)
         self._previous: Any = None
-        self._hooks: list[Callable[[], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._installed = False
         self._signalled = False
-        self._over = 0.0  # monotonic; when the server may stop listening, once draining
-
-    def on_drain(self, hook: Callable[[], None]) -> None:
-        """Call `hook` when draining begins (deregistration); on the event loop, it must be quick."""
-        self._hooks.append(hook)
 
     def install(self) -> None:
         """Put ourselves before the server's SIGTERM handler; at lifespan startup, when the server has set its own.
@@ -75,19 +67,6 @@ class Drain:
             self._installed = False
             if signal.getsignal(signal.SIGTERM) == self._on_signal:
                 signal.signal(signal.SIGTERM, self._previous)
-
-    def begin(self) -> None:
-        """Fail readiness and ask callers to leave. Idempotent."""
-        if self.draining:
-            return
-        self.draining = True
-        self._over = time.monotonic() + self.seconds
-        log.info("draining for %g s: readiness fails, connections are asked to close", self.seconds)
-        for hook in self._hooks:
-            try:
-                hook()
-            except Exception:
-                log.exception("drain hook %r failed; draining goes on", hook)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """The signal interrupts any line of the main thread, so hooks and logging are left to the event loop."""
