@@ -45,6 +45,7 @@ PUBLIC: dict[str, set[str]] = {
     },
     "meshlib.control.control_plane": {"Changed", "ControlPlane"},
     "meshlib.decorators.attempt": {"Attempt", "current_attempt"},
+    "meshlib.drain": {"Draining"},
     "meshlib.engine.events": {
         "AttemptEnded",
         "BreakerChanged",
@@ -57,6 +58,8 @@ PUBLIC: dict[str, set[str]] = {
         "RateLimited",
     },
     "meshlib.explain": {"Explainer", "Explanation"},
+    "meshlib.grpc.aio_server": {"AioServerInterceptor"},
+    "meshlib.grpc.server": {"ServerInterceptor"},
     "meshlib.http.drain": {"Drain"},
     "meshlib.http.httpx": {"AsyncMeshTransport", "MeshTransport"},
     "meshlib.http.httpx2": {"AsyncMeshTransport", "MeshTransport"},

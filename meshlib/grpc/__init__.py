@@ -1,0 +1,1 @@
+"""gRPC: channels for grpcio and grpc.aio whose calls go through the mesh."""

@@ -1,0 +1,95 @@
+"""What the blocking and the asyncio server interceptor share: whether a call is served, in which context, or how it is
+refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from meshlib.engine.events import RateLimited
+from meshlib.engine.exchange import REQUEST_ID, Admission, admit_request
+from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
+from meshlib.flags import ResponseFlag
+from meshlib.grpc.served import Metadata
+from meshlib.model.filters import LocalRateLimit
+from meshlib.model.request import RequestHead
+from meshlib.policy.notation import local_limit
+
+if TYPE_CHECKING:
+    from meshlib.mesh import Mesh
+
+# (request streams, response streams) -> the handler's attribute, and what makes such a handler
+KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Any]]] = {
+    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+}
+CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+HEALTH = "/grpc.health.v1.Health/"
+_NO_DEADLINE = 1e9  # seconds; a grpc.server tells "none" by the largest number it knows
+
+# Envoy's `httpToGrpcStatus`, which is gRPC's doc/http-grpc-status-mapping.md; what is not listed is UNKNOWN.
+_GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How a call is refused, in gRPC's words."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing: Metadata
+
+
+class Inbound:
+    """The server's end of the mesh for calls of any kind. `rate_limits` as `meshlib.http.server.MeshMiddleware`'s."""
+
+    def __init__(self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str]) -> None:
+        self._mesh = mesh
+        self._filters: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
+
+    def admit(self, method: str, context: Any) -> Admission:
+        """Decide about a call when its handler is about to run. (Not earlier: a call may have waited for a thread until
+        nobody waited for it any more.) Health checks take no token: a limit must not make the server look dead.
+        """
+        filters = () if method.startswith(HEALTH) else self._filters
+        runtime = self._mesh.runtime
+        remaining = context.time_remaining()
+        return admit_request(
+            RequestHead("POST", "http", "", method, [_raw(*pair) for pair in context.invocation_metadata()]),
+            time.monotonic(),
+            filters,
+            runtime.rng,
+            timeout=None if remaining is None or remaining > _NO_DEADLINE else remaining,
+            peer=peer_of(context.auth_context()),
+        )
+
+    def refusal(self, reply: LocalReply, method: str, request_id: str) -> Refusal:
+        """The answer to a call that is not served. Headers of the reply go as metadata."""
+        if reply.flag is ResponseFlag.RL:
+            self._mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, method))
+        status = reply.grpc_status if reply.grpc_status is not None else _GRPC_OF_HTTP.get(reply.status, 2)
+        headers = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in reply.headers)
+        return Refusal(CODES[status], reply.body.decode("latin-1"), (*headers, (REQUEST_ID, request_id)))
+
+
+def peer_of(auth_context: Mapping[str, Sequence[bytes]]) -> str:
+    """The SPIFFE ID of a verified caller: its certificate's only URI SAN (SPIFFE X.509-SVID, section 2); else empty."""
+    uris = auth_context.get("peer_uri") or ()
+    if len(uris) != 1 or not uris[0].startswith(b"spiffe://"):
+        return ""
+    return uris[0].decode("latin-1")
+
+
+def _filter(limit: LocalRateLimit | str) -> Filter:
+    return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit)
+
+
+def _raw(name: str, value: str | bytes) -> tuple[bytes, bytes]:
+    return name.encode("latin-1"), value if isinstance(value, bytes) else value.encode("latin-1", "replace")
