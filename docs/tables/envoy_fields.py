@@ -22,10 +22,10 @@ _TLS = "envoy.extensions.transport_sockets.tls.v3"
 # (message, the decoder's module and the name of its Fields there), in the order of a configuration.
 MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_LISTENER}.Listener", "listener._LISTENER"),
-    (f"{_LISTENER}.FilterChain", "listener._CHAIN"),
-    (f"{_HCM}.HttpConnectionManager", "listener._HCM"),
-    (f"{_CORE}.HttpProtocolOptions", "listener._COMMON"),
-    (f"{_HCM}.Rds", "listener._RDS"),
+    (f"{_LISTENER}.FilterChain", "filter_chain._CHAIN"),
+    (f"{_HCM}.HttpConnectionManager", "connection_manager._HCM"),
+    (f"{_CORE}.HttpProtocolOptions", "connection_manager._COMMON"),
+    (f"{_HCM}.Rds", "connection_manager._RDS"),
     (f"{_HCM}.HttpFilter", "filters._HTTP_FILTER"),
     (f"{_ROUTE}.FilterConfig", "filters._FILTER_CONFIG"),
     (f"{_FILTERS}.router.v3.Router", "filters._ROUTER"),
@@ -73,7 +73,7 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_ENDPOINT}.LocalityLbEndpoints", "endpoint._LOCALITY"),
     (f"{_ENDPOINT}.ClusterLoadAssignment.Policy", "endpoint._POLICY"),
 )
-_WHERE = {"listener._COMMON": " (of a listener)", "upstream_http._COMMON": " (of a cluster)"}
+_WHERE = {"connection_manager._COMMON": " (of a listener)", "upstream_http._COMMON": " (of a cluster)"}
 _EMPTY = {"context.NOTHING", "upstream_http.NOTHING"}  # for messages of which every field is reported
 _MODULES = (
     "envoy.config.listener.v3.listener_pb2",

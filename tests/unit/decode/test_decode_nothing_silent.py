@@ -260,7 +260,6 @@ EMPTY = {
     "RouteMatch": {"case_sensitive"},
     "HeaderMatcher": {"present_match"},
     "RouteAction": {"max_stream_duration"},
-    "Listener": {"default_filter_chain", "filter_chains"},
     "HttpConnectionManager": {"common_http_protocol_options"},
     "LocalRateLimit": {"filter_enabled", "filter_enforced"},
     "ClusterLoadAssignment": {"named_endpoints", "policy"},
@@ -268,7 +267,17 @@ EMPTY = {
 }
 # Harmless by nature; the tables of the decoders give the reason of each.
 HARMLESS = {
-    "Cluster": {"alt_stat_name", "ignore_health_on_host_removal", "protocol_selection", "wait_for_warm_on_init"},
+    "Cluster": {
+        "alt_stat_name",
+        "cleanup_interval",
+        "dns_failure_refresh_rate",
+        "dns_jitter",
+        "dns_refresh_rate",
+        "ignore_health_on_host_removal",
+        "protocol_selection",
+        "respect_dns_ttl",
+        "wait_for_warm_on_init",
+    },
     "CommonLbConfig": {"update_merge_window"},
     "Thresholds": {"track_remaining"},
     "OutlierDetection": {
@@ -289,7 +298,7 @@ HARMLESS = {
     "HttpProtocolOptions": {"use_downstream_protocol_config"},
     "RouteConfiguration": {"metadata", "validate_clusters"},
     "VirtualHost": {"metadata"},
-    "Route": {"metadata"},
+    "Route": {"decorator", "metadata", "stat_prefix"},
     "WeightedCluster": {"runtime_key_prefix"},
     "Listener": {
         "bind_to_port",
@@ -317,6 +326,7 @@ HARMLESS = {
         "codec_type",
         "delayed_close_timeout",
         "drain_timeout",
+        "forward_client_cert_details",
         "http2_protocol_options",
         "http3_protocol_options",
         "http_protocol_options",
@@ -326,7 +336,10 @@ HARMLESS = {
         "request_headers_timeout",
         "server_header_transformation",
         "server_name",
+        "set_current_client_cert_details",
         "stream_error_on_invalid_http_message",
+        "use_remote_address",
+        "xff_num_trusted_hops",
     },
     "LocalRateLimit": {"stage"},
     "LocalityLbEndpoints": {"metadata"},

@@ -9,7 +9,7 @@ from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import duration, enum_name, metadata, unpack
 from meshlib.sources.xds.decode.config_source import check_config_source
-from meshlib.sources.xds.decode.context import Context, fields
+from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.endpoint import cluster_load_assignment
 from meshlib.sources.xds.decode.lb import legacy_policy, subset_config
 from meshlib.sources.xds.decode.lb_extension import Balancing, load_balancing_policy
@@ -19,10 +19,14 @@ from meshlib.sources.xds.decode.upstream_http import upstream_http
 
 _AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 _DNS = "envoy.extensions.clusters.dns.v3.DnsCluster"
+_FORWARD_PROXY = "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig"
 _TYPES = {
     _AGGREGATE: "envoy.extensions.clusters.aggregate.v3.cluster_pb2",
     _DNS: "envoy.extensions.clusters.dns.v3.dns_cluster_pb2",
 }
+_NO_CACHE = "a name is resolved whenever a connection is opened, so that nothing has to be refreshed"
+_PEER_METADATA = frozenset({"envoy.tcp.metadataexchange.config.MetadataExchange"})
+"""Upstream network filters that only tell another proxy whom its metrics are about."""
 _DNS_FIELDS = fields("all_addresses_in_single_endpoint")
 _CLUSTER = fields(
     "name",
@@ -48,14 +52,21 @@ _CLUSTER = fields(
     "transport_socket",
     "metadata",
     "load_balancing_policy",
+    "filters",
     harmless={
         "alt_stat_name": "a name for metrics only",
         "protocol_selection": "every door speaks its own protocol",
         "wait_for_warm_on_init": "endpoints are always waited for before a cluster is used",
         "ignore_health_on_host_removal": "an endpoint that is removed is always let go",
+        "cleanup_interval": "hosts of an original destination are not kept",
+        **dict.fromkeys(("dns_refresh_rate", "respect_dns_ttl", "dns_jitter", "dns_failure_refresh_rate"), _NO_CACHE),
     },
     instead={
         "health_checks": "endpoints are not probed; their EDS health status and outlier detection count",
+        "dns_lookup_family": "every address the system's resolver gives is tried, in its order",
+        "typed_dns_resolver_config": "names are resolved by the system's resolver",
+        "upstream_bind_config": "connections leave from the address the system chooses",
+        "upstream_connection_options": "TCP keepalive is the system's",
         "transport_socket_matches": "transport_socket alone decides, or plain text without one",
     },
 )
@@ -78,6 +89,8 @@ def _custom_type(ctx: Context, message: Any) -> tuple[ClusterType, tuple[str, ..
     if name == _DNS and found is not None:
         ctx.check_fields(found, path, _DNS_FIELDS)
         return ("LOGICAL_DNS" if found.all_addresses_in_single_endpoint else "STRICT_DNS"), ()
+    if name == _FORWARD_PROXY:
+        return "ORIGINAL_DST", ()  # the host that is called is the one resolved, as without a cluster
     what = name or message.cluster_type.name
     ctx.degraded("cluster_type", f"{what} is not supported; the cluster has only the endpoints of its load_assignment")
     return "STATIC", ()
@@ -128,6 +141,14 @@ def _balancing(ctx: Context, message: Any) -> Balancing:
     return Balancing(legacy_policy(ctx, message), weighted, subsets)
 
 
+def _check_network_filters(ctx: Context, message: Any) -> None:
+    for index, item in enumerate(message.filters):
+        path = f"filters[{index}]"
+        name, _ = unpack(item.typed_config, {}, join(path, "typed_config"))
+        if name not in _PEER_METADATA:
+            ctx.degraded(path, f"network filter {name or item.name} is not run on connections")
+
+
 def _panic_threshold(message: Any) -> float:
     common = message.common_lb_config
     return float(common.healthy_panic_threshold.value) if common.HasField("healthy_panic_threshold") else 50.0
@@ -147,8 +168,9 @@ def cluster(ctx: Context, message: Any) -> Cluster:
     http = upstream_http(ctx, message)
     found = metadata(message.metadata)
     has = message.HasField
+    _check_network_filters(ctx, message)
     if http.http2:
-        ctx.degraded("http2_protocol_options", "HTTP/1.1 is spoken to the endpoints")
+        ctx.degraded("http2_protocol_options", "HTTP clients speak HTTP/1.1 to the endpoints; gRPC calls speak HTTP/2")
     return Cluster(
         name=message.name,
         type=kind,

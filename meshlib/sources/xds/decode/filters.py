@@ -16,7 +16,7 @@ from meshlib.model.filters import (
 )
 from meshlib.model.matchers import FractionalPercent
 from meshlib.model.report import ResourceError
-from meshlib.sources.xds.decode.common import duration, header_options, runtime_fraction, unpack, wrapped
+from meshlib.sources.xds.decode.common import duration, header_options, runtime_fraction, type_name, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
 
 _ROUTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
@@ -45,6 +45,10 @@ _LOCAL_RATE_LIMIT = fields(
         "local_rate_limit_per_downstream_connection": "one bucket is shared by all connections",
     },
 )
+_BY_ROUTE_ONLY = frozenset(
+    {"envoy.extensions.filters.http.fault.v3.HTTPFault", "envoy.extensions.filters.http.cors.v3.Cors"}
+)
+"""Filters that do nothing unless a `typed_per_filter_config` says what; that one is then reported, where it stands."""
 _MIN_FILL_INTERVAL = 0.05
 _HTTP_FILTER = fields("name", "typed_config", "is_optional", "disabled")
 
@@ -103,6 +107,8 @@ def _http_filter(ctx: Context, message: Any, path: str) -> HttpFilter:
         if not message.HasField("config_discovery"):
             raise ResourceError(join(path, "typed_config"), f"filter {message.name!r} needs a typed_config")
         return HttpFilter(message.name, UnsupportedFilter(""), message.disabled)
+    if not message.typed_config.value and type_name(message.typed_config.type_url) in _BY_ROUTE_ONLY:
+        return HttpFilter(message.name, UnsupportedFilter(message.typed_config.type_url), message.disabled)
     return HttpFilter(message.name, _config(ctx, message.typed_config, join(path, "typed_config")), message.disabled)
 
 

@@ -27,7 +27,11 @@ _ROUTE = fields(
     "non_forwarding_action",
     "typed_per_filter_config",
     *MUTATION_FIELDS,
-    harmless={"metadata": _ORIGIN},
+    harmless={
+        "metadata": _ORIGIN,
+        "decorator": "names the spans of a proxy; a call's span is named by its method and route",
+        "stat_prefix": "a name for metrics only",
+    },
 )
 _VIRTUAL_HOST = fields(
     "name",

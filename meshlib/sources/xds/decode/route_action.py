@@ -49,7 +49,9 @@ _ROUTE_ACTION = fields(
     "priority",
     "hash_policy",
     "max_stream_duration",
+    "max_grpc_timeout",
     instead={
+        "grpc_timeout_offset": "a gRPC call ends when its caller's deadline says",
         "request_mirror_policies": "requests are not mirrored",
         "hedge_policy": "requests are not hedged",
         "path_rewrite_policy": "the path is not rewritten",
@@ -58,7 +60,7 @@ _ROUTE_ACTION = fields(
         "upgrade_configs": "upgrades are not proxied",
     },
 )
-_MAX_STREAM_DURATION = fields("max_stream_duration")
+_MAX_STREAM_DURATION = fields("max_stream_duration", "grpc_timeout_header_max")
 _WEIGHTED_CLUSTERS = fields("clusters", "total_weight", harmless={"runtime_key_prefix": "there is no runtime"})
 _CLUSTER_WEIGHT = fields(
     "name", "weight", "metadata_match", "typed_per_filter_config", "host_rewrite_literal", *MUTATION_FIELDS
@@ -168,8 +170,19 @@ def _max_stream_duration(ctx: Context, message: Any, path: str) -> float | None:
     if not message.HasField("max_stream_duration"):
         return None
     limits = message.max_stream_duration
-    ctx.check_fields(limits, join(path, "max_stream_duration"), _MAX_STREAM_DURATION)
-    return duration(limits, "max_stream_duration")
+    where = join(path, "max_stream_duration")
+    ctx.check_fields(limits, where, _MAX_STREAM_DURATION)
+    limit = duration(limits, "max_stream_duration")
+    _check_grpc_limit(ctx, limits, "grpc_timeout_header_max", limit, where)
+    return limit
+
+
+def _check_grpc_limit(ctx: Context, message: Any, name: str, limit: float | None, path: str) -> None:
+    """A bound of the caller's gRPC deadline says nothing new where it is the bound of the whole call: the sooner of the
+    deadline and that counts anyway.
+    """
+    if message.HasField(name) and (duration(message, name) or None) != (limit or None):
+        ctx.degraded(join(path, name), "the sooner of the caller's deadline and the route's timeout counts")
 
 
 def _not_found_code(ctx: Context, message: Any, path: str) -> int:
@@ -186,6 +199,8 @@ def route_action(ctx: Context, message: Any, path: str) -> RouteAction:
     cluster = _cluster(ctx, message, path)
     ctx.check_fields(message, path, _ROUTE_ACTION)
     priority: Any = enum_name(message, "priority", path)
+    timeout = duration_or_off(message, "timeout", DEFAULT_ROUTE_TIMEOUT)
+    _check_grpc_limit(ctx, message, "max_grpc_timeout", timeout, path)
     policy, rewrite = None, None
     if message.HasField("retry_policy"):
         policy = retry_policy(ctx, message.retry_policy, join(path, "retry_policy"))
@@ -193,7 +208,7 @@ def route_action(ctx: Context, message: Any, path: str) -> RouteAction:
         rewrite = regex_rewrite(ctx, message.regex_rewrite, join(path, "regex_rewrite"))
     return RouteAction(
         cluster=cluster,
-        timeout=duration_or_off(message, "timeout", DEFAULT_ROUTE_TIMEOUT),
+        timeout=timeout,
         idle_timeout=duration(message, "idle_timeout"),
         max_stream_duration=_max_stream_duration(ctx, message, path),
         retry_policy=policy,

@@ -19,6 +19,13 @@ _WRAPPERS = frozenset(
     f"google.protobuf.{name}Value"
     for name in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
 )
+_NOT_ASKED = frozenset(
+    {
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stat_prefix",
+        "envoy.config.route.v3.VirtualHost.name",
+    }
+)
+"""Names for metrics only: istiod leaves them empty for gRPC clients and servers, who do not ask for them."""
 _MAX_DURATION_SECONDS = 315_576_000_000
 
 
@@ -159,7 +166,7 @@ def _compile(field: Any, rules: Any) -> _Field:
         kind=_kind(value),
         is_repeated=is_repeated(field),
         is_map=is_map,
-        checks=tuple(field_checks(rules, _numbers(value))),
+        checks=tuple(field_checks(rules, _numbers(value))) if field.full_name not in _NOT_ASKED else (),
         item_checks=tuple(field_checks(items, _numbers(value))),
         key_checks=tuple(field_checks(rules.map.keys, None)) if is_map else (),
         is_skipped=rules.message.skip,
