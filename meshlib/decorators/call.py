@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import replace
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,15 @@ if TYPE_CHECKING:
     from meshlib.mesh import Mesh
 
 
-class Call:
-    """What the blocking and the asyncio call share. `function` is the guarded one with its arguments bound."""
+_enclosing: ContextVar[Call | None] = ContextVar("meshlib_guarded_call", default=None)
 
-    __slots__ = ("context", "final_deadline", "flow", "function", "mesh", "policy")
+
+class Call:
+    """What the blocking and the asyncio call share. `function` is the guarded one with its arguments bound; `judged`
+    holds what guarded functions called by it have raised.
+    """
+
+    __slots__ = ("context", "enclosing", "final_deadline", "flow", "function", "judged", "mesh", "policy")
 
     def __init__(
         self, mesh: Mesh, policy: GuardPolicy, function: Callable[[], Any], head: RequestHead, context: CallContext
@@ -38,6 +44,8 @@ class Call:
         self.policy = policy
         self.function = function
         self.context = context
+        self.enclosing = _enclosing.get()
+        self.judged: list[BaseException] = []
         self.final_deadline: float | None = None
         self.flow = call_flow(
             mesh.runtime,
@@ -55,10 +63,12 @@ class Call:
         attempt = Attempt(start.attempt, start.cluster.name, start.host.address, start.deadline, start.head)
         inner = current.set(replace(self.context, deadline=start.deadline))
         outer = running.set(attempt)
+        around = _enclosing.set(self)
         try:
             yield
         finally:
             with contextlib.suppress(ValueError):  # a coroutine that is closed from another context
+                _enclosing.reset(around)
                 running.reset(outer)
                 current.reset(inner)
 
@@ -72,7 +82,8 @@ class Call:
         status = self.policy.classify(None, error) if self.policy.classify is not None else None
         if status is None and isinstance(error, self.policy.exclude):
             status = EXCLUDED
-        return of_error(error) if status is None else Outcome(status, error=error)
+        before, self.judged = self.judged, []
+        return of_error(error, before) if status is None else Outcome(status, error=error)
 
     def committed(self, commit: Commit) -> Any:
         """What the attempt returned or raised. A result that is late is counted as that, and is still the result."""
@@ -81,13 +92,19 @@ class Call:
         with contextlib.suppress(StopIteration):
             self.flow.send(BodyEnd(outcome.at, Failure.TIMEOUT if late else None))
         if outcome.error is not None:
-            raise errors.of_result(outcome, commit.info)
+            raise self._told(errors.of_result(outcome, commit.info))
         return outcome.response
 
     def refused(self, terminal: Reply | Fail) -> BaseException:
         """The exception for a call that brought no result."""
         self.flow.close()
-        return errors.of_reply(terminal) if isinstance(terminal, Reply) else errors.of_failure(terminal)
+        return self._told(errors.of_reply(terminal) if isinstance(terminal, Reply) else errors.of_failure(terminal))
+
+    def _told(self, error: BaseException) -> BaseException:
+        """The exception, of which the guarded function around this one is to know that it has been judged."""
+        if self.enclosing is not None:
+            self.enclosing.judged.append(error)
+        return error
 
 
 class SyncCall(Call):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 from meshlib import errors
-from meshlib.decorators.outcome import mark
 from meshlib.engine.commands import CallInfo, Fail, Reply
 from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
@@ -42,14 +41,12 @@ def of_result(outcome: Outcome, info: CallInfo) -> BaseException:
     """The function's own exception where it stands for a response: an HTTP error, say, or one that was excluded."""
     error = outcome.error or RuntimeError(outcome)
     if classify(outcome).success:
-        mark(error)
         return error
     return noted(error, f"route={info.route}, cluster={info.cluster}, attempts={info.attempts}")
 
 
 def noted(error: BaseException, text: str) -> BaseException:
     """The exception with one line about what the mesh did; not twice, where one object is raised again and again."""
-    mark(error)
     note = f"meshlib: {text}"
     if note not in getattr(error, "__notes__", ()):
         error.add_note(note)

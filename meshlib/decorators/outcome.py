@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from meshlib.errors import CallError
@@ -36,12 +36,13 @@ _BY_NAME = {
     "NetworkError": Failure.RESET,
     "ProtocolError": Failure.PROTOCOL,
 }
+_NEVER_SENT = frozenset({Failure.CONNECT, Failure.CONNECT_TIMEOUT, Failure.POOL_TIMEOUT})
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
 
-def of_error(error: Exception) -> Outcome:
-    """The outcome of an attempt that raised."""
-    if judged(error):
+def of_error(error: Exception, judged_before: Collection[BaseException] = ()) -> Outcome:
+    """The outcome of an attempt that raised. `judged_before`: what guarded functions inside it have raised."""
+    if judged(error, judged_before):
         return Outcome(failure=Failure.NESTED, error=error)
     status = status_of(error)
     if status is None:
@@ -52,7 +53,9 @@ def of_error(error: Exception) -> Outcome:
     if code is not None:
         return Outcome(OK, grpc_status=code, error=error)
     failure = _failure(error)
-    return Outcome(UNKNOWN if failure is None else None, failure=failure, error=error)
+    if failure is None:
+        return Outcome(UNKNOWN, error=error)
+    return Outcome(failure=failure, request_sent=failure not in _NEVER_SENT, error=error)
 
 
 def status_of(thing: object) -> int | None:
@@ -64,20 +67,14 @@ def status_of(thing: object) -> int | None:
     return None
 
 
-def judged(error: BaseException) -> bool:
+def judged(error: BaseException, before: Collection[BaseException] = ()) -> bool:
     """Whether the failure comes out of a meshed call inside the function: it has been counted, and retried as its own
     route says, where it was made. Retrying it here as well would multiply the attempts.
     """
-    return any(isinstance(link, CallError) or _marked(link) or _of_meshed_response(link) for link in _chain(error))
-
-
-def mark(error: BaseException) -> None:
-    """Let guards further out know that this failure has been judged."""
-    error.__dict__["__meshlib_judged__"] = True
-
-
-def _marked(error: BaseException) -> bool:
-    return "__meshlib_judged__" in error.__dict__
+    return any(
+        isinstance(link, CallError) or _of_meshed_response(link) or any(link is other for other in before)
+        for link in _chain(error)
+    )
 
 
 def _of_meshed_response(error: BaseException) -> bool:

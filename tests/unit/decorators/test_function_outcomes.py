@@ -12,7 +12,7 @@ import httpx
 import httpx2
 import pytest
 
-from meshlib.decorators.outcome import judged, mark, of_error, status_of
+from meshlib.decorators.outcome import judged, of_error, status_of
 from meshlib.errors import CallFailure, UpstreamConnectError
 from meshlib.flags import ResponseFlag
 from meshlib.model.outcome import Failure, Outcome
@@ -112,12 +112,6 @@ def wrapped(cause: BaseException, *, explicit: bool) -> Exception:
         return error
 
 
-def marked() -> Exception:
-    error = ValueError("of another guarded function")
-    mark(error)
-    return error
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -126,8 +120,6 @@ def marked() -> Exception:
         wrapped(failure_of_a_client(), explicit=False),
         http_error(503, meshlib=object()),
         wrapped(http_error(503, meshlib=object()), explicit=True),
-        marked(),
-        wrapped(marked(), explicit=False),
     ],
 )
 def test_what_was_judged_in_a_call_inside_is_not_judged_again(error: Exception) -> None:
@@ -135,6 +127,13 @@ def test_what_was_judged_in_a_call_inside_is_not_judged_again(error: Exception) 
     assert outcome.failure is Failure.NESTED
     verdict = classify(outcome)
     assert (verdict.neutral, verdict.conditions) == (True, 0)
+
+
+def test_what_a_guarded_function_inside_has_raised_is_not_judged_again_however_it_is_wrapped() -> None:
+    inside, same_words = ValueError("no"), ValueError("no")
+    for error in (inside, wrapped(inside, explicit=True), wrapped(inside, explicit=False)):
+        assert of_error(error, [inside]).failure is Failure.NESTED
+    assert of_error(same_words, [inside]).status == 500
 
 
 def test_a_failure_that_was_dealt_with_is_not_in_the_chain() -> None:
