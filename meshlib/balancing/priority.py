@@ -31,9 +31,7 @@ class HostCounts:
 
 @dataclass(frozen=True, slots=True)
 class PriorityLoad:
-    """Percent of the requests for the healthy and the degraded hosts of one priority; in panic all hosts count as
-    healthy.
-    """
+    """Percent of the requests for the healthy and the degraded hosts of one priority; in panic both go to all hosts."""
 
     healthy: int
     degraded: int

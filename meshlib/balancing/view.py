@@ -41,7 +41,7 @@ class View:
         self.balancer = balancer
         self.loads = loads
         self.built = built
-        self.in_panic = any(load.panic and load.healthy for load in loads)
+        self.in_panic = any(load.panic and (load.healthy or load.degraded) for load in loads)
 
 
 class PriorityBalancer:
@@ -88,7 +88,7 @@ class _Compiler:
                 shared.append((load.healthy, self._healthy(priority, part, load.panic)))
         for priority, (part, load) in enumerate(zip(parts, loads, strict=True)):
             if load.degraded:
-                shared.append((load.degraded, self._degraded(priority, part)))
+                shared.append((load.degraded, self._degraded(priority, part, load.panic)))
         return View(self._combined(shared), loads, self._built)
 
     def _combined(self, shared: Sequence[tuple[int, Balancer]]) -> Balancer:
@@ -105,12 +105,14 @@ class _Compiler:
             return self._flat((priority, "all", None), part.all, self._builder)
         return self._by_locality(priority, part, "healthy", self._builder)
 
-    def _degraded(self, priority: int, part: _Parts) -> Balancer:
-        """The balancer for the load that healthy hosts leave.
+    def _degraded(self, priority: int, part: _Parts, panic: bool) -> Balancer:
+        """The balancer for the load that healthy hosts leave; in panic it goes to every host, as theirs does.
 
         Envoy's hash tables hold no degraded hosts: their requests go to the healthy ones. Where there is no healthy
         host Envoy then has none at all and answers 503; we use the degraded ones.
         """
+        if panic:
+            return self._healthy(priority, part, panic)
         if isinstance(self._builder, ByHash):
             return self._table(priority, part, "healthy" if part.healthy else "degraded", self._builder)
         return self._by_locality(priority, part, "degraded", self._builder)

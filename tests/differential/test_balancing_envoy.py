@@ -169,6 +169,15 @@ def test_ring_hash_goes_to_the_same_endpoint(start: Start, ports: list[int]) -> 
             group([endpoint(port) for port in ports[5:]], priority=1),
         ),
         cluster("panic", RingHash(), group([endpoint(port, health="UNHEALTHY") for port in ports])),
+        cluster(
+            "degraded in panic",
+            RingHash(),
+            group([endpoint(port, health="UNHEALTHY" if n else "DEGRADED") for n, port in enumerate(ports[:6])]),
+            group(
+                [endpoint(port, health="HEALTHY" if n < 2 else "UNHEALTHY") for n, port in enumerate(ports[6:])],
+                priority=1,
+            ),
+        ),
     ]
     client = start(clusters)
     keys = [f"user-{number}" for number in range(300)]
@@ -297,6 +306,12 @@ def test_priorities_degraded_and_panic_have_the_same_effect(start: Start, ports:
         cluster("panic", RoundRobin(), group(healths(up, down, down))),
         cluster(
             "total panic", RoundRobin(), group(healths(down)), group(healths(down, down, down, first=1), priority=1)
+        ),
+        cluster(
+            "degraded in panic beside others that are not",
+            RoundRobin(),
+            group(healths(half, down, down, down, down, down)),
+            group(healths(up, up, down, down, first=6), priority=1),
         ),
         cluster("nobody", RoundRobin(), group(healths(down, down)), healthy_panic_threshold=0.0),
         cluster("no panic", RoundRobin(), group(healths(up, down, down)), healthy_panic_threshold=0.0),
