@@ -13,7 +13,18 @@ from typing import Any
 from meshlib.balancing.base import Host
 from meshlib.engine.attempt import Attempts
 from meshlib.engine.cluster import ClusterPlan
-from meshlib.engine.commands import CallInfo, Command, Fail, Fetch, Flow, PassThrough, Query, Replayable, Reply
+from meshlib.engine.commands import (
+    Abandoned,
+    CallInfo,
+    Command,
+    Fail,
+    Fetch,
+    Flow,
+    PassThrough,
+    Query,
+    Replayable,
+    Reply,
+)
 from meshlib.engine.decision import Answer, Decision, Refusal, decide
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply
@@ -53,7 +64,8 @@ def call_flow(  # noqa: C901  one list of stages, read from the top to the botto
     host = plan.outbound.find(head.scheme, head.authority)
     if host is None and plan.may_come(head.scheme, head.authority):
         limit = now + runtime.fetch_timeout
-        now = yield Fetch(head.authority, limit if deadline is None else min(limit, deadline))
+        wanted = Fetch(head.authority, limit if deadline is None else min(limit, deadline))
+        now = yield from _asked(wanted, runtime, head, now, CallInfo())
         plan = runtime.plan
         host = plan.outbound.find(head.scheme, head.authority)
     if host is None:
@@ -100,9 +112,10 @@ def _protect(
     runtime: Runtime, cluster: ClusterPlan, head: RequestHead, now: float, info: CallInfo
 ) -> Generator[Command, Any, tuple[Fail | None, float]]:
     """A refusal, if there is one, and what time it is after all that was asked."""
+    began = now
     for limit in cluster.limits:
         verdict: SharedVerdict
-        verdict, now = yield Query(limit.question(head))
+        verdict, now = yield from _asked(Query(limit.question(head)), runtime, head, began, info)
         if not verdict.allowed:
             _tell_limited(runtime, now, limit.name, head)
             flag = verdict.flag or ResponseFlag.RL
@@ -111,6 +124,19 @@ def _protect(
         if runtime.rng.random() < drop.fraction:
             return _failed(runtime, head, now, ResponseFlag.DO, f"drop_overload category {drop.category!r}", info), now
     return None, now
+
+
+def _asked(
+    command: Fetch | Query, runtime: Runtime, head: RequestHead, began: float, info: CallInfo
+) -> Generator[Command, Any, Any]:
+    """What the driver answers. A caller that goes away before is told of, as one that goes away in an attempt is."""
+    try:
+        return (yield command)
+    except Abandoned as gone:
+        flag, at = ResponseFlag.DC, gone.at
+        info.flag = flag
+        runtime.emit(lambda: CallEnded(at, info, head.method, head.authority, head.path_only, None, flag, at - began))
+        raise
 
 
 def _info(host: VirtualHostPlan, decision: Decision) -> CallInfo:

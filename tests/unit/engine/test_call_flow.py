@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meshlib.engine.commands import Fail, Fetch, PassThrough, Query, Reply, Start
+from meshlib.engine.commands import Fail, Fetch, PassThrough, Query, Reply, Start, abandon
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.plan import Attached
 from meshlib.engine.runtime import Runtime
@@ -84,6 +84,16 @@ def test_configuration_that_does_not_come_is_nfcf(on_demand: Runtime) -> None:
     failed = ends_with(player, "NFCF")
     assert "'payments' arrived within 15 s" in failed.failure.reason
     assert [(type(event), event.flag) for event in seen] == [(CallEnded, "NFCF")]
+
+
+def test_a_caller_that_goes_away_while_configuration_is_fetched_is_told_of(on_demand: Runtime) -> None:
+    seen = told(on_demand)
+    player = Player(on_demand, now=100.0)
+    abandon(player.flow, 102.5)
+    (ended,) = seen
+    assert isinstance(ended, CallEnded)
+    assert (ended.flag, ended.info.flag, ended.status, ended.authority) == ("DC", "DC", None, "payments")
+    assert (ended.at, ended.duration) == (102.5, 2.5)
 
 
 @pytest.mark.parametrize("unknown, kind", [("pass_through", PassThrough), ("reject", Fail)])
@@ -229,6 +239,18 @@ def test_the_first_limit_that_refuses_ends_the_call(flag: Any) -> None:
     player.send((replace(REFUSED, flag=flag), 0.1))
     assert "'first'" in ends_with(player, flag or "RL").failure.reason
     assert [type(event) for event in seen] == [RateLimited, CallEnded]
+    assert held(runtime) == {}
+
+
+def test_a_caller_that_goes_away_while_a_limit_is_asked_is_told_of() -> None:
+    runtime = with_limits("first", "second")
+    seen = told(runtime)
+    player = Player(runtime, now=1.0)
+    assert isinstance(player.send((ALLOWED, 1.5)), Query)
+    abandon(player.flow, 3.0)
+    (ended,) = seen
+    assert isinstance(ended, CallEnded)
+    assert (ended.flag, ended.info.cluster, ended.duration) == ("DC", "payments", 2.0)
     assert held(runtime) == {}
 
 
