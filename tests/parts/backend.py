@@ -6,34 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from parts.backend_app import CONTROL
-from parts.process import Process
+from parts.process import Process, Server
 from parts.web import fetch
 
 TESTS = Path(__file__).resolve().parents[1]
 
 
-class Backend:
+class Backend(Server):
     """One instance of a service; its answers carry its name (``x-backend`` and the JSON echo)."""
-
-    host = "127.0.0.1"
 
     def __init__(self, name: str, log: Path) -> None:
         self.name = name
         self._log = log
         self.port = 0
-        self._process = self._start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        super().__init__()
 
     @property
     def url(self) -> str:
         return f"http://{self.address}"
-
-    @property
-    def address(self) -> str:
-        return f"{self.host}:{self.port}"
 
     @property
     def count(self) -> int:
@@ -43,29 +33,6 @@ class Backend:
     def behave(self, **standing: float) -> None:
         """Set what it does from now on (``status=503, delay=0.2, size=, chunks=, chunk_delay=``); nothing: be good."""
         self._control("behave", standing)
-
-    def pause(self) -> None:
-        """Freeze it (SIGSTOP): connections are accepted by the kernel and nothing answers."""
-        self._process.pause()
-
-    def resume(self) -> None:
-        self._process.resume()
-
-    def kill(self) -> None:
-        """End it as a crash would: connections are reset, new ones refused."""
-        self._process.kill()
-
-    def terminate(self) -> None:
-        """SIGTERM, without waiting: it drains as uvicorn does."""
-        self._process.terminate()
-
-    def stop(self) -> None:
-        self._process.stop()
-
-    def restart(self) -> None:
-        """Start again on the same port, with no memory of behaviour or counts."""
-        self.stop()
-        self._process = self._start()
 
     def _start(self) -> Process:
         argv = [sys.executable, "-m", "parts.backend_app", "--name", self.name, "--port", str(self.port)]

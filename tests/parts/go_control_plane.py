@@ -7,32 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from parts.ports import free_port
-from parts.process import Process, ServerError
+from parts.process import Process, Server, ServerError
 from parts.registry import path_of
 
 VERDICT = re.compile(r"^(?:snapshot (?P<number>\d+) .*|rejected (?P<why>.*))\n", re.MULTILINE)
 
 
-class GoControlPlane:
+class GoControlPlane(Server):
     """A running server over ``folder``; each change of the folder is a new snapshot for every node."""
-
-    host = "127.0.0.1"
 
     def __init__(self, folder: Path, log_folder: Path, args: Sequence[str] = ()) -> None:
         self.folder = folder
         self._log = log_folder / "go_control_plane.log"
         self._args = list(args)
         self.port = free_port()  # chosen here, so that a restart can come back at the same address
-        self._process = self._start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        super().__init__()
 
     @property
     def target(self) -> str:
         """``host:port``, as a gRPC channel or a bootstrap's server_uri takes it."""
-        return f"{self.host}:{self.port}"
+        return self.address
 
     def write(self, resources: Mapping[str, Any] | Sequence[Mapping[str, Any]], name: str = "resources.json") -> int:
         """Replace one file of the folder by these resources (each with "@type") and wait until they are served.
@@ -56,24 +50,6 @@ class GoControlPlane:
     def log(self) -> str:
         """One line an event: ``snapshot N ...``, ``request ...``, ``nack ...``, ``rejected ...``."""
         return self._process.log()
-
-    def pause(self) -> None:
-        """Freeze it: streams stay open and nothing answers."""
-        self._process.pause()
-
-    def resume(self) -> None:
-        self._process.resume()
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def stop(self) -> None:
-        self._process.stop()
-
-    def restart(self) -> None:
-        """Start again on the same port."""
-        self.stop()
-        self._process = self._start()
 
     def _start(self) -> Process:
         argv = [path_of("go_control_plane"), "-dir", str(self.folder), "-port", str(self.port), *self._args]

@@ -107,3 +107,51 @@ class Process:
 
     def _tail(self) -> str:
         return self.log()[-4000:]
+
+
+class Server:
+    """A handle on one server that can be frozen, killed and brought back at the same address.
+
+    A subclass says how it starts (`_start`, which must choose the same port each time) and is started when it is made.
+    """
+
+    host = "127.0.0.1"
+    port: int
+
+    def __init__(self) -> None:
+        self._process = self._start()
+
+    def _start(self) -> Process:
+        raise NotImplementedError
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def pause(self) -> None:
+        """Freeze it (SIGSTOP): connections are accepted by the kernel and nothing answers."""
+        self._process.pause()
+
+    def resume(self) -> None:
+        self._process.resume()
+
+    def kill(self) -> None:
+        """End it as a crash would: connections are reset, new ones refused."""
+        self._process.kill()
+
+    def terminate(self) -> None:
+        """SIGTERM, without waiting: it drains as such servers do."""
+        self._process.terminate()
+
+    def stop(self) -> None:
+        """Safe to call twice."""
+        self._process.stop()
+
+    def restart(self) -> None:
+        """Start again at the same address, with no memory."""
+        self.stop()
+        self._process = self._start()
