@@ -20,7 +20,7 @@ class RequestHead:
     never do.
     """
 
-    __slots__ = ("_asked", "_index", "_split", "authority", "headers", "method", "path", "scheme")
+    __slots__ = ("_index", "_known", "_split", "authority", "headers", "method", "path", "scheme")
 
     def __init__(self, method: str, scheme: str, authority: str, path: str, headers: RawHeaders = ()) -> None:
         self.method = method
@@ -28,8 +28,8 @@ class RequestHead:
         self.authority = authority
         self.path = path
         self.headers = headers
-        self._asked = False
-        self._index: dict[str, list[str]] | None = None
+        self._known: dict[str, list[str]] | None = None
+        self._index: dict[bytes, list[bytes]] | None = None
         self._split: tuple[str, str] | None = None
 
     @property
@@ -58,17 +58,15 @@ class RequestHead:
         if name.startswith(":"):
             value = self._pseudo(name)
             return [] if value is None else [value]
-        index = self._index
-        if index is None:
-            if not self._asked and name.isascii() and name != "host":
-                self._asked = True
-                return self._scan(name)
-            index = self._index = {}
-            for raw_name, raw_value in self.headers:
-                index.setdefault(raw_name.decode("latin-1").lower(), []).append(raw_value.decode("latin-1"))
-            if "host" not in index and self.authority:
-                index["host"] = [self.authority]
-        return index.get(name, [])
+        known = self._known
+        if known is None:
+            # Most requests are asked for one header only: it is looked for, and the others are left as they are.
+            self._known = {name: (found := self._scan(name))}
+            return found
+        values = known.get(name)
+        if values is None:
+            values = known[name] = self._indexed(name)
+        return values
 
     def get(self, name: str) -> str | None:
         """The header's values joined by `,` as Envoy matches them, None when missing."""
@@ -78,14 +76,33 @@ class RequestHead:
         return values[0] if len(values) == 1 else ",".join(values)
 
     def _scan(self, name: str) -> list[str]:
-        """One header without an index: most requests are asked for one only, and the rest need not be decoded."""
-        wanted = name.encode("ascii")
+        """A header's values without an index."""
+        wanted = name.encode("latin-1", "replace")
         size = len(wanted)  # tells nearly all names apart, for less than lower-casing them
         found = []
         for raw_name, raw_value in self.headers:
             if len(raw_name) == size and raw_name.lower() == wanted:
                 found.append(raw_value.decode("latin-1"))
-        return found
+        return found or self._implied(name)
+
+    def _indexed(self, name: str) -> list[str]:
+        """A header's values by the index, which is made for the second header that is asked for."""
+        index = self._index
+        if index is None:
+            index = self._index = {}
+            for raw_name, raw_value in self.headers:
+                key = raw_name.lower()
+                values = index.get(key)
+                if values is None:
+                    index[key] = [raw_value]
+                else:
+                    values.append(raw_value)
+        found = index.get(name.encode("latin-1", "replace"))
+        return self._implied(name) if found is None else [value.decode("latin-1") for value in found]
+
+    def _implied(self, name: str) -> list[str]:
+        """What a missing header is all the same: HTTP/2 has no `host`, it has an authority."""
+        return [self.authority] if name == "host" and self.authority else []
 
     def _pseudo(self, name: str) -> str | None:
         return {

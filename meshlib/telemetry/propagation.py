@@ -6,9 +6,12 @@ Sources: https://www.w3.org/TR/trace-context/ (version 00, forward compatible), 
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
-_HEX = frozenset("0123456789abcdef")
+# Ids of zeros only are no ids. ASCII digits are named one by one: \d and IGNORECASE know others.
+_IDS = r"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT = re.compile(rf"00{_IDS}|(?!00|ff)[0-9a-f]{{2}}{_IDS}(?:-.*)?", re.DOTALL)
 _MAX_TRACESTATE = 512
 _MAX_REQUEST_ID = 128
 
@@ -22,13 +25,7 @@ class Bits(Protocol):
 
 def valid_traceparent(value: str) -> bool:
     """Whether a `traceparent` may be handed on. Versions above 00 may carry more fields; version ff is forbidden."""
-    parts = value.split("-")
-    if len(parts) < 4 or not all(_is_hex(part, size) for part, size in zip(parts, (2, 32, 16, 2), strict=False)):
-        return False
-    version, trace_id, parent_id = parts[:3]
-    if version == "ff" or (version == "00" and len(parts) != 4):
-        return False
-    return trace_id.strip("0") != "" and parent_id.strip("0") != ""
+    return _TRACEPARENT.fullmatch(value) is not None
 
 
 def new_traceparent(bits: Bits) -> str:
@@ -62,10 +59,6 @@ def trace_headers(traceparent: str | None, tracestate: str | None, bits: Bits) -
     if tracestate is not None and valid_tracestate(tracestate):
         headers.append((b"tracestate", tracestate.encode("ascii")))
     return tuple(headers)
-
-
-def _is_hex(text: str, size: int) -> bool:
-    return len(text) == size and _HEX.issuperset(text)
 
 
 def _is_printable(text: str) -> bool:
