@@ -28,6 +28,7 @@ from meshlib.sources.base import Source
 
 if TYPE_CHECKING:
     from meshlib.engine.cluster import BreakerLike
+    from meshlib.identity.identity import Identity
     from meshlib.policy.shared_limit import SharedRateLimit
 
 log = logging.getLogger("meshlib")
@@ -44,7 +45,9 @@ class Mesh(Doors, FromSources):
     `unknown_hosts`: what happens to hosts nothing speaks for, "pass_through" (default) or "reject".
     `breakers`: circuit breakers from code by cluster name, a `CircuitBreaker` policy or a `pybreaker.CircuitBreaker`.
     `rate_limits`: shared limits from code by cluster name. `fetch_timeout`: seconds a call waits for configuration that
-    has not arrived (15, as gRPC and Envoy). `seed` makes random choices repeatable.
+    has not arrived (15, as gRPC and Envoy). `identity`: the workload's certificates for mutual TLS, one
+    (`meshlib.identity.Identity`) or several by certificate provider instance (gRFC A29). `seed` makes random choices
+    repeatable.
     """
 
     runtime: Runtime
@@ -62,9 +65,11 @@ class Mesh(Doors, FromSources):
         breakers: Mapping[str, Any] | None = None,
         rate_limits: Mapping[str, SharedRateLimit | Sequence[SharedRateLimit]] | None = None,
         fetch_timeout: float = 15.0,
+        identity: Identity | Mapping[str, Identity] | None = None,
         seed: int | None = None,
     ) -> None:
         self.source = source
+        self.identity = identity
         self.generation = 0
         self._seed = seed
         self._options: dict[str, Any] = {"unknown_hosts": unknown_hosts, "fetch_timeout": fetch_timeout}
@@ -206,6 +211,7 @@ class Mesh(Doors, FromSources):
         self._publishing = threading.Lock()
         self._ready = threading.Event()
         self._waiting = {}
+        self.__dict__.pop("upstreams", None)
         known: Runtime | None = self.__dict__.get("runtime")
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from meshlib.decorators.guard import Guard
     from meshlib.decorators.policy import Classify, Headers
     from meshlib.http.factory import HttpFactory
+    from meshlib.identity.upstream import Upstreams
     from meshlib.mesh import Mesh
 
 
@@ -54,3 +55,12 @@ class Doors:
         return Guard(
             self, GuardPolicy(scheme, authority, chosen, method, headers or {}, classify, excluded, replayable)
         )
+
+    @cached_property
+    def upstreams(self: Mesh) -> Upstreams:  # type: ignore[misc]
+        """TLS contexts of the clusters, made of the mesh's identity, of files, or of the bootstrap's providers."""
+        from meshlib.identity.providers import ProviderInstances
+        from meshlib.identity.upstream import Upstreams, named_identities
+
+        instances = getattr(self.source, "certificate_providers", tuple)
+        return Upstreams(ProviderInstances(named_identities(self.identity), instances))

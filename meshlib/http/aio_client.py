@@ -17,6 +17,7 @@ from meshlib.http.wire.types import FailureKind, WireError
 from meshlib.model.outcome import Outcome
 
 if TYPE_CHECKING:
+    from meshlib.identity.upstream import Upstreams
     from meshlib.mesh import Mesh
 
 
@@ -68,8 +69,8 @@ class WholeAsyncBody:
 class LoopPools(PoolRegistry[AsyncPool]):
     """What belongs to one event loop: its pools, and the library's own transport once a host needed it."""
 
-    def __init__(self) -> None:
-        super().__init__(AsyncPool)
+    def __init__(self, upstreams: Upstreams) -> None:
+        super().__init__(AsyncPool, upstreams)
         self.fallback: Any = None
 
 
@@ -89,7 +90,7 @@ class AsyncTransportCore:
         self.response: Any = response_type(library, self._whole, asynchronous=True)
         self._by_loop: dict[asyncio.AbstractEventLoop, LoopPools] = {}
         # The last loop and its pools, in one value: threads with a loop each read and write it at once.
-        self._last: tuple[asyncio.AbstractEventLoop | None, LoopPools] = (None, LoopPools())
+        self._last: tuple[asyncio.AbstractEventLoop | None, LoopPools] = (None, LoopPools(mesh.upstreams))
         self._generation = mesh.generation
 
     async def handle(self, request: Any) -> Any:
@@ -135,7 +136,7 @@ class AsyncTransportCore:
             if old.is_closed() and self._by_loop.pop(old, None) is not None:
                 for pool in pools.clear():
                     pool.loop_closed()
-        return self._by_loop.setdefault(loop, LoopPools())
+        return self._by_loop.setdefault(loop, LoopPools(self.mesh.upstreams))
 
     def _commit(self, exchange: Exchange, commit: Commit) -> Any:
         wire = commit.outcome.response
@@ -160,7 +161,7 @@ class AsyncTransportCore:
         """The parent's connections are the parent's: forget them without a word on their sockets."""
         generation = self.mesh.generation
         self._by_loop = {}  # with the default fallbacks; a transport of the caller's own is the caller's to renew
-        self._last = (None, LoopPools())
+        self._last = (None, LoopPools(self.mesh.upstreams))
         self._generation = generation  # last: whoever sees it uses nothing of the parent's
 
 

@@ -6,7 +6,6 @@ the thread or loop that owns its pools, so that no pool is ever touched from els
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -15,7 +14,7 @@ from meshlib.engine.commands import Start
 from meshlib.engine.plan import Plan
 from meshlib.engine.table import split_port
 from meshlib.errors import ConfigurationError
-from meshlib.http.tls import client_context, default_context
+from meshlib.http.tls import default_context
 from meshlib.http.wire.types import (
     Address,
     ConnectionEvent,
@@ -24,6 +23,7 @@ from meshlib.http.wire.types import (
     PoolLimits,
     WireError,
 )
+from meshlib.identity.upstream import PLAIN, Secured, Upstreams
 from meshlib.model.cluster import UpstreamTls
 from meshlib.policy.thresholds import connection_gate, pending_gate
 
@@ -43,11 +43,17 @@ MAX_URL_HOSTS = 64
 
 
 class PoolRegistry(Generic[P]):
-    """Pools by (cluster, endpoint). `make(address, **settings)` is `AsyncPool` or `SyncPool`."""
+    """Pools by (cluster, endpoint). `make(address, **settings)` is `AsyncPool` or `SyncPool`.
 
-    def __init__(self, make: Callable[..., P]) -> None:
+    A pool lasts as long as what its TLS was made of: when certificates or authorities rotate, calls go on by a new pool
+    at once, and the old one's connections close as they finish. So a connection never outlives the trust it was made
+    in by more than the response it carries, and one made with a certificate about to expire does not stay.
+    """
+
+    def __init__(self, make: Callable[..., P], upstreams: Upstreams) -> None:
         self._make = make
-        self._pools: dict[Key, tuple[ClusterPlan, P]] = {}
+        self._upstreams = upstreams
+        self._pools: dict[Key, tuple[ClusterPlan, P, Secured]] = {}
         self._plan: Plan | None = None
 
     def get(self, plan: Plan, start: Start) -> P:
@@ -59,7 +65,7 @@ class PoolRegistry(Generic[P]):
             self._follow(plan)
         key = _key(start)
         found = self._pools.get(key)
-        if found is not None and found[0] is start.cluster:
+        if found is not None and found[0] is start.cluster and not found[2].stale:
             return found[1]
         return self._adopt(key, start, found)
 
@@ -79,19 +85,20 @@ class PoolRegistry(Generic[P]):
 
     def clear(self) -> list[P]:
         """Give every pool up, as it is."""
-        pools = [pool for _, pool in list(self._pools.values())]
+        pools = [pool for _, pool, _ in list(self._pools.values())]
         self._pools.clear()
         return pools
 
-    def _adopt(self, key: Key, start: Start, found: tuple[ClusterPlan, P] | None) -> P:
+    def _adopt(self, key: Key, start: Start, found: tuple[ClusterPlan, P, Secured] | None) -> P:
         """Take a pool over to the attempt's plan if its settings are the same, else make one."""
         cluster = start.cluster
-        if found is not None and _settings(found[0]) == _settings(cluster):
-            self._pools[key] = (cluster, found[1])
+        if found is not None and not found[2].stale and _settings(found[0]) == _settings(cluster):
+            self._pools[key] = (cluster, found[1], found[2])
             return found[1]
-        pool = self._new(key, start)
+        secured = self._secured(cluster.config.tls, key[2])
+        made = (cluster, self._new(key, start, secured), secured)
         # Two threads may get here at once: the first one's pool is everybody's.
-        kept = self._pools.setdefault(key, (cluster, pool)) if found is None else (cluster, pool)
+        kept = self._pools.setdefault(key, made) if found is None else made
         if found is not None:
             self._pools[key] = kept
             found[1].drain()
@@ -106,11 +113,25 @@ class PoolRegistry(Generic[P]):
             if (gone := self._pools.pop(oldest, None)) is not None:
                 gone[1].drain()
 
-    def _new(self, key: Key, start: Start) -> P:
+    def _secured(self, tls: UpstreamTls | None, url_host: str | None) -> Secured:
+        """The cluster's TLS as configured; without any, an `https` URL still means what it says: TLS to that host."""
+        if tls is None and url_host is None:
+            return PLAIN
+        if tls is None:
+            if not url_host:  # never plain text instead
+                raise WireError(
+                    FailureKind.TLS_FAILURE, "https without a host that the certificate could be checked for"
+                )
+            return Secured(default_context(), url_host)
+        try:
+            return self._upstreams.secure(tls)
+        except ConfigurationError as error:
+            raise WireError(FailureKind.TLS_FAILURE, str(error)) from error
+
+    def _new(self, key: Key, start: Start, secured: Secured) -> P:
         cluster, config, where = start.cluster, start.cluster.config, start.host.endpoint.address
         load, thresholds = cluster.thresholds("DEFAULT")
         stats = cluster.stats
-        context, name = _tls(config.tls, key[2])
 
         def count(event: ConnectionEvent) -> None:
             if event.kind is ConnectionEventKind.CONNECTED:
@@ -118,8 +139,8 @@ class PoolRegistry(Generic[P]):
 
         return self._make(
             Address(where.host, where.port, where.path),
-            ssl_context=context,
-            server_hostname=name,
+            ssl_context=secured.context,
+            server_hostname=secured.server_name,
             limits=PoolLimits(
                 max_connections=min(thresholds.max_connections, 1 << 30),
                 max_pending=min(thresholds.max_pending_requests, 1 << 30),
@@ -134,7 +155,7 @@ class PoolRegistry(Generic[P]):
     def _follow(self, plan: Plan) -> None:
         """Drain the pools of endpoints the new plan does not have."""
         self._plan = plan
-        for key, (cluster, pool) in list(self._pools.items()):
+        for key, (cluster, pool, _) in list(self._pools.items()):
             now = plan.clusters.get(key[0])
             if now is cluster:
                 continue
@@ -152,20 +173,6 @@ def _key(start: Start) -> Key:
 def _host(authority: str) -> str:
     """The host as a certificate names it: no port, and no brackets around an IPv6 address."""
     return split_port(authority)[0].removeprefix("[").removesuffix("]")
-
-
-def _tls(tls: UpstreamTls | None, url_host: str | None) -> tuple[ssl.SSLContext | None, str | None]:
-    """The cluster's TLS as configured; without any, an `https` URL still means what it says: TLS to that very host."""
-    if tls is None and url_host is None:
-        return None, None
-    if tls is None:
-        if not url_host:  # never plain text instead
-            raise WireError(FailureKind.TLS_FAILURE, "https without a host that the certificate could be checked for")
-        return default_context(), url_host
-    try:
-        return client_context(tls), tls.sni or None
-    except ConfigurationError as error:
-        raise WireError(FailureKind.TLS_FAILURE, str(error)) from error
 
 
 def _settings(cluster: ClusterPlan) -> tuple[object, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshlib.context import serving
@@ -12,9 +13,11 @@ from meshlib.engine.exchange import REQUEST_ID, admit_request, inbound_context
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
 from meshlib.flags import ResponseFlag
 from meshlib.http.drain import Drain
+from meshlib.identity.asgi import peer_of
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
 from meshlib.policy.notation import local_limit
+from meshlib.security.peer import Peer
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -29,6 +32,13 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUEST_ID = REQUEST_ID.encode("ascii")
 _LIFE_ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMesh:
+    """What `request.state.mesh` holds: the caller, as mutual TLS has verified it (None without)."""
+
+    peer: Peer | None = None
 
 
 class MeshMiddleware:
@@ -82,7 +92,8 @@ class MeshMiddleware:
         if self._readiness_path is not None and scope["path"] == self._readiness_path:
             await self._readiness(scope, send)
             return
-        admission = admit_request(_head(scope), time.monotonic(), self._filters, self.mesh.runtime.rng)
+        peer = self._introduce(scope)
+        admission = admit_request(_head(scope), time.monotonic(), self._filters, self.mesh.runtime.rng, peer=peer)
         request_id = admission.context.request_id.encode("ascii")
         if admission.reply is not None:
             await self._answer(admission.reply, scope, send, request_id)
@@ -97,8 +108,15 @@ class MeshMiddleware:
             await self.app(scope, receive, send_marked)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with serving(inbound_context(_head(scope), time.monotonic(), self.mesh.runtime.rng)):
+        peer = self._introduce(scope)
+        with serving(inbound_context(_head(scope), time.monotonic(), self.mesh.runtime.rng, peer=peer)):
             await self.app(scope, receive, send)
+
+    def _introduce(self, scope: Scope) -> str:
+        """Put `mesh` into the request's state; the caller's SPIFFE ID, empty when it has none that TLS has verified."""
+        peer = peer_of(scope)
+        scope.setdefault("state", {})["mesh"] = RequestMesh(peer)
+        return "" if peer is None else str(peer.spiffe_id)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_noticed() -> Message:

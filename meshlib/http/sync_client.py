@@ -63,7 +63,7 @@ class SyncTransportCore:
         self._stream: Any = type("MeshStream", (SyncBody, library.module.SyncByteStream), {})
         self._whole: Any = type("WholeMeshStream", (WholeSyncBody, library.module.SyncByteStream), {})
         self.response: Any = response_type(library, self._whole, asynchronous=False)
-        self._pools: PoolRegistry[SyncPool] = PoolRegistry(SyncPool)
+        self._pools: PoolRegistry[SyncPool] = PoolRegistry(SyncPool, mesh.upstreams)
         self._generation = mesh.generation
 
     def handle(self, request: Any) -> Any:
@@ -123,7 +123,7 @@ class SyncTransportCore:
     def _after_fork(self) -> None:
         """The parent's connections are the parent's: forget them without a word on their sockets."""
         generation = self.mesh.generation
-        self._pools = PoolRegistry(SyncPool)
+        self._pools = PoolRegistry(SyncPool, self.mesh.upstreams)
         self._defaults = {}  # a transport of the caller's own is the caller's to renew
         self._generation = generation  # last: whoever sees it uses nothing of the parent's
 

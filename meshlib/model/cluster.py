@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from meshlib.model.endpoint import ClusterLoadAssignment
@@ -149,7 +149,8 @@ class CircuitBreaker:
 class UpstreamTls:
     """Client side TLS of a cluster. Without `trusted_ca` or `system_root_certs` a server is not verified, as in Envoy.
 
-    Inline PEM (`*_pem`) or file names; `subject_alt_names` are (type, matcher kind, value) rules, of which one must
+    Inline PEM (`*_pem`), file names, or certificate provider instances (`*_provider`, gRFC A29), which win; files and
+    providers are followed when they rotate. `subject_alt_names` are (type, matcher kind, value) rules, of which one must
     hold.
     `unusable` says which part of the wanted protection this version lacks (certificates by SDS, pinned keys, ...):
     unless it is empty, connecting must fail (UF) with that reason, never go on with less protection.
@@ -162,7 +163,9 @@ class UpstreamTls:
     certificate_chain: str = ""
     certificate_chain_pem: bytes = b""
     private_key: str = ""
-    private_key_pem: bytes = b""
+    private_key_pem: bytes = field(default=b"", repr=False)
+    certificate_provider: str = ""
+    ca_provider: str = ""
     subject_alt_names: tuple[tuple[str, str, str], ...] = ()
     unusable: str = ""
 

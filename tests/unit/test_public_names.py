@@ -84,6 +84,17 @@ PUBLIC: dict[str, set[str]] = {
         "WireRequest",
     },
     "meshlib.integrations.fastapi": {"MeshMiddleware", "mesh_client"},
+    "meshlib.integrations.uvicorn": {
+        "MeshH11Protocol",
+        "MeshHttpToolsProtocol",
+        "config",
+        "run",
+        "ssl_context_factory",
+    },
+    "meshlib.security.peer": {"Peer", "PeerError", "PeerRules"},
+    "meshlib.security.spiffe": {"SpiffeId", "SpiffeIdError", "SpiffePattern", "trust_domain"},
+    "meshlib.identity": {"Identity", "KeyPair", "Material", "MaterialError", "ServerTls", "TrustBundle", "mtls"},
+    "meshlib.identity.dev_ca": {"DevCA", "Issued", "identity_in"},
     "meshlib.integrations.starlette": {"MeshMiddleware"},
     "meshlib.model.cluster": {
         "CircuitBreaker",

@@ -37,7 +37,7 @@ def to() -> Iterator[To]:
     """to(authority): the pool for a request with that `Host`, always from the same registry."""
     mesh = Mesh.static({"payments": ["127.0.0.1:1", "127.0.0.1:2"]})
     mesh.ensure_started()
-    plan, registry = mesh.runtime.plan, PoolRegistry(Watched)
+    plan, registry = mesh.runtime.plan, PoolRegistry(Watched, mesh.upstreams)
     cluster = plan.clusters["payments"]
 
     def get(authority: str, *, scheme: str = "https", endpoint: int = 0) -> Watched:
