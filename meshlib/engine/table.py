@@ -4,8 +4,8 @@ A call names a host, not a listener, so the library has to find the listener the
 
 1. an API listener of that name (proxyless: `payments`, `payments:8080`),
 2. the listeners on the call's port (a sidecar's outbound listeners, `0.0.0.0_9080`),
-3. every other outbound listener, then route configurations no listener refers to: first those where a domain other
-   than `*` fits, then those with `*`.
+3. every other outbound listener that is `bound`, so not a sidecar's for other ports but its `virtualOutbound`, then
+   route configurations no listener refers to: first those where a domain other than `*` fits, then those with `*`.
 
 The answer is remembered per (scheme, authority), bounded.
 """
@@ -113,7 +113,8 @@ class Outbound:
             self.named.setdefault(listener.name, []).append(table)
         else:
             self.by_port.setdefault(listener.port, []).append(table)
-            self.rest.append(table)
+            if listener.bound:
+                self.rest.append(table)
 
     def _table(
         self,

@@ -36,6 +36,7 @@ class Listener:
     `api` listeners (proxyless gRPC) are found by name; socket listeners by `port` (`address` as in the resource,
     without a port for unix sockets). `managers` are the HTTP connection managers of its filter chains, in order, the
     API listener's or the default chain's last; other network filters are not HTTP and are not kept.
+    One that is not `bound` (`bind_to_port: false`) is only for calls to its own port.
     """
 
     name: str
@@ -44,3 +45,4 @@ class Listener:
     port: int = 0
     api: bool = False
     direction: TrafficDirection = "UNSPECIFIED"
+    bound: bool = True

@@ -257,6 +257,7 @@ EMPTY = {
     "CommonTlsContext": {"tls_certificates"},
     "HttpProtocolOptions": {"common_http_protocol_options"},
     "RouteConfiguration": {"max_direct_response_body_size_bytes"},
+    "Listener": {"bind_to_port", "deprecated_v1", "use_original_dst"},
     "RouteMatch": {"case_sensitive"},
     "HeaderMatcher": {"present_match"},
     "RouteAction": {"max_stream_duration"},
@@ -301,11 +302,9 @@ HARMLESS = {
     "Route": {"decorator", "metadata", "stat_prefix"},
     "WeightedCluster": {"runtime_key_prefix"},
     "Listener": {
-        "bind_to_port",
         "bypass_overload_manager",
         "connection_balance_config",
         "continue_on_listener_filters_timeout",
-        "deprecated_v1",
         "drain_type",
         "enable_mptcp",
         "enable_reuse_port",
@@ -320,7 +319,6 @@ HARMLESS = {
         "tcp_backlog_size",
         "tcp_fast_open_queue_length",
         "transparent",
-        "use_original_dst",
     },
     "HttpConnectionManager": {
         "codec_type",

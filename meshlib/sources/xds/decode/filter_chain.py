@@ -10,6 +10,7 @@ from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import unpack
 from meshlib.sources.xds.decode.connection_manager import DOWNSTREAM, MODULES, connection_manager
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
+from meshlib.sources.xds.decode.tcp_routes import tcp_routes
 
 _CHAIN = fields(
     "filters",
@@ -24,15 +25,21 @@ _MATCH = frozenset({"transport_protocol", "application_protocols"})
 _HTTP = frozenset({"http/1.0", "http/1.1", "h2c", "h2"})
 
 
-def filter_chain(ctx: Context, message: Any, path: str) -> Iterator[HttpConnectionManager]:
-    """The connection managers of a chain.
+def filter_chain(
+    ctx: Context, message: Any, path: str, *, catches_all: bool = False
+) -> Iterator[HttpConnectionManager]:
+    """The connection managers of a chain; `catches_all` of a listener that takes what no other one does.
 
-    A chain without any is for connections that carry no HTTP. That is said in one line: what else is in it (a TCP
-    proxy, its metrics, its access log) is about none of the calls that are made here.
+    A chain without any is for connections whose content is not looked at. That is said in one line: what else is in it
+    (a TCP proxy, its metrics, its access log) is about none of the calls that are made here, unless `tcp_routes` says
+    where calls go by their host alone.
     """
     filters = [_network_filter(found, f"{join(path, 'filters')}[{i}]") for i, found in enumerate(message.filters)]
     if all(manager is None for _, _, manager in filters):
-        ctx.degraded(join(path, "filters"), "no HTTP connection manager: only HTTP and gRPC go through the mesh")
+        routed = list(tcp_routes(message, path, catches_all=catches_all))
+        if not routed:
+            ctx.degraded(join(path, "filters"), "no HTTP connection manager: only HTTP and gRPC go through the mesh")
+        yield from routed
         return
     ctx.check_fields(message, path, _CHAIN)
     if not _takes_any_call(message.filter_chain_match):

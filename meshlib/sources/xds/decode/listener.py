@@ -7,7 +7,7 @@ from typing import Any
 
 from meshlib.model.listener import HttpConnectionManager, Listener
 from meshlib.model.report import ResourceError
-from meshlib.sources.xds.decode.common import enum_name, type_name, unpack
+from meshlib.sources.xds.decode.common import enum_name, type_name, unpack, wrapped
 from meshlib.sources.xds.decode.connection_manager import MODULES, connection_manager
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields
 from meshlib.sources.xds.decode.filter_chain import filter_chain
@@ -21,11 +21,12 @@ _LISTENER = fields(
     "filter_chains",
     "default_filter_chain",
     "traffic_direction",
+    "bind_to_port",
+    "deprecated_v1",
+    "use_original_dst",
     harmless={
         **dict.fromkeys(
             (
-                "bind_to_port",
-                "use_original_dst",
                 "transparent",
                 "freebind",
                 "socket_options",
@@ -35,7 +36,6 @@ _LISTENER = fields(
                 "enable_reuse_port",
                 "enable_mptcp",
                 "drain_type",
-                "deprecated_v1",
                 "connection_balance_config",
                 "max_connections_to_accept_per_socket_event",
                 "listener_filters_timeout",
@@ -66,10 +66,12 @@ def _api_manager(ctx: Context, message: Any) -> HttpConnectionManager:
 
 
 def _managers(ctx: Context, message: Any) -> Iterator[HttpConnectionManager]:
+    catches_all = wrapped(message, "use_original_dst", default=False)
     for index, chain in enumerate(message.filter_chains):
-        yield from filter_chain(ctx, chain, f"filter_chains[{index}]")
+        yield from filter_chain(ctx, chain, f"filter_chains[{index}]", catches_all=catches_all)
     if message.HasField("default_filter_chain"):
-        yield from filter_chain(ctx, message.default_filter_chain, "default_filter_chain")
+        where = "default_filter_chain"
+        yield from filter_chain(ctx, message.default_filter_chain, where, catches_all=catches_all)
     if message.HasField("api_listener"):
         yield _api_manager(ctx, message)
 
@@ -104,4 +106,5 @@ def listener(ctx: Context, message: Any) -> Listener:
         port=port,
         api=message.HasField("api_listener"),
         direction=direction,
+        bound=wrapped(message, "bind_to_port", default=wrapped(message.deprecated_v1, "bind_to_port", default=True)),
     )
