@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from meshlib.model.report import Issue, ResourceError
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.base import Sink
-from meshlib.sources.xds.bootstrap import Bootstrap, load_bootstrap
+from meshlib.sources.xds.bootstrap import Bootstrap, CertificateProvider, load_bootstrap
 from meshlib.sources.xds.dependencies import Dependencies
 from meshlib.sources.xds.events import (
     Event,
@@ -28,6 +28,7 @@ from meshlib.sources.xds.events import (
 )
 from meshlib.sources.xds.last_good import with_last_good
 from meshlib.sources.xds.listener_names import ListenerNames
+from meshlib.sources.xds.sniffed import SniffedServices
 from meshlib.sources.xds.types import LISTENER, MAKE_BEFORE_BREAK, short_type
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class XdsSource:
         self._is_by_name = not sidecar
         self._dependencies = Dependencies(wildcard=sidecar)
         self._names = ListenerNames(bootstrap.client_default_listener_resource_name_template)
+        self._sniffed = SniffedServices.of_node(bootstrap.node.id)
         self._client = XdsClient(bootstrap, self._accept, self._on_events, delta=self._delta)
         for authority in self._declared:
             self.request(authority)
@@ -130,6 +132,10 @@ class XdsSource:
         name = self._names.add(authority)
         self._requests.append(name)
         client.subscribe(LISTENER, name)
+
+    def certificate_providers(self) -> tuple[CertificateProvider, ...]:
+        """What the bootstrap names for the certificates of clusters (gRFC A29). Raises BootstrapError."""
+        return (self._bootstrap or load_bootstrap()).certificate_providers
 
     def close(self) -> None:
         """Stop; nothing is delivered any more. Idempotent."""
@@ -210,7 +216,7 @@ class XdsSource:
         snapshot = self._dependencies.settle(now)
         self._subscribe()
         if snapshot is not None:
-            self._unpublished = self._names.by_authority(snapshot)
+            self._unpublished = self._sniffed.by_host(self._names.by_authority(snapshot))
         due = self._last_publish + _BURST
         if self._unpublished is not None and now >= due:
             self._publish(self._unpublished)
