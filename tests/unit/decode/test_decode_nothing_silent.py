@@ -279,6 +279,7 @@ HARMLESS = {
         "respect_dns_ttl",
         "wait_for_warm_on_init",
     },
+    "CertificateValidationContext": {"watched_directory"},
     "CommonLbConfig": {"update_merge_window"},
     "Thresholds": {"track_remaining"},
     "OutlierDetection": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshlib.model.cluster import UpstreamTls
+from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import data_source, enum_name, unpack
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
 from meshlib.sources.xds.decode.matchers import string_matcher
@@ -14,10 +15,23 @@ _RAW_BUFFER = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 _MODULES = {_UPSTREAM: "envoy.extensions.transport_sockets.tls.v3.tls_pb2"}
 
 _CONTEXT = fields("common_tls_context", "sni")
-_COMMON = fields("tls_certificates", "validation_context", harmless={"alpn_protocols": "set by the protocol in use"})
-_CERTIFICATE = fields("certificate_chain", "private_key")
+_COMMON = fields(
+    "tls_certificates",
+    "tls_certificate_provider_instance",
+    "tls_certificate_certificate_provider_instance",
+    "validation_context",
+    "validation_context_certificate_provider_instance",
+    "combined_validation_context",
+    harmless={"alpn_protocols": "set by the protocol in use"},
+)
+_COMBINED = fields("default_validation_context", "validation_context_certificate_provider_instance")
+_INSTANCE = fields("instance_name", harmless={"certificate_name": "a file_watcher has one certificate"})
+_CERTIFICATE = fields(
+    "certificate_chain", "private_key", harmless={"watched_directory": "files are followed wherever they are"}
+)
 _VALIDATION = fields(
     "trusted_ca",
+    "ca_certificate_provider_instance",
     "system_root_certs",
     "match_typed_subject_alt_names",
     "match_subject_alt_names",
@@ -25,18 +39,15 @@ _VALIDATION = fields(
         "allow_expired_certificate": "expired certificates are refused",
         "trust_chain_verification": "the chain is always verified against trusted_ca",
     },
+    harmless={"watched_directory": "files are followed wherever they are"},
 )
 _LEFT_OUT_SAFELY = frozenset({"allow_expired_certificate", "trust_chain_verification", "watched_directory"})
 _SECRETS = {
     "tls_certificate_sds_secret_configs": "certificates by SDS",
-    "tls_certificate_provider_instance": "certificate providers",
     "custom_tls_certificate_selector": "certificate selectors",
     "tls_certificate_certificate_provider": "certificate providers",
-    "tls_certificate_certificate_provider_instance": "certificate providers",
     "validation_context_sds_secret_config": "trust by SDS",
-    "combined_validation_context": "trust by SDS",
     "validation_context_certificate_provider": "certificate providers",
-    "validation_context_certificate_provider_instance": "certificate providers",
     "custom_handshaker": "custom handshakers",
 }
 
@@ -63,17 +74,50 @@ def _subject_alt_names(ctx: Context, message: Any, path: str) -> tuple[tuple[str
     return tuple(rules)
 
 
+def _validation(common: Any, path: str) -> tuple[Any, str]:
+    """The validation context and its path, wherever it stands."""
+    if common.HasField("combined_validation_context"):
+        where = join(path, "combined_validation_context.default_validation_context")
+        return common.combined_validation_context.default_validation_context, where
+    return common.validation_context, join(path, "validation_context")
+
+
 def _unusable(ctx: Context, common: Any, path: str) -> str:
     """Why no connection may be made, the empty string when all that protects it is understood."""
     for name, what in _SECRETS.items():
         value = getattr(common, name)
         if len(value) if hasattr(value, "__len__") else common.HasField(name):
             return _refuse(ctx, join(path, name), what)
-    validation = common.validation_context
+    combined = join(path, "combined_validation_context")
+    for descriptor, _ in common.combined_validation_context.ListFields():
+        if descriptor.name not in _COMBINED.honoured:
+            return _refuse(ctx, join(combined, descriptor.name), "trust by SDS")
+    validation, where = _validation(common, path)
     for descriptor, _ in validation.ListFields():
         if descriptor.name not in _VALIDATION.honoured and descriptor.name not in _LEFT_OUT_SAFELY:
-            return _refuse(ctx, f"{join(path, 'validation_context')}.{descriptor.name}", descriptor.name)
+            return _refuse(ctx, join(where, descriptor.name), descriptor.name)
     return ""
+
+
+def _instance(ctx: Context, owner: Any, path: str, *names: str) -> str:
+    """The name of a certificate provider instance (gRFC A29), by the first of these fields that has one."""
+    for name in names:
+        if owner.HasField(name):
+            ctx.check_fields(getattr(owner, name), join(path, name), _INSTANCE)
+            if not (found := str(getattr(owner, name).instance_name)):
+                raise ResourceError(join(path, f"{name}.instance_name"), "is empty; name an instance of the bootstrap")
+            return found
+    return ""
+
+
+def _ca_instance(ctx: Context, common: Any, path: str) -> str:
+    deprecated = "validation_context_certificate_provider_instance"
+    validation, where = _validation(common, path)
+    return (
+        _instance(ctx, validation, where, "ca_certificate_provider_instance")
+        or _instance(ctx, common.combined_validation_context, join(path, "combined_validation_context"), deprecated)
+        or _instance(ctx, common, path, deprecated)
+    )
 
 
 def _certificate(ctx: Context, common: Any, path: str) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
@@ -91,26 +135,34 @@ def _certificate(ctx: Context, common: Any, path: str) -> tuple[tuple[str, bytes
 def _upstream_tls(ctx: Context, message: Any, path: str) -> UpstreamTls:
     ctx.check_fields(message, path, _CONTEXT)
     common, where = message.common_tls_context, join(path, "common_tls_context")
+    validation, at = _validation(common, where)
     unusable = _unusable(ctx, common, where)
     if not unusable:
         ctx.check_fields(common, where, _COMMON)
-        ctx.check_fields(common.validation_context, join(where, "validation_context"), _VALIDATION)
-    validation = join(where, "validation_context")
+        ctx.check_fields(validation, at, _VALIDATION)
     try:
-        names = _subject_alt_names(ctx, common.validation_context, validation)
+        names = _subject_alt_names(ctx, validation, at)
     except UnsupportedError as error:
         names, unusable = (), _refuse(ctx, error.path, error.reason)
-    ca = data_source(ctx, common.validation_context.trusted_ca, join(validation, "trusted_ca"))
+    ca = data_source(ctx, validation.trusted_ca, join(at, "trusted_ca"))
     chain, key = _certificate(ctx, common, where)
     return UpstreamTls(
         sni=message.sni,
         trusted_ca=ca[0],
         trusted_ca_pem=ca[1],
-        system_root_certs=common.validation_context.HasField("system_root_certs"),
+        system_root_certs=validation.HasField("system_root_certs"),
         certificate_chain=chain[0],
         certificate_chain_pem=chain[1],
         private_key=key[0],
         private_key_pem=key[1],
+        certificate_provider=_instance(
+            ctx,
+            common,
+            where,
+            "tls_certificate_provider_instance",
+            "tls_certificate_certificate_provider_instance",
+        ),
+        ca_provider=_ca_instance(ctx, common, where),
         subject_alt_names=names,
         unusable=unusable,
     )
