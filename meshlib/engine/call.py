@@ -35,10 +35,9 @@ from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.policy.shared_limit import SharedVerdict
-from meshlib.telemetry.tracing import Tracing
 
 
-def call_flow(  # noqa: C901  one list of stages, read from the top to the bottom
+def call_flow(
     runtime: Runtime,
     head: RequestHead,
     now: float,
@@ -47,18 +46,28 @@ def call_flow(  # noqa: C901  one list of stages, read from the top to the botto
     replayable: Replayable = True,
     source_ip: str = "",
     stand_in: Host | None = None,
-    tell: bool = True,
 ) -> Flow:
     """One call of `head`, begun at `now`. `deadline` is the inherited or the caller's own, whichever is earlier;
     `replayable` says whether the body can be sent again. `stand_in` is what the attempts run on in a cluster without
     endpoints, for callers that need none (a guarded function); without it such a cluster is UH.
-    `tell` False keeps the call from being traced.
     """
-    # 0 Tracing, around everything: what it follows is this same flow, with nobody told.
-    if tell and runtime.tracing is not None:
-        options = {"deadline": deadline, "replayable": replayable, "source_ip": source_ip, "stand_in": stand_in}
-        yield from _followed(runtime, runtime.tracing, head, now, options)
-        return
+    flow = _stages(runtime, head, now, deadline, replayable, source_ip, stand_in)
+    tracing = runtime.tracing
+    if tracing is None:
+        return flow
+    trace = tracing.call(head, now)
+    return flow if trace is None else traced(flow, trace, now)
+
+
+def _stages(
+    runtime: Runtime,
+    head: RequestHead,
+    now: float,
+    deadline: float | None,
+    replayable: Replayable,
+    source_ip: str,
+    stand_in: Host | None,
+) -> Flow:
     # 1 Configuration, before anything: there is nothing to decide with until it is there.
     plan = runtime.plan
     host = plan.outbound.find(head.scheme, head.authority)
@@ -100,12 +109,6 @@ def call_flow(  # noqa: C901  one list of stages, read from the top to the botto
     # 6 Attempts.
     attempts = Attempts(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
     yield from attempts.run()
-
-
-def _followed(runtime: Runtime, tracing: Tracing, head: RequestHead, now: float, options: dict[str, Any]) -> Flow:
-    flow = call_flow(runtime, head, now, tell=False, **options)
-    trace = tracing.call(head, now)
-    return flow if trace is None else traced(flow, trace, now)
 
 
 def _protect(
