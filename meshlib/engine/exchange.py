@@ -18,10 +18,11 @@ from meshlib.policy import deadline as deadlines
 from meshlib.telemetry import propagation
 
 REQUEST_ID = "x-request-id"
+_REQUEST_ID = REQUEST_ID.encode("ascii")
 _DEADLINE_EXCEEDED = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admission:
     """The context to serve the request in, and the answer if it is not to be served."""
 
@@ -41,7 +42,7 @@ def inbound_context(
     given = head.get(REQUEST_ID)
     request_id = given if given and propagation.valid_request_id(given) else propagation.new_request_id(rng)
     trace = propagation.trace_headers(head.get("traceparent"), head.get("tracestate"), rng)
-    headers = (*trace, (REQUEST_ID.encode("ascii"), request_id.encode("ascii")))
+    headers = (*trace, (_REQUEST_ID, request_id.encode("ascii")))
     return CallContext(deadlines.effective(now, told, timeout), request_id, headers, peer)
 
 

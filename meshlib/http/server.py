@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from meshlib.context import serving
-from meshlib.engine.events import RateLimited
-from meshlib.engine.exchange import REQUEST_ID, admit_request, inbound_context
-from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
-from meshlib.flags import ResponseFlag
+from meshlib.context import current, serving
+from meshlib.engine.exchange import REQUEST_ID, inbound_context
+from meshlib.engine.filters import LocalReply
 from meshlib.http.drain import Drain
-from meshlib.identity.asgi import peer_of
+from meshlib.http.inbound import PLAIN_TEXT, Inbound
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
-from meshlib.policy.notation import local_limit
-from meshlib.security.peer import Peer
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
 
-__all__ = ["MeshMiddleware"]
+__all__ = ["MeshMiddleware", "request_head"]
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -34,13 +30,6 @@ _REQUEST_ID = REQUEST_ID.encode("ascii")
 _LIFE_ENDS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestMesh:
-    """What `request.state.mesh` holds: the caller, as mutual TLS has verified it (None without)."""
-
-    peer: Peer | None = None
-
-
 class MeshMiddleware:
     """`app.add_middleware(MeshMiddleware, mesh=mesh)`; pure ASGI, no task and no queue of its own.
 
@@ -50,11 +39,7 @@ class MeshMiddleware:
     (a mesh that cannot start fails the server's startup), installs the drain, and closes the mesh after the
     application's shutdown. Without lifespan the mesh starts with the first call and the drain with the first request.
 
-    `rate_limits`: local limits in order, as text (`"100/minute"`, see `local_limit`) or as Envoy's filter
-    (`LocalRateLimit`).
-    `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay); or `drain`, a
-    `Drain` of the application's own, to ask whether it is draining and to hang hooks on.
-    `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application.
+    The options are those of `meshlib.http.inbound.Inbound`.
     """
 
     def __init__(
@@ -69,10 +54,10 @@ class MeshMiddleware:
     ) -> None:
         self.app = app
         self.mesh = mesh
-        self.drain = drain or Drain(drain_seconds)
-        self._drain_tried = False
-        self._filters: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
-        self._readiness_path = readiness_path
+        self.inbound = Inbound(
+            mesh, rate_limits=rate_limits, drain_seconds=drain_seconds, drain=drain, readiness_path=readiness_path
+        )
+        self.drain = self.inbound.drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -87,14 +72,14 @@ class MeshMiddleware:
                 await self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._drain_tried:
-            self._install_drain()
-        if self._readiness_path is not None and scope["path"] == self._readiness_path:
-            await self._readiness(scope, send)
+        ready = self.inbound.readiness(scope["path"])
+        if ready is not None:
+            await self._answer(ready, scope, send, b"")
             return
-        peer = self._introduce(scope)
-        admission = admit_request(_head(scope), time.monotonic(), self._filters, self.mesh.runtime.rng, peer=peer)
-        request_id = admission.context.request_id.encode("ascii")
+        # Whoever the transport has verified, and what is told of the request as a server's, goes in with `admit`.
+        admission = self.inbound.admit(request_head(scope))
+        context = admission.context
+        request_id = context.request_id.encode("ascii")
         if admission.reply is not None:
             await self._answer(admission.reply, scope, send, request_id)
             return
@@ -104,19 +89,16 @@ class MeshMiddleware:
                 message["headers"] = self._marked(scope, message.get("headers", ()), request_id)
             await send(message)
 
-        with serving(admission.context):
+        token = current.set(context)  # as `serving` does, written out because it is run for every request
+        try:
             await self.app(scope, receive, send_marked)
+        finally:
+            with contextlib.suppress(ValueError):
+                current.reset(token)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        peer = self._introduce(scope)
-        with serving(inbound_context(_head(scope), time.monotonic(), self.mesh.runtime.rng, peer=peer)):
+        with serving(inbound_context(request_head(scope), time.monotonic(), self.mesh.runtime.rng)):
             await self.app(scope, receive, send)
-
-    def _introduce(self, scope: Scope) -> str:
-        """Put `mesh` into the request's state; the caller's SPIFFE ID, empty when it has none that TLS has verified."""
-        peer = peer_of(scope)
-        scope.setdefault("state", {})["mesh"] = RequestMesh(peer)
-        return "" if peer is None else str(peer.spiffe_id)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_noticed() -> Message:
@@ -127,13 +109,13 @@ class MeshMiddleware:
 
         async def send_noticed(message: Message) -> None:
             if message["type"] in _LIFE_ENDS:
-                self._shutdown()
+                self.inbound.shutdown()
             await send(message)
 
         try:
             await self.app(scope, receive_noticed, send_noticed)
         except BaseException:
-            self._shutdown()
+            self.inbound.shutdown()
             raise
 
     async def _startup(self, send: Send) -> None:
@@ -145,55 +127,41 @@ class MeshMiddleware:
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": f"the mesh cannot start: {error}"})
             raise
-        self._install_drain()
-
-    def _install_drain(self) -> None:
-        self._drain_tried = True
-        self.drain.install()
-
-    def _shutdown(self) -> None:
-        self.drain.uninstall()
-        self.mesh.close()
-
-    async def _readiness(self, scope: Scope, send: Send) -> None:
-        draining = self.drain.draining
-        body = b"draining" if draining else b"ready"
-        await _send_whole(send, 503 if draining else 200, self._marked(scope, [], b""), body)
+        self.inbound.install_drain()
 
     async def _answer(self, reply: LocalReply, scope: Scope, send: Send, request_id: bytes) -> None:
-        if reply.flag is ResponseFlag.RL:
-            path = scope["path"]
-            self.mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, path))
-        await _send_whole(send, reply.status, self._marked(scope, reply.headers, request_id), reply.body)
+        whole = [*reply.headers, (b"content-length", b"%d" % len(reply.body)), PLAIN_TEXT]
+        headers = self._marked(scope, whole, request_id)
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
 
     def _marked(self, scope: Scope, headers: Any, request_id: bytes) -> list[tuple[bytes, bytes]]:
         """The response's headers with the request id (unless the application set one) and, draining, a request to
         close the connection (HTTP/2 and 3 know no such header; their servers say GOAWAY).
         """
         marked = list(headers)
-        if request_id and not any(name.lower() == _REQUEST_ID for name, _ in marked):
-            marked.append((_REQUEST_ID, request_id))
+        if request_id:
+            for name, _ in marked:
+                if len(name) == len(_REQUEST_ID) and name.lower() == _REQUEST_ID:
+                    break
+            else:
+                marked.append((_REQUEST_ID, request_id))
         if self.drain.draining and scope.get("http_version", "1.1").startswith("1"):
             marked.append((b"connection", b"close"))
         return marked
 
 
-def _filter(limit: LocalRateLimit | str) -> Filter:
-    return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit)
-
-
-def _head(scope: Scope) -> RequestHead:
+def request_head(scope: Scope) -> RequestHead:
+    """The neutral head of a scope. Its path is the one on the wire, before the server decoded it."""
     raw_path = scope.get("raw_path") or scope["path"].encode("utf-8")
     query = scope.get("query_string", b"")
     target = raw_path + b"?" + query if query else raw_path
     headers = scope["headers"]
-    authority = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
+    authority = ""
+    for name, value in headers:
+        if name == b"host":
+            authority = value.decode("latin-1")
+            break
     return RequestHead(
         scope.get("method", "GET"), scope.get("scheme", "http"), authority, target.decode("latin-1"), headers
     )
-
-
-async def _send_whole(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    headers = [*headers, (b"content-length", b"%d" % len(body)), (b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -63,7 +63,8 @@ PUBLIC: dict[str, set[str]] = {
     "meshlib.http.drain": {"Drain"},
     "meshlib.http.httpx": {"AsyncMeshTransport", "MeshTransport"},
     "meshlib.http.httpx2": {"AsyncMeshTransport", "MeshTransport"},
-    "meshlib.http.server": {"MeshMiddleware"},
+    "meshlib.http.inbound": {"REQUEST_ID", "Inbound"},
+    "meshlib.http.server": {"MeshMiddleware", "request_head"},
     "meshlib.http.wire": {
         "Address",
         "AsyncPool",

@@ -1,0 +1,87 @@
+"""What the ASGI and the WSGI middleware share: the server's end of the mesh, without either protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from meshlib.engine.events import RateLimited
+from meshlib.engine.exchange import REQUEST_ID, Admission, admit_request
+from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
+from meshlib.flags import ResponseFlag
+from meshlib.http.drain import Drain
+from meshlib.model.filters import LocalRateLimit
+from meshlib.model.request import RequestHead
+from meshlib.policy.notation import local_limit
+
+if TYPE_CHECKING:
+    from meshlib.mesh import Mesh
+
+__all__ = ["REQUEST_ID", "Inbound"]
+
+PLAIN_TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
+
+class Inbound:
+    """What happens to requests of one application before it sees them.
+
+    `rate_limits`: local limits in order, as text (`"100/minute"`, see `local_limit`) or as Envoy's filter
+    (`LocalRateLimit`).
+    `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay); or `drain`, a
+    `Drain` of the application's own, to ask whether it is draining and to hang hooks on.
+    `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application.
+    """
+
+    __slots__ = ("_drain_tried", "_filters", "_readiness_path", "drain", "mesh")
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        *,
+        rate_limits: Sequence[LocalRateLimit | str] = (),
+        drain_seconds: float = 0.0,
+        drain: Drain | None = None,
+        readiness_path: str | None = None,
+    ) -> None:
+        self.mesh = mesh
+        self.drain = drain or Drain(drain_seconds)
+        self._drain_tried = False
+        self._filters: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
+        self._readiness_path = readiness_path
+
+    def readiness(self, path: str) -> LocalReply | None:
+        """The answer to a readiness probe, None for any other path. The first request installs the drain: whoever
+        serves in the main thread has put its own signal handlers in place by then.
+        """
+        if not self._drain_tried:
+            self.install_drain()
+        if self._readiness_path is None or path != self._readiness_path:
+            return None
+        draining = self.drain.draining
+        return LocalReply(503 if draining else 200, [], b"draining" if draining else b"ready", ResponseFlag.LR, "ready")
+
+    def admit(self, head: RequestHead, peer: str = "") -> Admission:
+        """Whether a request reaches the application, and the context to serve it in. `peer` is the caller's identity
+        as the transport has verified it.
+        """
+        mesh = self.mesh
+        admission = admit_request(head, time.monotonic(), self._filters, mesh.runtime.rng, peer=peer)
+        reply = admission.reply
+        if reply is not None and reply.flag is ResponseFlag.RL:
+            mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, head.path_only))
+        return admission
+
+    def install_drain(self) -> None:
+        """Put the drain before the server's own handler of SIGTERM, if that can be done here."""
+        self._drain_tried = True
+        self.drain.install()
+
+    def shutdown(self) -> None:
+        """The application has ended: the mesh ends after it."""
+        self.drain.uninstall()
+        self.mesh.close()
+
+
+def _filter(limit: LocalRateLimit | str) -> Filter:
+    return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit)
