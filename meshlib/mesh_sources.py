@@ -48,6 +48,19 @@ class FromSources:
         return cls(XdsSource(bootstrap, declared=declared, **chosen), **options)
 
     @classmethod
+    def from_consul(cls, address: str | None = None, *, declared: Iterable[str] = (), **options: Any) -> Self:
+        """A mesh of the services of a Consul agent: `Mesh.from_consul()`, `Mesh.from_consul("consul:8500", token=...)`.
+
+        What is not given comes from Consul's environment (`CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`, ...). `declared`:
+        services to watch from the start; others are watched when first called. `options` are those of
+        `meshlib.sources.consul.factory.consul_source` and the mesh's own.
+        """
+        from meshlib.sources.consul.factory import ARGUMENTS, consul_source
+
+        chosen = {name: options.pop(name) for name in ARGUMENTS & options.keys()}
+        return cls(consul_source(address, declared=declared, **chosen), **options)
+
+    @classmethod
     def static(cls, clusters: Mapping[str, Any], **options: Any) -> Self:
         """A mesh from code: `Mesh.static({"payments": ["10.0.0.1:8080", "10.0.0.2:8080"]}, retries=2)`.
 

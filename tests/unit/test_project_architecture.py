@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decorators": DOORS,
     "explain": ENGINE | {"sources"},  # the hot path's own decision over a configuration just read
     "sources": VALUES,
+    "registration": VALUES | {"sources"},  # speaks to a registry as the source of it does
     "control": VALUES | {"sources"},  # validates and decodes with what the sources decode with
     "admin": DOORS | {"sources"},
     "mesh": EVERYTHING,  # the one place that knows all parts, in three files

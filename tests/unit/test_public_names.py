@@ -174,7 +174,10 @@ PUBLIC: dict[str, set[str]] = {
         "WeightedClusters",
     },
     "meshlib.model.snapshot": {"Snapshot"},
+    "meshlib.registration": {"ConsulRegistration", "HttpCheck", "ServiceDefinition", "TtlCheck"},
     "meshlib.sources.base": {"Sink", "Source"},
+    "meshlib.sources.consul": {"ConsulSettings", "ConsulSource", "ConsulStats", "consul_source", "load_settings"},
+    "meshlib.sources.consul.agent_api": {"ConsulApi"},
     "meshlib.sources.files.source": {"FileSource"},
     "meshlib.sources.static": {
         "ClusterSpec",
