@@ -60,7 +60,7 @@ PUBLIC: dict[str, set[str]] = {
     "meshlib.explain": {"Explainer", "Explanation"},
     "meshlib.grpc.aio_server": {"AioServerInterceptor"},
     "meshlib.grpc.server": {"ServerInterceptor"},
-    "meshlib.http.drain": {"Drain"},
+    "meshlib.http.drain": {"Drain", "install_all"},
     "meshlib.http.httpx": {"AsyncMeshTransport", "MeshTransport"},
     "meshlib.http.httpx2": {"AsyncMeshTransport", "MeshTransport"},
     "meshlib.http.inbound": {"REQUEST_ID", "Inbound"},

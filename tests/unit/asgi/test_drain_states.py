@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meshlib.http.drain import Drain
+from meshlib.http.drain import Drain, install_all
 
 
 class Loop:
@@ -173,3 +173,61 @@ def test_outside_the_main_thread_nothing_is_installed(server: Server) -> None:
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) == server.handle_exit
+
+
+# Servers without an event loop --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Callable[..., None], tuple[Any, ...]]]:
+    """The threads that would have been started."""
+    started: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+    monkeypatch.setattr("_thread.start_new_thread", lambda work, arguments: started.append((work, arguments)))
+    return started
+
+
+def test_without_a_loop_a_thread_waits_and_then_sends_the_signal_again(server: Server, threads: Any) -> None:
+    drain, told = Drain(0.001), []
+    drain.on_drain(lambda: told.append("left"))
+    drain.install()
+    signal.raise_signal(signal.SIGTERM)
+    assert (drain.draining, told, server.signals) == (False, [], []), "nothing is done inside the signal handler"
+    ((wait, arguments),) = threads
+    wait(*arguments)
+    assert (drain.draining, told, server.signals) == (True, ["left"], [signal.SIGTERM])
+
+
+def test_without_a_loop_a_second_signal_goes_to_the_server_at_once(server: Server, threads: Any) -> None:
+    drain = Drain(0.001)
+    drain.install()
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    assert server.signals == [signal.SIGTERM]
+    drain.uninstall()
+    (wait, arguments), (begin, nothing) = threads
+    begin(*nothing)
+    assert drain.draining
+    wait(*arguments)
+    assert server.signals == [signal.SIGTERM], "a server that has ended is not told again"
+
+
+def test_without_a_loop_and_seconds_the_hooks_are_told_all_the_same(server: Server, threads: Any) -> None:
+    drain = Drain(0.0)
+    drain.install()
+    signal.raise_signal(signal.SIGTERM)
+    assert server.signals == [signal.SIGTERM]
+    ((begin, nothing),) = threads
+    begin(*nothing)
+    assert drain.draining
+    drain.uninstall()
+
+
+def test_every_drain_of_a_process_is_installed_by_a_servers_hook(server: Server, threads: Any) -> None:
+    drain = Drain(1.0)
+    install_all()
+    signal.raise_signal(signal.SIGTERM)
+    for work, arguments in threads:
+        if work == drain._wait:
+            assert arguments == (1.0, signal.SIGTERM)
+            return
+    pytest.fail(f"the drain was not told: {threads}")
