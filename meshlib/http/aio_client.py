@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.drivers.aio import drive
 from meshlib.engine.commands import CallInfo, Commit, Fail, PassThrough, Reply, Start
+from meshlib.http.errors import check_host
 from meshlib.http.exchange import Exchange
 from meshlib.http.library import Library
 from meshlib.http.pools import PoolRegistry
 from meshlib.http.responses import response_type
+from meshlib.http.trace import TracedAsyncBody
 from meshlib.http.wire import AsyncPool
 from meshlib.http.wire.types import FailureKind, WireError
 from meshlib.model.outcome import Outcome
@@ -87,6 +89,7 @@ class AsyncTransportCore:
         self._given = fallback
         self._stream: Any = type("MeshStream", (AsyncBody, library.module.AsyncByteStream), {})
         self._whole: Any = type("WholeMeshStream", (WholeAsyncBody, library.module.AsyncByteStream), {})
+        self.traced: Any = type("TracedMeshStream", (TracedAsyncBody, library.module.AsyncByteStream), {})
         self.response: Any = response_type(library, self._whole, asynchronous=True)
         self._by_loop: dict[asyncio.AbstractEventLoop, LoopPools] = {}
         # The last loop and its pools, in one value: threads with a loop each read and write it at once.
@@ -148,7 +151,11 @@ class AsyncTransportCore:
         return exchange.committed(commit, self._whole(body))
 
     async def _pass_through(self, request: Any) -> Any:
-        return await (self._given or self._default()).handle_async_request(request)
+        try:
+            return await (self._given or self._default()).handle_async_request(request)
+        except UnicodeError:
+            check_host(self.library, request.url)
+            raise
 
     def _default(self) -> Any:
         """The library's own transport on this loop."""
@@ -177,7 +184,7 @@ class _Exchange(Exchange):
         request, timeouts = self.wire_request(start), self.wire_timeouts(start)
         while True:
             try:
-                pool = pools.get(runtime.plan, start)
+                pool = pools.get(runtime.plan, start, self.server_name)
             except WireError as error:
                 return self.failed(error, start)
             try:
@@ -185,7 +192,7 @@ class _Exchange(Exchange):
             except WireError as error:
                 if error.kind is not FailureKind.POOL_CLOSED:
                     return self.failed(error, start)
-                pools.forget(start, pool)
+                pools.forget(start, pool, self.server_name)
 
     async def discard(self, outcome: Outcome) -> None:
         """Give up a response that will be retried."""

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from meshlib.http.cookies import patient_cookies
+from meshlib.http.errors import check_host
 from meshlib.http.library import Library
 from meshlib.http.urls import UrlReader
 
@@ -58,12 +59,16 @@ def _building(base: Any, lib: Library) -> Any:
 
     def build_request(self: Any, method: str, url: Any, **options: Any) -> Any:
         """Build and return a request instance."""
-        if method not in _BODILESS or base.build_request is not theirs or not _plain(self, options):
-            return base.build_request(self, method, url, **options)
-        where = self._merge_url(url)
-        host = where.netloc
+        where = host = None
+        if method in _BODILESS and base.build_request is theirs and _plain(self, options):
+            where = self._merge_url(url)
+            host = where.netloc
         if not host:
-            return base.build_request(self, method, url, **options)
+            try:
+                return base.build_request(self, method, url, **options)
+            except UnicodeError:
+                check_host(lib, self._merge_url(url))
+                raise
         given, timeout = options.get("extensions"), options.get("timeout", unset)
         extensions = {} if given is None else dict(given)
         if "timeout" not in extensions:

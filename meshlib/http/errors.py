@@ -94,6 +94,17 @@ def _combined(library_name: LibraryName, our_name: str, theirs: str) -> type[Exc
     return type(our_name, bases, {"__init__": initialise, "__module__": ours.__module__})
 
 
+def check_host(lib: Library, url: Any) -> None:
+    """Raise the library's `InvalidURL` for a host that cannot be (a label of 64 letters). For whoever has caught a
+    UnicodeError: it may come of the host, but also of a body.
+    """
+    try:
+        _ = url.host  # decoded
+        url.raw_host.decode("ascii").encode("idna")
+    except UnicodeError as error:
+        raise lib.module.InvalidURL(f"Invalid host in {str(url)!r}: {error}") from error
+
+
 def failure_of(kind: FailureKind, on_deadline: Failure, on_silence: Failure) -> Failure:
     """What a wire failure is to the engine; a deadline or a read timeout is whichever limit the attempt ran under."""
     if kind is FailureKind.DEADLINE:

@@ -12,6 +12,7 @@ from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
 from meshlib.http.errors import body_exception, exception_for, failure_of
 from meshlib.http.library import Library
+from meshlib.http.trace import Trace
 from meshlib.http.wire.types import FailureKind, Timeouts, WireError, WireRequest
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.model.request import RequestHead
@@ -30,6 +31,8 @@ class Core(Protocol):
     library: Library
     response: Any
     """The class of its responses, the library's or derived from it."""
+    traced: Any
+    """The class of a response body whose reading is told to a `trace` extension."""
 
 
 class Exchange:
@@ -38,14 +41,18 @@ class Exchange:
     `body` is bytes when the whole body is at hand (and so can be sent again), else the request's own stream.
     """
 
-    __slots__ = ("body", "core", "flow", "library", "on_silence", "request", "timeouts")
+    __slots__ = ("body", "core", "flow", "library", "on_silence", "request", "server_name", "timeouts", "trace")
 
     def __init__(self, core: Core, request: Any) -> None:
         library = core.library
         self.core = core
         self.library = library
         self.request = request
-        self.timeouts: dict[str, float | None] = request.extensions.get("timeout") or NO_TIMEOUT
+        extensions = request.extensions
+        self.timeouts: dict[str, float | None] = extensions.get("timeout") or NO_TIMEOUT
+        self.server_name: str | None = extensions.get("sni_hostname")
+        hook = extensions.get("trace")
+        self.trace = None if hook is None else Trace(hook, request)
         self.on_silence = Failure.TIMEOUT
         stream = request.stream
         whole = isinstance(stream, library.ByteStream)
@@ -62,7 +69,8 @@ class Exchange:
     def wire_request(self, start: Start) -> WireRequest:
         """The request of one attempt, as bytes-to-be."""
         head = start.head
-        return WireRequest(head.method.encode("ascii"), head.path.encode("latin-1"), head.headers, self.body or None)
+        method = head.method.encode("ascii", "replace")  # what is replaced is no method, which the wire says
+        return WireRequest(method, head.path.encode("latin-1"), head.headers, self.body or None, self.trace)
 
     def wire_timeouts(self, start: Start) -> Timeouts:
         """Httpx's own timeouts, the cluster's connect timeout, the route's idle limit and the attempt's deadline."""
@@ -105,6 +113,8 @@ class Exchange:
         """The library's response around the wire's."""
         wire = commit.outcome.response
         head = wire.head
+        if self.trace is not None:
+            stream = self.core.traced(stream, self.trace)
         return self.core.response(
             head.status,
             headers=head.headers if commit.headers is None else commit.headers,

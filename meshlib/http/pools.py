@@ -56,22 +56,23 @@ class PoolRegistry(Generic[P]):
         self._pools: dict[Key, tuple[ClusterPlan, P, Secured]] = {}
         self._plan: Plan | None = None
 
-    def get(self, plan: Plan, start: Start) -> P:
-        """The pool for an attempt; `plan` is the one in force, `start` may stem from the one before.
+    def get(self, plan: Plan, start: Start, server_name: str | None = None) -> P:
+        """The pool for an attempt; `plan` is the one in force, `start` may stem from the one before. `server_name` is
+        asked for in TLS in place of an `https` URL's host; where the cluster has TLS of its own, that holds.
 
         Raises WireError when the cluster's TLS cannot be used.
         """
         if plan is not self._plan:
             self._follow(plan)
-        key = _key(start)
+        key = _key(start, server_name)
         found = self._pools.get(key)
         if found is not None and found[0] is start.cluster and not found[2].stale:
             return found[1]
         return self._adopt(key, start, found)
 
-    def forget(self, start: Start, pool: P) -> None:
+    def forget(self, start: Start, pool: P, server_name: str | None = None) -> None:
         """Drop a pool that turned out to be closed, so that `get` makes a new one."""
-        key = _key(start)
+        key = _key(start, server_name)
         found = self._pools.get(key)
         if found is not None and found[1] is pool:
             self._pools.pop(key, None)
@@ -164,10 +165,11 @@ class PoolRegistry(Generic[P]):
                 pool.drain()
 
 
-def _key(start: Start) -> Key:
+def _key(start: Start, server_name: str | None) -> Key:
     head = start.head
-    by_url = head.scheme == "https" and start.cluster.config.tls is None
-    return (start.cluster.name, start.host.address, _host(head.authority) if by_url else None)
+    if head.scheme == "https" and start.cluster.config.tls is None:
+        return (start.cluster.name, start.host.address, server_name or _host(head.authority))
+    return (start.cluster.name, start.host.address, None)
 
 
 def _host(authority: str) -> str:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.drivers.sync import drive
 from meshlib.engine.commands import CallInfo, Commit, Fail, PassThrough, Reply, Start
+from meshlib.http.errors import check_host
 from meshlib.http.exchange import Exchange
 from meshlib.http.library import Library
 from meshlib.http.pools import PoolRegistry
 from meshlib.http.responses import response_type
+from meshlib.http.trace import TracedBody
 from meshlib.http.wire import SyncPool
 from meshlib.http.wire.types import FailureKind, WireError
 from meshlib.model.outcome import Outcome
@@ -62,6 +64,7 @@ class SyncTransportCore:
         self._defaults: dict[int, Any] = {}  # the library's own transport, by fork generation: at most one
         self._stream: Any = type("MeshStream", (SyncBody, library.module.SyncByteStream), {})
         self._whole: Any = type("WholeMeshStream", (WholeSyncBody, library.module.SyncByteStream), {})
+        self.traced: Any = type("TracedMeshStream", (TracedBody, library.module.SyncByteStream), {})
         self.response: Any = response_type(library, self._whole, asynchronous=False)
         self._pools: PoolRegistry[SyncPool] = PoolRegistry(SyncPool, mesh.upstreams)
         self._generation = mesh.generation
@@ -107,7 +110,11 @@ class SyncTransportCore:
 
     def _pass_through(self, request: Any) -> Any:
         fallback = self._given or self._defaults.get(self._generation) or self._default()
-        return fallback.handle_request(request)
+        try:
+            return fallback.handle_request(request)
+        except UnicodeError:
+            check_host(self.library, request.url)
+            raise
 
     def _default(self) -> Any:
         """The library's own transport. Two threads may get here at once: the first one's is everybody's.
@@ -140,7 +147,7 @@ class _Exchange(Exchange):
         request, timeouts = self.wire_request(start), self.wire_timeouts(start)
         while True:
             try:
-                pool = pools.get(runtime.plan, start)
+                pool = pools.get(runtime.plan, start, self.server_name)
             except WireError as error:
                 return self.failed(error, start)
             try:
@@ -148,7 +155,7 @@ class _Exchange(Exchange):
             except WireError as error:
                 if error.kind is not FailureKind.POOL_CLOSED:
                     return self.failed(error, start)
-                pools.forget(start, pool)
+                pools.forget(start, pool, self.server_name)
 
     def discard(self, outcome: Outcome) -> None:
         """Give up a response that will be retried."""

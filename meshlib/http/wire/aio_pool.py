@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from meshlib.http.wire.aio_connection import AsyncConnection
 from meshlib.http.wire.aio_response import AsyncWireResponse
-from meshlib.http.wire.dial import connect_error, earliest
+from meshlib.http.wire.dial import check_name, connect_error, connecting, earliest
 from meshlib.http.wire.fork import forgets_on_fork
 from meshlib.http.wire.ledger import Ledger, PendingOverflowError, Slot
+from meshlib.http.wire.network import NetworkInfo
 from meshlib.http.wire.reader import ReaderLimits
 from meshlib.http.wire.request import encode
 from meshlib.http.wire.types import (
@@ -24,6 +25,7 @@ from meshlib.http.wire.types import (
     PoolLimits,
     PoolStats,
     Timeouts,
+    Trace,
     WireError,
     WireRequest,
 )
@@ -79,7 +81,7 @@ class AsyncPool:
         response came, the method is idempotent and the body is at hand (RFC 9112 section 9.3.1).
         """
         encoded = encode(request)
-        conn = self._idle_connection() or await self._connection(timeouts)
+        conn = self._idle_connection() or await self._connection(timeouts, request.trace)
         exchange = AsyncWireResponse(conn, request, encoded, timeouts)
         try:
             await exchange.run(request)
@@ -162,13 +164,13 @@ class AsyncPool:
                 return conn
             self._vacate(conn.slot)  # its end was read, and the loop has not come to connection_lost yet
 
-    async def _connection(self, timeouts: Timeouts) -> AsyncConnection:
+    async def _connection(self, timeouts: Timeouts, trace: Trace | None) -> AsyncConnection:
         if self._closed:
             raise self._closed_error()
         try:
             slot = self._ledger.reserve()
             if slot is not None:
-                return await self._dial(slot, timeouts)
+                return await self._dial(slot, timeouts, trace)
             waiter: Waiter = self._loop.create_future()
             self._ledger.wait(waiter)
         except PendingOverflowError as error:
@@ -177,8 +179,8 @@ class AsyncPool:
         if isinstance(grant, WireError):
             raise grant
         if isinstance(grant, Slot):
-            return await self._dial(grant, timeouts)
-        return grant if grant.open else await self._dial(grant.slot, timeouts)
+            return await self._dial(grant, timeouts, trace)
+        return grant if grant.open else await self._dial(grant.slot, timeouts, trace)
 
     async def _turn(self, waiter: Waiter, timeouts: Timeouts) -> Grant:
         limit, kind = earliest(self._loop.time(), timeouts.deadline, timeouts.pool, FailureKind.POOL_TIMEOUT)
@@ -198,10 +200,15 @@ class AsyncPool:
             if timer is not None:
                 timer.cancel()
 
-    async def _dial(self, slot: Slot, timeouts: Timeouts) -> AsyncConnection:
+    async def _dial(self, slot: Slot, timeouts: Timeouts, trace: Trace | None) -> AsyncConnection:
+        conn = None
         try:
-            conn = await self._connect(slot, timeouts)
+            async with connecting(trace, self.address, timeouts) as step:
+                conn = await self._connect(slot, timeouts)
+                step.return_value = NetworkInfo(conn.transport.get_extra_info)
         except BaseException as error:
+            if conn is not None:
+                conn.abort()
             self._vacate(slot)
             if isinstance(error, WireError):
                 self._tell(ConnectionEventKind.CONNECT_FAILED, error)
@@ -222,6 +229,8 @@ class AsyncPool:
 
     async def _connect(self, slot: Slot, timeouts: Timeouts) -> AsyncConnection:
         limit, kind = earliest(self._loop.time(), timeouts.deadline, timeouts.connect, FailureKind.CONNECT_TIMEOUT)
+        if self._ssl is not None:
+            check_name(self._peer, self._server_hostname)
 
         def protocol() -> AsyncConnection:
             conn = AsyncConnection(self, slot, self._peer, self._loop, self._reader_limits)
@@ -246,14 +255,14 @@ class AsyncPool:
             self._open.difference_update(made)
             if isinstance(error, TimeoutError) and scope.expired():
                 raise WireError(kind, f"{self._peer}: connecting took too long ({kind.value})") from error
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | ValueError):
                 raise connect_error(self._peer, error) from error
             raise
         return made[0]
 
     async def _send_again(self, slot: Slot, request: WireRequest, timeouts: Timeouts) -> AsyncWireResponse:
         try:
-            conn = await self._dial(slot, timeouts)
+            conn = await self._dial(slot, timeouts, request.trace)
         except WireError as error:
             error.request_sent = True  # on the stale connection
             raise

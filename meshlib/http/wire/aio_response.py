@@ -13,7 +13,7 @@ from meshlib.http.wire.network import NetworkInfo
 from meshlib.http.wire.reader import ResponseHead
 from meshlib.http.wire.request import LAST_CHUNK, EncodedRequest, invalid, whole_body
 from meshlib.http.wire.response import WireResponse
-from meshlib.http.wire.types import FailureKind, Headers, Timeouts, WireError, WireRequest
+from meshlib.http.wire.types import FailureKind, Headers, RequestBody, Timeouts, Trace, WireError, WireRequest
 
 Stage = tuple[FailureKind, str, float | None]
 """What is waited for: the limit that may run out, the words for it, and its seconds."""
@@ -109,27 +109,20 @@ class AsyncWireResponse(WireResponse):
 
     async def run(self, request: WireRequest) -> None:
         """Send the request and wait for the head; raises WireError. On any exception the caller abandons this."""
-        conn, encoded, body = self._attached, self._encoded, request.body
+        conn = self._attached
         if self._deadline != NEVER:
             if self._deadline <= conn.loop.time():
                 raise WireError(
                     FailureKind.DEADLINE, f"{conn.peer}: the deadline had passed before the request was sent"
                 )
             conn.expect_by(self._deadline)
-        if body is None or isinstance(body, bytes):
-            self._write_whole(conn, encoded, body)
-            self._uploaded = True
-        else:
-            conn.transport.write(encoded.head)
-            self.request_sent = True
-            await self._upload(body)
-        while self._head is None and self._error is None:
-            if conn.write_paused:
-                await self._wait(self._timeouts.write, _WRITE, "sending the request")
-            else:
-                await self._wait(self._timeouts.read, _READ, "waiting for the response head")
-        if self._head is None and self._error is not None:
-            raise self._error
+        if request.trace is not None:
+            await self._run_traced(conn, request.body, request.trace)
+            return
+        rest = self._send_head(conn, request.body)
+        if rest is not None:
+            await self._upload(rest)
+        await self._receive_head(conn)
 
     def abandon(self) -> None:
         """Give the exchange up if it is not over; its connection is closed."""
@@ -188,6 +181,35 @@ class AsyncWireResponse(WireResponse):
     @property
     def _attached(self) -> AsyncConnection:
         return cast(AsyncConnection, self._conn)  # run() begins attached
+
+    async def _run_traced(self, conn: AsyncConnection, body: RequestBody, trace: Trace) -> None:
+        async with trace.step("http11.send_request_headers"):
+            rest = self._send_head(conn, body)
+        async with trace.step("http11.send_request_body"):
+            if rest is not None:
+                await self._upload(rest)
+        async with trace.step("http11.receive_response_headers") as step:
+            await self._receive_head(conn)
+            step.return_value = (self.http_version, self.status, self.reason, self.headers)
+
+    def _send_head(self, conn: AsyncConnection, body: RequestBody) -> Iterable[bytes] | AsyncIterable[bytes] | None:
+        """Write the head, and the body with it when it is all there; what there is still to be sent."""
+        if body is None or isinstance(body, bytes):
+            self._write_whole(conn, self._encoded, body)
+            self._uploaded = True
+            return None
+        conn.transport.write(self._encoded.head)
+        self.request_sent = True
+        return body
+
+    async def _receive_head(self, conn: AsyncConnection) -> None:
+        while self._head is None and self._error is None:
+            if conn.write_paused:
+                await self._wait(self._timeouts.write, _WRITE, "sending the request")
+            else:
+                await self._wait(self._timeouts.read, _READ, "waiting for the response head")
+        if self._head is None and self._error is not None:
+            raise self._error
 
     async def _wait(self, limit_s: float | None, kind: FailureKind, doing: str) -> None:
         conn = self._attached

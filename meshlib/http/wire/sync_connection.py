@@ -8,7 +8,7 @@ import ssl
 import time
 from typing import Any, Final
 
-from meshlib.http.wire.dial import connect_error, earliest
+from meshlib.http.wire.dial import check_name, connect_error, earliest
 from meshlib.http.wire.ledger import Slot
 from meshlib.http.wire.reader import ReaderLimits, ResponseReader
 from meshlib.http.wire.types import Address, FailureKind, Timeouts, WireError
@@ -128,6 +128,8 @@ def connect(
     """A connected socket, TLS included. Raises WireError. The system's look-up of names knows no deadline."""
     until, kind = earliest(time.monotonic(), timeouts.deadline, timeouts.connect, FailureKind.CONNECT_TIMEOUT)
     sock = None
+    if context is not None:
+        check_name(str(address), server_hostname)
     try:
         sock = _connect_plain(address, until)
         if context is None:
@@ -140,7 +142,7 @@ def connect(
             sock.close()
         if isinstance(error, TimeoutError):
             raise WireError(kind, f"{address}: connecting took too long ({kind.value})") from error
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | ValueError):
             raise connect_error(str(address), error) from error
         raise
 

@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from meshlib.http.wire.dial import earliest
+from meshlib.http.wire.dial import connecting, earliest
 from meshlib.http.wire.fork import forgets_on_fork
 from meshlib.http.wire.ledger import Ledger, PendingOverflowError, Slot
+from meshlib.http.wire.network import NetworkInfo
 from meshlib.http.wire.reader import ReaderLimits
 from meshlib.http.wire.request import encode
 from meshlib.http.wire.sync_connection import SyncConnection, connect
@@ -25,6 +26,7 @@ from meshlib.http.wire.types import (
     PoolLimits,
     PoolStats,
     Timeouts,
+    Trace,
     WireError,
     WireRequest,
 )
@@ -88,7 +90,7 @@ class SyncPool:
         (RFC 9112 section 9.3.1).
         """
         encoded = encode(request)
-        conn = self._idle_connection() or self._connection(timeouts)
+        conn = self._idle_connection() or self._connection(timeouts, request.trace)
         exchange = SyncWireResponse(self, conn, request, encoded, timeouts)
         try:
             exchange.run(request)
@@ -172,7 +174,7 @@ class SyncPool:
                 return conn
             self._discard(conn)
 
-    def _connection(self, timeouts: Timeouts) -> SyncConnection:
+    def _connection(self, timeouts: Timeouts, trace: Trace | None) -> SyncConnection:
         waiter = _Waiter()
         try:
             with self._lock:
@@ -188,8 +190,8 @@ class SyncPool:
         if isinstance(grant, WireError):
             raise grant
         if isinstance(grant, Slot):
-            return self._dial(grant, timeouts)
-        return grant if grant.quiet() else self._dial(self._reopen(grant), timeouts)
+            return self._dial(grant, timeouts, trace)
+        return grant if grant.quiet() else self._dial(self._reopen(grant), timeouts, trace)
 
     def _turn(self, waiter: _Waiter, timeouts: Timeouts) -> Grant:
         now = time.monotonic()
@@ -206,11 +208,16 @@ class SyncPool:
             self._ledger.withdraw(waiter)
         return waiter.grant or WireError(kind, f"{self._peer}: no connection became free in time ({kind.value})")
 
-    def _dial(self, slot: Slot, timeouts: Timeouts) -> SyncConnection:
+    def _dial(self, slot: Slot, timeouts: Timeouts, trace: Trace | None) -> SyncConnection:
+        conn = None
         try:
-            sock = connect(self.address, self._ssl, self._server_hostname, timeouts)
-            conn = SyncConnection(sock, slot, self._peer, self._reader_limits)
+            with connecting(trace, self.address, timeouts) as step:
+                sock = connect(self.address, self._ssl, self._server_hostname, timeouts)
+                conn = SyncConnection(sock, slot, self._peer, self._reader_limits)
+                step.return_value = NetworkInfo(conn.lookup)
         except BaseException as error:
+            if conn is not None:
+                conn.close()
             self._vacate(slot)
             if isinstance(error, WireError):
                 self._tell(ConnectionEventKind.CONNECT_FAILED, error)
@@ -226,7 +233,7 @@ class SyncPool:
 
     def _send_again(self, slot: Slot, request: WireRequest, timeouts: Timeouts, sent: bool) -> SyncWireResponse:
         try:
-            conn = self._dial(slot, timeouts)
+            conn = self._dial(slot, timeouts, request.trace)
         except WireError as error:
             error.request_sent = sent  # on the stale connection
             raise

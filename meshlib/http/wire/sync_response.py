@@ -15,7 +15,7 @@ from meshlib.http.wire.reader import ReadError
 from meshlib.http.wire.request import LAST_CHUNK, EncodedRequest, invalid, whole_body
 from meshlib.http.wire.response import WireResponse
 from meshlib.http.wire.sync_connection import SyncConnection
-from meshlib.http.wire.types import FailureKind, Headers, Timeouts, WireError, WireRequest
+from meshlib.http.wire.types import FailureKind, Headers, RequestBody, Timeouts, Trace, WireError, WireRequest
 
 # Looking up a member of an enum costs as much as a call, and these are needed for every request.
 _READ, _WRITE, _DEADLINE = FailureKind.READ_TIMEOUT, FailureKind.WRITE_TIMEOUT, FailureKind.DEADLINE
@@ -117,16 +117,13 @@ class SyncWireResponse(WireResponse):
         conn, body = cast(SyncConnection, self._conn), request.body
         if self._deadline is not None and self._deadline <= time.monotonic():
             raise WireError(FailureKind.DEADLINE, f"{conn.peer}: the deadline had passed before the request was sent")
-        if body is None or isinstance(body, bytes):
-            self._send_whole(conn, body)
-        elif isinstance(body, Iterable):
-            self._send_pieces(conn, body)
-        else:
-            raise invalid("an asynchronous body on a synchronous connection")
-        while self._head is None:
-            if self._conn is None:
-                raise self._error or invalid("the exchange is over")
-            self._receive(conn, "waiting for the response head")
+        if request.trace is not None:
+            self._run_traced(conn, body, request.trace)
+            return
+        rest = self._send_head(conn, body)
+        if rest is not None:
+            self._send_pieces(conn, rest)
+        self._receive_head(conn)
 
     def abandon(self) -> None:
         """Give the exchange up if it is not over; its connection is closed."""
@@ -139,7 +136,26 @@ class SyncWireResponse(WireResponse):
                 request_sent=self.request_sent,
             )
 
+    def _run_traced(self, conn: SyncConnection, body: RequestBody, trace: Trace) -> None:
+        with trace.step("http11.send_request_headers"):
+            rest = self._send_head(conn, body)
+        with trace.step("http11.send_request_body"):
+            if rest is not None:
+                self._send_pieces(conn, rest)
+        with trace.step("http11.receive_response_headers") as step:
+            self._receive_head(conn)
+            step.return_value = (self.http_version, self.status, self.reason, self.headers)
+
     # Sending.
+
+    def _send_head(self, conn: SyncConnection, body: RequestBody) -> Iterable[bytes] | None:
+        """Send the head, and the body with it when it is all there; what there is still to be sent."""
+        if body is None or isinstance(body, bytes):
+            self._send_whole(conn, body)
+            return None
+        if isinstance(body, Iterable):
+            return body if self._send_watching(conn, self._encoded.head) else None
+        raise invalid("an asynchronous body on a synchronous connection")
 
     def _send_whole(self, conn: SyncConnection, body: bytes | None) -> None:
         data = self._encoded.head + whole_body(self._encoded, body)
@@ -201,8 +217,6 @@ class SyncWireResponse(WireResponse):
 
     def _send_pieces(self, conn: SyncConnection, body: Iterable[bytes]) -> None:
         encoded, sent = self._encoded, 0
-        if not self._send_watching(conn, encoded.head):
-            return
         for piece in self._guarded(conn, body):
             sent += len(piece)
             if encoded.length is not None and sent > encoded.length:
@@ -232,6 +246,12 @@ class SyncWireResponse(WireResponse):
             self._fail(kind, f"sending the request: {error.strerror or error}", error)
 
     # Receiving.
+
+    def _receive_head(self, conn: SyncConnection) -> None:
+        while self._head is None:
+            if self._conn is None:
+                raise self._error or invalid("the exchange is over")
+            self._receive(conn, "waiting for the response head")
 
     def _receive(self, conn: SyncConnection, doing: str) -> None:
         until, kind = self._limit(self._timeouts.read, _READ)

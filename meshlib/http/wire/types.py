@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 RequestBody = bytes | Iterable[bytes] | AsyncIterable[bytes] | None
 Headers = list[tuple[bytes, bytes]]
@@ -69,18 +69,29 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Trace(Protocol):
+    """Who is told of the steps of an exchange; what it raises ends the exchange."""
+
+    def step(self, name: str, **info: object) -> Any:
+        """A context manager around one step, an asynchronous one on asyncio. What it gives has a `return_value` to set:
+        what came of the step.
+        """
+
+
 @dataclass(slots=True)
 class WireRequest:
     """One HTTP/1.1 request, headers as httpx gives them: Host and the framing header are already there.
 
     `body` needs `Content-Length` (checked against what is really sent) or `Transfer-Encoding: chunked` (framed here).
     Only None and bytes can be sent a second time when a kept-alive connection turns out to be stale.
+    `trace` None: nobody is told of the steps, which then cost nothing.
     """
 
     method: bytes
     target: bytes
     headers: Sequence[tuple[bytes, bytes]]
     body: RequestBody = None
+    trace: Trace | None = None
 
 
 class Timeouts(NamedTuple):
