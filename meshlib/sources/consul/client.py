@@ -22,14 +22,14 @@ _REQUEST_SECONDS = 10.0  # what an answer that need not wait may take, and the b
 
 
 class Unanswered(Exception):  # noqa: N818  not an error of the program: a fact about the agent
-    """There is no answer that counts. `is_refusal`: Consul answered, and refuses this question (400, 403, 404, ...).
+    """There is no answer that counts. `is_said`: Consul itself gave the reason, for this question.
     `has_no_chains`: it refuses because it has no discovery chains.
     """
 
-    def __init__(self, reason: str, *, is_refusal: bool = False) -> None:
+    def __init__(self, reason: str, *, is_said: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.is_refusal = is_refusal
+        self.is_said = is_said
 
     @property
     def has_no_chains(self) -> bool:
@@ -128,11 +128,11 @@ class ConsulClient:
 def _answer(response: Response) -> Answer:
     if response.status != 200:
         reason = response.body[:300].decode("utf-8", "replace").strip()
-        raise Unanswered(f"status {response.status}: {reason}", is_refusal=400 <= response.status < 500)
+        raise Unanswered(f"status {response.status}: {reason}", is_said=True)
     headers = response.headers
     if headers.get("x-consul-results-filtered-by-acls", "").lower() == "true" and response.body.strip() == b"[]":
         # Consul leaves out what a token may not see, and answers an empty list: that is no fact about the service.
-        raise Unanswered("the ACL token may not read this service or its nodes", is_refusal=True)
+        raise Unanswered("the ACL token may not read this service or its nodes", is_said=True)
     index, contact = headers.get("x-consul-index", ""), headers.get("x-consul-lastcontact", "")
     return Answer(
         response.body,

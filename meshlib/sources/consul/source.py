@@ -241,7 +241,7 @@ class _Runner:
                 Issue("degraded", "Consul", told.query.subject, f"{failure.reason}; routes come of health alone")
             )
             return self._catalog.no_chains(told.query, now)
-        if failure.is_refusal or not self._source._is_published:
+        if failure.is_said or not self._source._is_published:
             self._report(Issue("error", "Consul", told.query.subject, failure.reason))
         return False
 
