@@ -158,6 +158,9 @@ def _unknown(runtime: Runtime, head: RequestHead, now: float) -> PassThrough | F
             f"no configuration for {head.authority!r} arrived within {runtime.fetch_timeout:g} s",
             CallInfo(),
         )
+    if runtime.plan.named(head.scheme, head.authority):
+        reason = f"the listener {head.authority!r} has no virtual host for its own name"
+        return _failed(runtime, head, now, ResponseFlag.NR, reason, CallInfo())
     if runtime.unknown_hosts == "pass_through":
         return PassThrough(head)
     reason = f"no virtual host speaks for {head.authority!r} and unknown hosts are rejected"

@@ -75,7 +75,15 @@ class Plan:
         return self.outbound.find(scheme, authority)
 
     def may_come(self, scheme: str, authority: str) -> bool:
-        """Whether an authority that is not there may still be fetched: the source is asked by name, and has not said
-        that there is no such listener.
+        """Whether an authority that is not there may still be fetched: the source is asked by name, and has neither
+        given a listener of that name nor said that there is none.
         """
-        return self.on_demand and not any(name in self.absent for name in listener_names(scheme, authority))
+        if not self.on_demand or self.named(scheme, authority):
+            return False
+        return not any(name in self.absent for name in listener_names(scheme, authority))
+
+    def named(self, scheme: str, authority: str) -> bool:
+        """Whether there is an API listener of the authority's name. It says all there is to say of the authority, even
+        where none of its virtual hosts speaks for it.
+        """
+        return any(name in self.outbound.named for name in listener_names(scheme, authority))

@@ -25,6 +25,8 @@ from meshlib.model.route import (
     RedirectAction,
     Route,
     RouteAction,
+    RouteConfiguration,
+    VirtualHost,
 )
 from meshlib.model.snapshot import Snapshot
 from meshlib.policy.shared_limit import SharedRateLimit, SharedVerdict
@@ -110,6 +112,15 @@ def test_a_host_nothing_speaks_for(unknown: Any, kind: type) -> None:
 def test_a_host_known_to_be_absent_is_not_fetched() -> None:
     runtime = runtime_of(Snapshot(on_demand=True, absent=frozenset({"payments"})), unknown_hosts="pass_through")
     assert Player(runtime).kinds == ["PassThrough"]
+
+
+def test_a_listener_without_a_virtual_host_for_its_name_is_all_there_is() -> None:
+    """Nothing more can come, and the control plane speaks for the name: the call neither waits nor passes."""
+    other = RouteConfiguration("routes", (VirtualHost("other", ("other",), ()),))
+    manager = HttpConnectionManager(other, (HttpFilter("router", RouterFilter()),))
+    listeners = {"payments": Listener("payments", (manager,), api=True)}
+    snapshot = Snapshot(listeners=MappingProxyType(listeners), on_demand=True)
+    ends_with(Player(runtime_of(snapshot, unknown_hosts="pass_through")), "NR")
 
 
 def test_a_call_keeps_the_plan_it_began_with() -> None:
