@@ -1,0 +1,146 @@
+"""WSGI middleware: the server's end of the mesh, for Flask, Django, and any other WSGI application and server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import Context, copy_context
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from meshlib.context import current
+from meshlib.engine.exchange import REQUEST_ID, Admission
+from meshlib.engine.filters import LocalReply
+from meshlib.http.drain import Drain
+from meshlib.http.environ import EnvironHead
+from meshlib.http.inbound import PLAIN_TEXT, Inbound
+from meshlib.model.filters import LocalRateLimit
+
+if TYPE_CHECKING:
+    from meshlib.mesh import Mesh
+
+__all__ = ["MeshMiddleware", "request_head"]
+
+Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
+StartResponse = Callable[..., Callable[[bytes], object]]
+WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+ENVIRON_KEY = "meshlib.context"
+
+
+class MeshMiddleware:
+    """`app.wsgi_app = MeshMiddleware(app.wsgi_app, mesh=mesh)`.
+
+    For each request: W3C trace context, request id and deadline are taken in and go on with every meshed call made
+    while it is served, also while the response is iterated; a request whose deadline has passed is answered 504, one
+    over a local limit with the limit's status; the response carries the request id. The application finds the context
+    in `meshlib.context.current` and in `environ["meshlib.context"]`.
+
+    The options are those of `meshlib.http.inbound.Inbound`. The mesh starts with the first call, in the worker. The
+    drain is installed with the first request where the main thread serves (gunicorn's sync worker); where threads do,
+    by the server's hook (`meshlib.http.drain.install_all`).
+    """
+
+    def __init__(
+        self,
+        app: WSGIApp,
+        *,
+        mesh: Mesh,
+        rate_limits: Sequence[LocalRateLimit | str] = (),
+        drain_seconds: float = 0.0,
+        drain: Drain | None = None,
+        readiness_path: str | None = None,
+    ) -> None:
+        self.app = app
+        self.mesh = mesh
+        self.inbound = Inbound(
+            mesh, rate_limits=rate_limits, drain_seconds=drain_seconds, drain=drain, readiness_path=readiness_path
+        )
+        self.drain = self.inbound.drain
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        ready = self.inbound.readiness(environ.get("PATH_INFO", ""))
+        if ready is not None:
+            return _answer(ready, start_response, "")
+        # Whoever the transport has verified, and what is told of the request as a server's, goes in with `admit`.
+        admission = self.inbound.admit(EnvironHead(environ))
+        if admission.reply is not None:
+            return _answer(admission.reply, start_response, admission.context.request_id)
+        environ[ENVIRON_KEY] = admission.context
+        # One context for the call, the iteration and `close`: what the application sets in one it may reset in another.
+        context = copy_context()
+        result = context.run(self._serve, admission, environ, start_response)
+        if isinstance(result, (list, tuple)) or _is_file(result, environ):
+            return result  # nothing of the application's runs any more; the server may send a file its own way
+        return _Body(result, context)
+
+    def _serve(self, admission: Admission, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        request_id = admission.context.request_id
+
+        def start(status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
+            marked = _marked(headers, request_id)
+            return start_response(status, marked) if exc_info is None else start_response(status, marked, exc_info)
+
+        current.set(admission.context)
+        return self.app(environ, start)
+
+
+class _Body:
+    """The application's iterable, iterated and closed in the request's context."""
+
+    def __init__(self, body: Iterable[bytes], context: Context) -> None:
+        self._body = body
+        self._context = context
+        self._chunks: Iterator[bytes] | None = None
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._chunks is None:
+            self._chunks = self._context.run(iter, self._body)
+        return self._context.run(next, self._chunks)
+
+    def close(self) -> None:
+        """The server is done with the response, whether it has read it or not."""
+        close = getattr(self._body, "close", None)
+        if close is not None and not self._closed:
+            self._closed = True
+            self._context.run(close)
+
+
+def _is_file(result: object, environ: Environ) -> bool:
+    """Whether the result is the server's own wrapper of a file, which it knows by its type."""
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(result, wrapper)
+
+
+def request_head(environ: Environ) -> EnvironHead:
+    """The neutral head of an environ. Its path is the one on the wire, where the server tells it."""
+    return EnvironHead(environ)
+
+
+def _answer(reply: LocalReply, start_response: StartResponse, request_id: str) -> list[bytes]:
+    given = [*reply.headers, (b"content-length", b"%d" % len(reply.body)), PLAIN_TEXT]
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in given]
+    start_response(_status_line(reply.status), _marked(headers, request_id))
+    return [reply.body]
+
+
+def _marked(headers: Headers, request_id: str) -> Headers:
+    """The response's headers with the request id, unless the application set one. Nothing is said of the connection:
+    that is the server's, in WSGI.
+    """
+    marked = list(headers)
+    if request_id and not any(name.lower() == REQUEST_ID for name, _ in headers):
+        marked.append((REQUEST_ID, request_id))
+    return marked
+
+
+def _status_line(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} Refused"
