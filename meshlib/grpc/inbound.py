@@ -15,6 +15,7 @@ from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, Admission, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
 from meshlib.flags import ResponseFlag
+from meshlib.grpc import secure
 from meshlib.grpc.served import Metadata
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
@@ -67,7 +68,7 @@ class Inbound:
             filters,
             runtime.rng,
             timeout=None if remaining is None or remaining > _NO_DEADLINE else remaining,
-            peer=peer_of(context.auth_context()),
+            peer=_caller(context),
         )
 
     def refusal(self, reply: LocalReply, method: str, request_id: str) -> Refusal:
@@ -77,6 +78,12 @@ class Inbound:
         status = reply.grpc_status if reply.grpc_status is not None else _GRPC_OF_HTTP.get(reply.status, 2)
         headers = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in reply.headers)
         return Refusal(CODES[status], reply.body.decode("latin-1"), (*headers, (REQUEST_ID, request_id)))
+
+
+def _caller(context: Any) -> str:
+    """The SPIFFE ID of the caller: as our own TLS found it, else as grpcio's did."""
+    ours = secure.peer(context)
+    return str(ours.spiffe_id) if ours is not None else peer_of(context.auth_context())
 
 
 def peer_of(auth_context: Mapping[str, Sequence[bytes]]) -> str:

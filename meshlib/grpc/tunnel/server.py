@@ -1,0 +1,168 @@
+"""The server's end: TLS in front of a gRPC server, which itself listens on a Unix socket of this process."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import ssl
+import time
+from typing import Any
+
+from meshlib.grpc.tunnel.frames import PREFACE, FrameFilter, goaway
+from meshlib.grpc.tunnel.link import End, Link
+from meshlib.grpc.tunnel.places import PLACES, unlink
+from meshlib.grpc.tunnel.pump import PUMP
+from meshlib.identity.server import ServerTls
+from meshlib.identity.verified import VerifiedPeer
+
+log = logging.getLogger("meshlib.grpc")
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_BACKLOG = 512
+_HANDSHAKE_SECONDS = 10.0
+_CONNECT_SECONDS = 1.0
+
+_callers: dict[str, tuple[VerifiedPeer, str]] = {}
+"""Verified peer and network address by what gRPC calls the peer of a tunnelled connection (`context.peer()`)."""
+
+
+def caller(peer: str) -> tuple[VerifiedPeer, str] | None:
+    """Who is behind a gRPC context's `peer()`, and from which address; None when it did not come by this front."""
+    return _callers.get(peer)
+
+
+class ServerTunnel:
+    """Takes TLS connections on `address` and passes them to the gRPC server at `path`.
+
+    Peers are checked in the handshake, before gRPC sees anything. When authorities are removed, connections they
+    vouched for get a GOAWAY and begin no stream any more; what they carry may end within `grace` seconds.
+    """
+
+    def __init__(self, tls: ServerTls, address: tuple[str, int], path: str, grace: float) -> None:
+        self._tls = tls
+        self._path = path
+        self._grace = grace
+        self._served = False
+        self._listener = socket.create_server(
+            address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET, backlog=_BACKLOG
+        )
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        PUMP.call_soon(lambda: PUMP.want(self._listener, self, _READ))
+
+    def close(self) -> None:
+        """Take no more connections. From any thread."""
+        PUMP.call_soon(self._end)
+
+    def ready(self, _sock: Any) -> None:
+        """A client dials."""
+        try:
+            remote, address = self._listener.accept()
+        except BlockingIOError:
+            return
+        remote.setblocking(False)
+        remote.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wrapped = self._tls.context.wrap_socket(remote, server_side=True, do_handshake_on_connect=False)
+        _Handshake(self, wrapped, f"{address[0]}:{address[1]}").ready(wrapped)
+
+    def fail(self, error: Exception) -> None:
+        """Accepting failed: for want of file descriptors, for example. The listener stays."""
+        log.warning("gRPC server: cannot accept: %s", error)
+
+    def tick(self, now: float) -> None:
+        """Nothing here has a time limit."""
+
+    def admitted(self, tls: Any, address: str) -> None:
+        """The handshake is done: on to gRPC."""
+        verified: VerifiedPeer = tls.verified or VerifiedPeer()
+        local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        name = PLACES.new()
+        try:
+            local.bind(name)  # so that gRPC can say by whom a call came
+            local.settimeout(_CONNECT_SECONDS)
+            local.connect(self._path)
+        except OSError as error:
+            local.close()
+            tls.close()
+            if self._served:  # it was there, and is gone: the server was stopped
+                self._end()
+            else:
+                log.warning("gRPC server: not started yet, a client is turned away (%s)", error)
+            return
+        finally:
+            unlink(name)
+        self._served = True
+        local.setblocking(False)
+        _callers[f"unix:{name}"] = (verified, address)
+        _ServerLink(self._tls, verified, tls, local, f"unix:{name}", self._grace).begin()
+
+    def _end(self) -> None:
+        PUMP.want(self._listener, self, 0)
+        self._listener.close()
+
+
+class _Handshake:
+    """A connection that is not trusted yet."""
+
+    def __init__(self, front: ServerTunnel, tls: Any, address: str) -> None:
+        self._front = front
+        self._tls = tls
+        self._address = address
+        self._until = time.monotonic() + _HANDSHAKE_SECONDS
+
+    def ready(self, _sock: Any) -> None:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            PUMP.want(self._tls, self, _READ)
+            return
+        except ssl.SSLWantWriteError:
+            PUMP.want(self._tls, self, _WRITE)
+            return
+        except (OSError, ssl.SSLError) as error:
+            self.fail(error)
+            return
+        PUMP.want(self._tls, self, 0)
+        self._front.admitted(self._tls, self._address)
+
+    def fail(self, error: Exception) -> None:
+        log.debug("TLS handshake with %s: %s", self._address, error)
+        PUMP.want(self._tls, self, 0)
+        self._tls.close()
+
+    def tick(self, now: float) -> None:
+        if now >= self._until:
+            self.fail(TimeoutError("took too long"))
+
+
+class _ServerLink(Link):
+    """A connection with a verified peer, as long as the peer is trusted."""
+
+    def __init__(
+        self, tls: ServerTls, verified: VerifiedPeer, remote: Any, local: socket.socket, name: str, grace: float
+    ) -> None:
+        self._inward, self._outward = FrameFilter(len(PREFACE)), FrameFilter()
+        super().__init__(
+            End(remote, self._inward.feed), End(local, self._outward.feed), lambda _: _callers.pop(name, None) and None
+        )
+        self._owner = tls
+        self._verified = verified
+        self._grace = grace
+        tls.follow(self)
+
+    def begin(self) -> None:
+        super().begin()
+        self._review()  # the trust may have changed between the handshake and now
+
+    def reconsider(self) -> None:
+        """Authorities were removed (told on any thread)."""
+        PUMP.call_soon(self._review)
+
+    def _review(self) -> None:
+        if self.closed or self.cut_at is not None or self._owner.trusts(self._verified):
+            return
+        self._inward.refuse_new()
+        self._outward.insert = goaway(self._inward.last_stream)
+        self.tls.put(self._outward.between())
+        self.cut_at = time.monotonic() + self._grace
+        self._carry()
