@@ -28,12 +28,36 @@ class CallFacts(Protocol):
     why_not_retried: str
 
 
+class Address(Protocol):
+    """Where an endpoint listens; `port` is 0 where `host` is no network address."""
+
+    @property
+    def host(self) -> str:
+        """An IP address, a name or a path."""
+
+    @property
+    def port(self) -> int:
+        """The port."""
+
+
+class Endpoint(Protocol):
+    """One endpoint of a cluster."""
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+
+
 class Target(Protocol):
-    """The endpoint of an attempt."""
+    """Where an attempt goes; `address` is `host:port`, empty where there is no endpoint (a guarded function)."""
 
     @property
     def address(self) -> str:
-        """`host:port`."""
+        """In one word."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint."""
 
 
 class CallTrace(Protocol):

@@ -1,0 +1,96 @@
+"""Making spans by OpenTelemetry's API: what works with every provider, sampler and span processor.
+
+A span here is opened with its start and closed with everything else, because a call's flow knows times as numbers and
+never has a span as the current one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, Tracer, set_span_in_context
+from opentelemetry.util.types import AttributeValue
+
+Attributes = Mapping[str, AttributeValue]
+Event = tuple[str, Attributes, int]
+"""Name, attributes, epoch nanoseconds."""
+Events = Sequence[Event] | None
+
+
+class OpenSpan(Protocol):
+    """A span that has started."""
+
+    context: SpanContext
+    recording: bool
+
+    def child(self, name: str, kind: SpanKind, attributes: Attributes, start: int) -> OpenSpan:
+        """A span below this one. Times are epoch nanoseconds."""
+
+    def close(self, name: str, attributes: Attributes, events: Events, status: Status, end: int) -> None:
+        """End it, under its final name and with all its attributes."""
+
+
+class SpanMaker(Protocol):
+    """Opens spans."""
+
+    def open(
+        self,
+        name: str,
+        parent: SpanContext | None,
+        context: Context,
+        kind: SpanKind,
+        attributes: Attributes,
+        start: int,
+    ) -> OpenSpan:
+        """A span in `context`, whose current span is `parent` (None: there is none)."""
+
+
+class ApiSpan:
+    """A span of any provider."""
+
+    __slots__ = ("_span", "_tracer", "context", "recording")
+
+    def __init__(self, tracer: Tracer, span: Span) -> None:
+        self._tracer = tracer
+        self._span = span
+        self.context = span.get_span_context()
+        self.recording = span.is_recording()
+
+    def child(self, name: str, kind: SpanKind, attributes: Attributes, start: int) -> ApiSpan:
+        """A span below this one."""
+        context = set_span_in_context(self._span, Context())
+        made = self._tracer.start_span(name, context, kind, attributes, start_time=start)
+        return ApiSpan(self._tracer, made)
+
+    def close(self, name: str, attributes: Attributes, events: Events, status: Status, end: int) -> None:
+        """End it."""
+        span = self._span
+        if self.recording:
+            span.update_name(name)
+            span.set_attributes(attributes)
+            for what, details, at in events or ():
+                span.add_event(what, details, at)
+            if not status.is_unset:
+                span.set_status(status)
+        span.end(end)
+
+
+class ApiSpans:
+    """Opens spans by a tracer of any provider."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def open(
+        self,
+        name: str,
+        parent: SpanContext | None,
+        context: Context,
+        kind: SpanKind,
+        attributes: Attributes,
+        start: int,
+    ) -> ApiSpan:
+        """A span in `context`."""
+        return ApiSpan(self._tracer, self._tracer.start_span(name, context, kind, attributes, start_time=start))

@@ -1,0 +1,181 @@
+"""OtelTracing: the engine's `Tracing` by OpenTelemetry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import baggage
+from opentelemetry.context import (
+    _SUPPRESS_HTTP_INSTRUMENTATION_KEY,
+    _SUPPRESS_INSTRUMENTATION_KEY,
+    Context,
+    get_current,
+)
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    ProxyTracer,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    TracerProvider,
+    TraceState,
+    get_current_span,
+    get_tracer_provider,
+    set_span_in_context,
+)
+
+from meshlib.model.request import RequestHead
+from meshlib.telemetry.grpc_names import is_grpc, service_and_method
+from meshlib.telemetry.methods import KNOWN, OTHER
+from meshlib.telemetry.otel.adopted import AdoptedSpan, stands_for_the_call
+from meshlib.telemetry.otel.call import OtelCall, UnsampledCall
+from meshlib.telemetry.otel.clock import EpochClock
+from meshlib.telemetry.otel.spans import ApiSpans, SpanMaker
+from meshlib.telemetry.propagators import Propagation
+from meshlib.telemetry.trace_parent import TraceParent
+from meshlib.telemetry.urls import QueryPolicy, full_url, split_authority
+
+if TYPE_CHECKING:
+    from meshlib.telemetry.otel.direct import DirectGate
+
+SCOPE = "meshlib"
+SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
+_SAMPLED, _NOT_SAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
+_MAX_SERVERS = 1000
+_MAX_METHOD = 64
+_SUPPRESSED = (_SUPPRESS_INSTRUMENTATION_KEY, _SUPPRESS_HTTP_INSTRUMENTATION_KEY)
+
+
+class OtelTracing:
+    """Spans of one mesh. `provider` None: OpenTelemetry's global one, whenever it is set.
+
+    `query`: what becomes of query values in `url.full` (`meshlib.telemetry.urls.QueryPolicy`).
+    """
+
+    def __init__(
+        self,
+        propagation: Propagation,
+        provider: TracerProvider | None = None,
+        *,
+        version: str = "",
+        query: QueryPolicy = "sensitive",
+    ) -> None:
+        self.propagation = propagation
+        self.clock = EpochClock()
+        self.marks_attempts = False
+        """Whether attempts are told to log records written meanwhile (`meshlib.telemetry.logs`)."""
+        self.query: QueryPolicy = query
+        self._servers: dict[tuple[str, str], tuple[str, int | None]] = {}
+        self._provider = provider
+        self._version = version
+        self._take(provider or get_tracer_provider())
+
+    # ------------------------------------------------------------------ meshlib.telemetry.tracing.Tracing
+
+    def call(self, head: RequestHead, now: float) -> OtelCall | UnsampledCall | None:
+        """A call below the current span, else below the span in its own trace headers, else one that begins a trace.
+
+        None where instrumentation is suppressed: an exporter's own calls must not make spans.
+        """
+        context = get_current()
+        if context and any(map(context.get, _SUPPRESSED)):
+            return None
+        current = get_current_span(context)
+        parent: SpanContext | None = current.get_span_context()
+        grpc = head.method == "POST" and is_grpc(head)
+        attributes = self.attributes(head, grpc)
+        offset = self.clock.offset(now)
+        maker = self.spans()
+        if parent is None or not parent[5]:  # is_valid
+            parent = None
+            if self.propagation.named_in(head.headers):
+                context, parent = self.incoming(head, context)
+        elif stands_for_the_call(current):
+            return OtelCall(self, head, AdoptedSpan(current, maker), offset, attributes, grpc)
+        span = maker.open(head.method, parent, context, SpanKind.INTERNAL, attributes, int(now * 1e9) + offset)
+        return OtelCall(self, head, span, offset, attributes, grpc) if span.recording else UnsampledCall(self, span)
+
+    # ------------------------------------------------------------------ for the traces
+
+    def spans(self) -> SpanMaker:
+        """The quickest way to make spans that nobody can tell from the SDK's own."""
+        if self._unsettled:
+            self._take(self._provider or get_tracer_provider())
+        if self._gate is not None and (direct := self._gate.spans()) is not None:
+            return direct
+        return self._api
+
+    def incoming(self, head: RequestHead, context: Context) -> tuple[Context, SpanContext | None]:
+        """The context with the span that the request's own headers name, if they name one."""
+        found = self.propagation.extract(head)
+        if found is None:
+            return context, None
+        parent = _span_context(found)
+        return set_span_in_context(NonRecordingSpan(parent), context), parent
+
+    def attributes(self, head: RequestHead, grpc: bool) -> dict[str, Any]:
+        """What spans say of a request, before anything has come of it."""
+        scheme, authority = head.scheme, head.authority
+        server = self._servers.get((scheme, authority)) or self._server(scheme, authority)
+        if grpc:
+            service, method = service_and_method(head.path_only)
+            return {
+                "rpc.system": "grpc",
+                "rpc.service": service,
+                "rpc.method": method,
+                "server.address": server[0],
+                "server.port": server[1],
+            }
+        attributes = {
+            "http.request.method": head.method,
+            "server.address": server[0],
+            "server.port": server[1],
+            "url.full": full_url(scheme, authority, head.path, self.query),
+        }
+        if head.method not in KNOWN:
+            attributes["http.request.method"] = OTHER
+            attributes["http.request.method_original"] = head.method[:_MAX_METHOD]
+        return attributes
+
+    def with_headers(self, head: RequestHead, parent: TraceParent) -> RequestHead:
+        """The request of an attempt, whose span is `parent`, with its own trace headers and the allowed baggage."""
+        policy = self.propagation
+        headers = policy.injected(head.headers, parent)
+        if policy.allows_baggage and (written := self._baggage(head)):
+            headers.append((b"baggage", written))
+        return RequestHead(head.method, head.scheme, head.authority, head.path, headers)
+
+    def _baggage(self, head: RequestHead) -> bytes:
+        """The allowed part of the current baggage, unless the request brings its own."""
+        if any(name.lower() == b"baggage" for name, _ in head.headers):
+            return b""
+        return self.propagation.baggage.render(baggage.get_all().items()).encode("ascii")
+
+    def _server(self, scheme: str, authority: str) -> tuple[str, int | None]:
+        """`server.address` and `server.port`, remembered for the first thousand."""
+        found = split_authority(scheme, authority)
+        if len(self._servers) < _MAX_SERVERS:
+            self._servers[scheme, authority] = found
+        return found
+
+    def _take(self, provider: TracerProvider) -> None:
+        tracer = provider.get_tracer(SCOPE, self._version, SCHEMA)
+        self._unsettled = isinstance(tracer, ProxyTracer)
+        self.tracer = tracer
+        self._api = ApiSpans(tracer)
+        self._gate = None if self._unsettled else _gate(tracer)
+
+
+def _gate(tracer: object) -> DirectGate | None:
+    """Direct spans, where the SDK is installed and of the kind that is known."""
+    try:
+        from meshlib.telemetry.otel.direct import direct_gate
+    except ImportError:
+        return None
+    return direct_gate(tracer)
+
+
+def _span_context(found: TraceParent) -> SpanContext:
+    state = TraceState.from_header([found.state]) if found.state else TraceState()
+    flags = _SAMPLED if found.sampled else _NOT_SAMPLED
+    return SpanContext(found.trace_id, found.span_id, True, flags, state)
