@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from meshlib.decorators.guard import Guard
     from meshlib.decorators.policy import Classify, Headers
+    from meshlib.grpc.factory import GrpcFactory
     from meshlib.http.factory import HttpFactory
     from meshlib.identity.upstream import Upstreams
     from meshlib.mesh import Mesh
@@ -22,6 +23,13 @@ class Doors:
         from meshlib.http.factory import HttpFactory
 
         return HttpFactory(self)
+
+    @cached_property
+    def grpc(self: Mesh) -> GrpcFactory:  # type: ignore[misc]  # only Mesh is made of this class
+        """Channels for grpcio and grpc.aio."""
+        from meshlib.grpc.factory import GrpcFactory
+
+        return GrpcFactory(self)
 
     def guard(  # type: ignore[misc]  # only Mesh is made of this class
         self: Mesh,

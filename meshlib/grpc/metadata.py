@@ -1,0 +1,68 @@
+"""Call metadata and headers: the same thing in gRPC's words and in the engine's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from meshlib.context import CallContext
+from meshlib.model.request import RawHeaders, RequestHead
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+CONTENT_TYPE = (b"content-type", b"application/grpc")
+_BARE: RawHeaders = (CONTENT_TYPE,)
+# grpcio writes these itself, and refuses metadata that does.
+_OURS_TO_LEAVE_OUT = frozenset((b"content-type", b"te", b"host", b"user-agent", b"grpc-timeout"))
+
+
+class GrpcHead(RequestHead):
+    """The head of a gRPC call. Pseudo-headers and binary headers match no rule (gRFC A28)."""
+
+    __slots__ = ()
+
+    def _pseudo(self, name: str) -> str | None:
+        return None
+
+
+def head_of(authority: str, path: str, metadata: Any, context: CallContext) -> tuple[GrpcHead, Metadata]:
+    """The neutral head of a call, and the binary metadata, which goes round the engine untouched.
+
+    Metadata values are text, or bytes under names that end in `-bin`.
+    """
+    if not metadata and not context.headers:
+        return GrpcHead("POST", "http", authority, path, _BARE), ()
+    headers: list[tuple[bytes, bytes]] = [CONTENT_TYPE]
+    binary: list[tuple[str, str | bytes]] = []
+    for name, value in metadata or ():
+        if name.endswith("-bin"):
+            binary.append((name, value))
+        else:
+            raw = value if isinstance(value, bytes) else value.encode("latin-1", "replace")
+            headers.append((name.encode("latin-1", "replace"), raw))
+    if context.headers:
+        present = {name for name, _ in headers}
+        headers.extend(pair for pair in context.headers if pair[0] not in present)
+    return GrpcHead("POST", "http", authority, path, headers), tuple(binary)
+
+
+def metadata_of(headers: RawHeaders, binary: Metadata) -> Metadata:
+    """The metadata of one attempt: what the engine made of the headers, and the binary metadata after it."""
+    if headers is _BARE:
+        return binary
+    return (
+        *((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers if _is_metadata(name)),
+        *binary,
+    )
+
+
+def _is_metadata(name: bytes) -> bool:
+    return name.lower() not in _OURS_TO_LEAVE_OUT and not name.startswith(b":")
+
+
+def received(*parts: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[bytes, bytes]]:
+    """Received metadata as header pairs, one part after the other."""
+    return [
+        (name.encode("latin-1"), value if isinstance(value, bytes) else value.encode("latin-1", "replace"))
+        for part in parts
+        for name, value in part or ()
+    ]

@@ -1,0 +1,44 @@
+"""What the multi-callables of a mesh channel share: the method, and its counterpart on each sub-channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.grpc.requests import wire_bytes
+from meshlib.grpc.subchannels import SubChannel
+
+
+class Method:
+    """One method of a mesh channel: `kind` is the channel's factory for it (`unary_unary`, ...)."""
+
+    __slots__ = ("_by_subchannel", "_registered", "deserializer", "kind", "path", "serializer")
+
+    def __init__(self, kind: str, path: str | bytes, serializer: Any, deserializer: Any, registered: Any) -> None:
+        self.kind = kind
+        self.path = path.decode("ascii") if isinstance(path, bytes) else path
+        self.serializer = serializer
+        self.deserializer = deserializer
+        # Generated stubs register their methods with the channel, which saves grpcio a look-up per call.
+        self._registered = {"_registered_method": True} if registered else {}
+        self._by_subchannel: dict[SubChannel, Any] = {}
+
+    def on(self, subchannel: SubChannel) -> Any:
+        """The multi-callable of the same method on a sub-channel."""
+        found = self._by_subchannel.get(subchannel)
+        return found if found is not None else self._new(subchannel)
+
+    def on_channel(self, channel: Any) -> Any:
+        """A multi-callable of the same method on any channel."""
+        return getattr(channel, self.kind)(self.path, self.serializer, self.deserializer, **self._registered)
+
+    def _on_subchannel(self, channel: Any) -> Any:
+        """As `on_channel`, but a stream of requests comes serialized: what is kept for a retry must not change."""
+        serializer = wire_bytes if self.kind.startswith("stream_") else self.serializer
+        return getattr(channel, self.kind)(self.path, serializer, self.deserializer, **self._registered)
+
+    def _new(self, subchannel: SubChannel) -> Any:
+        for known in list(self._by_subchannel):
+            if known.closed:  # else a stub would remember every endpoint there ever was
+                self._by_subchannel.pop(known, None)
+        made = self._on_subchannel(subchannel.channel)
+        return self._by_subchannel.setdefault(subchannel, made)

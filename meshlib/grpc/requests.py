@@ -1,0 +1,124 @@
+"""A stream of requests that can be sent again, as long as little enough of it has been sent."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+log = logging.getLogger("meshlib")
+REPLAY_LIMIT = 256 * 1024
+"""Bytes of requests kept for another attempt; a stream that is longer is committed (gRFC A6 buffers as much)."""
+_UNSERIALIZABLE: Any = object()
+
+
+def wire_bytes(item: Any) -> bytes:
+    """The serializer of sub-channels: what they are given is serialized already, or could not be."""
+    if item is _UNSERIALIZABLE:
+        raise ValueError("the request could not be serialized")
+    data: bytes = item
+    return data
+
+
+def serialized(request: Any, serializer: Any) -> Any:
+    """The bytes of a request; a serializer that fails is grpcio's to report, as it always does."""
+    if serializer is None:
+        return request
+    try:
+        data = serializer(request)
+    except Exception:
+        log.exception("the serializer of a request stream raised")
+        return _UNSERIALIZABLE
+    return _UNSERIALIZABLE if data is None else data
+
+
+class Kept:
+    """What of a request stream has been sent and is kept to be sent again. True while that is all of it."""
+
+    __slots__ = ("_keeping", "_size", "items")
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self._size = 0
+        self._keeping = True
+
+    def __bool__(self) -> bool:
+        return self._keeping
+
+    def add(self, item: Any) -> None:
+        """One more was sent."""
+        if not self._keeping:
+            return
+        self.items.append(item)
+        self._size += len(item) if isinstance(item, bytes | bytearray) else 0
+        if self._size > REPLAY_LIMIT:
+            self.drop()
+
+    def drop(self) -> None:
+        """Nothing will be sent again: too long, or committed."""
+        self._keeping = False
+        self.items = []
+
+
+class RequestStream:
+    """The caller's iterator, read by one attempt after the other. True while the stream can be sent again."""
+
+    def __init__(self, requests: Iterator[Any], serializer: Any) -> None:
+        self.given = requests
+        self._requests = iter(requests)
+        self._serializer = serializer
+        self._kept = Kept()
+        self._pulled: Any = None  # an item a former attempt waited for and got too late to send
+        self._ended = False
+        self._attempt: object = None
+        # Held while the caller's iterator makes the next request: an iterator is nobody's to run twice at once, and the
+        # next attempt wants the very request that the last one is still waiting for.
+        self._turn = threading.Lock()
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def commit(self) -> None:
+        """There will be no other attempt."""
+        self._kept.drop()
+
+    def attempt(self) -> Iterator[Any]:
+        """The requests for a new attempt, from the first; the iterators of former attempts end."""
+        attempt = self._attempt = object()
+        return self._iterate(attempt)
+
+    def _iterate(self, attempt: object) -> Iterator[Any]:
+        kept, position = self._kept.items, 0
+        while True:
+            if position >= len(kept):
+                with self._turn:
+                    if self._attempt is not attempt:
+                        return
+                    if position >= len(kept):
+                        item = self._next(attempt)
+                        if item is None:
+                            return
+                    else:  # the former attempt had sent one more
+                        item = kept[position]
+            else:
+                item = kept[position]
+            position += 1
+            yield item
+
+    def _next(self, attempt: object) -> Any:
+        """The next item, or None: there is none, or it is the next attempt's."""
+        item, self._pulled = self._pulled, None
+        if item is None:
+            if self._ended:
+                return None
+            try:
+                item = serialized(next(self._requests), self._serializer)
+            except StopIteration:
+                self._ended = True
+                return None
+            if self._attempt is not attempt:
+                self._pulled = item
+                return None
+        self._kept.add(item)
+        return item

@@ -1,0 +1,125 @@
+"""The sub-channels of one mesh: those of grpcio, and of each event loop of grpc.aio."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc import aio
+
+from meshlib.grpc.credentials import Options
+from meshlib.grpc.subchannels import SubChannels
+
+if TYPE_CHECKING:
+    from meshlib.mesh import Mesh
+
+_parents: list[Any] = []
+"""What a forked child found: channels of its parent. Kept for ever, because even to let go of one would close it."""
+
+
+class Shared:
+    """Made anew in a forked child: the parent's channels are the parent's."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._reset()
+
+    def sync(self) -> SubChannels:
+        """The sub-channels of every thread."""
+        if self._mesh.generation != self._generation:
+            self._after_fork()
+        return self._sync
+
+    def aio(self) -> SubChannels:
+        """The running loop's sub-channels; the last loop is remembered, because there is nearly always only one."""
+        if self._mesh.generation != self._generation:
+            self._after_fork()
+        loop = asyncio.get_running_loop()
+        last, found = self._last
+        if loop is not last:
+            found = self._by_loop.get(loop) or self._new_loop(loop)
+            self._last = (loop, found)
+        return found
+
+    def opened(self, channel: Any) -> None:
+        """A mesh channel was made."""
+        self._open.add(channel)
+
+    def closed(self, channel: Any) -> None:
+        """A blocking mesh channel was closed: the last one closes the connections."""
+        self._open.discard(channel)
+        if not self._others(channel):
+            self.sync().close()
+
+    async def aclosed(self, channel: Any) -> None:
+        """A mesh channel of grpc.aio was closed: the last one closes the connections of the running loop."""
+        self._open.discard(channel)
+        if not self._others(channel):
+            found = self.aio()
+            found.close()
+            await self._closers[asyncio.get_running_loop()].wait()
+
+    def _others(self, channel: Any) -> bool:
+        """Whether another channel of the same kind is open."""
+        return any(isinstance(other, type(channel)) for other in list(self._open))
+
+    def _reset(self) -> None:
+        self._sync = SubChannels(_sync_channel, _close_sync)
+        self._by_loop: dict[asyncio.AbstractEventLoop, SubChannels] = {}
+        self._closers: dict[asyncio.AbstractEventLoop, _Closer] = {}
+        self._last: tuple[asyncio.AbstractEventLoop | None, SubChannels] = (None, SubChannels(_aio_channel, _close_aio))
+        self._generation = self._mesh.generation  # last: whoever sees it uses nothing of the parent's
+
+    def _after_fork(self) -> None:
+        _parents.append((self._sync, self._by_loop, self._last))
+        self._reset()
+
+    def _new_loop(self, loop: asyncio.AbstractEventLoop) -> SubChannels:
+        """Sub-channels for a loop; those of loops that were closed meanwhile are let go, which closes them."""
+        for old in list(self._by_loop):
+            if old.is_closed():
+                self._by_loop.pop(old, None)
+                self._closers.pop(old, None)
+        closer = self._closers[loop] = _Closer(loop)
+        return self._by_loop.setdefault(loop, SubChannels(_aio_channel, closer))
+
+
+class _Closer:
+    """Closes channels of grpc.aio, which takes a task."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, channel: Any) -> None:
+        task = self._loop.create_task(channel.close())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def wait(self) -> None:
+        """Until everything that is being closed is closed."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def _sync_channel(target: str, options: Options, credentials: Any) -> Any:
+    if credentials is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
+
+
+def _aio_channel(target: str, options: Options, credentials: Any) -> Any:
+    if credentials is None:
+        return aio.insecure_channel(target, options=options)
+    return aio.secure_channel(target, credentials, options=options)
+
+
+def _close_sync(channel: Any) -> None:
+    channel.close()
+
+
+def _close_aio(channel: Any) -> None:
+    """Never used: what stands in before any loop has been seen makes no channels."""

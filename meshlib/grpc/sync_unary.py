@@ -1,0 +1,103 @@
+"""Unary calls that block: the flow is driven on the caller's thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from meshlib.drivers.sync import drive
+from meshlib.engine.commands import Commit, Fail, PassThrough, Replayable, Reply, Start
+from meshlib.errors import ConfigurationError
+from meshlib.grpc.errors import exception_for, reply_exception
+from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
+from meshlib.grpc.multicallable import Method
+from meshlib.grpc.outcome import answered, failed
+from meshlib.grpc.requests import RequestStream
+from meshlib.model.outcome import Outcome
+
+if TYPE_CHECKING:
+    from meshlib.grpc.sync_channel import MeshChannel
+
+_OK = grpc.StatusCode.OK
+
+
+class BlockingCall(Exchange):
+    """A call with one response that carries its own attempts: the driver's wire. `request` is what the sub-channel's
+    multi-callable takes: a message, or an iterator of them.
+    """
+
+    __slots__ = ("method", "request", "with_call")
+    core: MeshChannel
+
+    def __init__(
+        self,
+        core: MeshChannel,
+        method: Method,
+        request: Any,
+        asked: Asked,
+        with_call: bool = False,
+        replayable: Replayable = True,
+    ) -> None:
+        super().__init__(core, method.path, asked, replayable)
+        self.method = method
+        self.request = request
+        self.with_call = with_call
+
+    def run(self) -> Any:
+        """The response, or (response, call); raises what is gRPC's and ours."""
+        self.core.check_open()
+        match drive(self.flow, self, self.core.mesh):
+            case Commit() as commit:
+                return self._committed(commit)
+            case Reply() as reply:
+                self.flow.close()
+                raise reply_exception(reply, "grpc")
+            case Fail() as fail:
+                self.flow.close()
+                raise exception_for(fail, "grpc")
+            case PassThrough():
+                self.flow.close()
+                call = self.core.fallback_call(self.method)
+                given = self.request.given if isinstance(self.request, RequestStream) else self.request
+                return (call.with_call if self.with_call else call)(given, **self.asked._asdict())
+
+    def attempt(self, start: Start) -> Outcome:
+        """One attempt, to its end."""
+        try:
+            subchannel = self.core.enter(start)
+        except ConfigurationError as error:
+            return unusable(error)
+        try:
+            call = self.method.on(subchannel)
+            invoke = call.with_call if self.with_call else call
+            request = self.request.attempt() if isinstance(self.request, RequestStream) else self.request
+            return answered(None, response=invoke(request, **self.options(start)))
+        except grpc.RpcError as error:
+            return failed(error, start.host.endpoint.address, self.out_of_time())
+        finally:
+            subchannel.leave(start)
+
+    def discard(self, outcome: Outcome) -> None:
+        """Nothing to drop: the response is whole, or an error."""
+
+    def _committed(self, commit: Commit) -> Any:
+        self.finish()
+        outcome = commit.outcome
+        if outcome.error is not None:
+            raise told(outcome.response, commit)
+        if not self.with_call:
+            return outcome.response
+        response, call = outcome.response
+        return response, told(call, commit)
+
+
+def told(call: Any, commit: Commit) -> Any:
+    """A call, or an error of the server, that knows what the mesh did (`.meshlib`) and shows the initial metadata as
+    the route wants it.
+    """
+    call.meshlib = commit.info
+    if commit.headers is not None:
+        metadata = initial_metadata(commit, ())
+        call.initial_metadata = lambda: metadata
+    return call
