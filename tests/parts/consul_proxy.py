@@ -13,13 +13,14 @@ Mode = Literal["pass", "500", "hang", "trickle", "garbage", "reset", "empty", "4
 
 class ConsulProxy:
     """`.behave("500")` from the next request on, and for those that wait inside, which are cut off. `.asked` holds the
-    time and the target of every request.
+    time and the target of every request. With `strip_index` Consul's headers are lost.
     """
 
     host = "127.0.0.1"
 
     def __init__(self, upstream: int) -> None:
         self.mode: Mode = "pass"
+        self.strip_index = False
         self.asked: list[tuple[float, str]] = []
         self._upstream = upstream
         self._changed = threading.Event()
@@ -37,7 +38,7 @@ class ConsulProxy:
                 proxy._open.discard(self.connection)
                 super().finish()
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, *args: Any) -> None:
                 return
 
             def do_GET(self) -> None:
@@ -99,7 +100,7 @@ class ConsulProxy:
             upstream.request("GET", handler.path, headers={"Host": "localhost"})
             response = upstream.getresponse()
             headers = {name: value for name, value in response.getheaders() if name.startswith("X-Consul")}
-            self._answer(handler, response.status, headers, response.read())
+            self._answer(handler, response.status, {} if self.strip_index else headers, response.read())
         except OSError:
             self._answer(handler, 502, {}, b"the agent is gone")
         finally:

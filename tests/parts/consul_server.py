@@ -1,4 +1,4 @@
-"""A Consul agent of our own: every port free, HTTP or HTTPS, with or without ACLs and state on disk; never the system's."""
+"""A Consul agent of our own: every port free, HTTP or HTTPS, with or without state on disk; never the system's."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from meshlib.sources.consul.query import Query
 from meshlib.sources.xds.request_rate import RequestRate
 
 _NOTHING_SAID = Answered(went_back=False, after_failure=False)
+_REGROUP = 0.25  # seconds over which the others follow the first query that is answered after an outage
 _TURN = 1.0  # seconds a query may wait while others want its connection
 _log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Watches:
         self._clock = clock
         self._slots = asyncio.Semaphore(limits.connections)
         self._tasks: dict[Query, asyncio.Task[None]] = {}
+        self._recovered = asyncio.Event()  # set, and replaced, when a query that failed is answered
         self.counts = WatchCounts()
 
     def __len__(self) -> int:
@@ -140,7 +142,7 @@ class Watches:
                 failures += 1
                 index.failed()
                 self._failed(query, failure)
-                await asyncio.sleep(self._limits.backoff.delay(failures, self._rng))
+                await self._back_off(failures)
 
     async def _ask(self, query: Query, index: int) -> Answer:
         limits = self._limits
@@ -152,11 +154,25 @@ class Watches:
                 answer = await self._client.ask(query, 0, wait, is_fresh=True)
         return answer
 
+    async def _back_off(self, failures: int) -> None:
+        """Wait, but not to the end when another query is answered again: Consul is back for this one as well."""
+        recovered = self._recovered
+        try:
+            async with asyncio.timeout(self._limits.backoff.delay(failures, self._rng)):
+                await recovered.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(self._rng.random() * _REGROUP)
+
     def _answered(self, query: Query, verdict: Answered) -> None:
         self.counts.answers += 1
         self.counts.went_back += verdict.went_back
         failing = self.counts.failing_since
-        if failing.pop(query, None) is not None and not failing:
+        if failing.pop(query, None) is None:
+            return
+        self._recovered.set()
+        self._recovered = asyncio.Event()
+        if not failing:
             _log.info("Consul answers again")
 
     def _failed(self, query: Query, failure: Unanswered) -> None:
