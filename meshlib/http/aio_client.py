@@ -12,8 +12,8 @@ from meshlib.http.errors import check_host
 from meshlib.http.exchange import Exchange
 from meshlib.http.library import Library
 from meshlib.http.pools import PoolRegistry
-from meshlib.http.responses import response_type
 from meshlib.http.trace import TracedAsyncBody
+from meshlib.http.transport import TransportCore
 from meshlib.http.wire import AsyncPool
 from meshlib.http.wire.types import FailureKind, WireError
 from meshlib.model.outcome import Outcome
@@ -76,7 +76,7 @@ class LoopPools(PoolRegistry[AsyncPool]):
         self.fallback: Any = None
 
 
-class AsyncTransportCore:
+class AsyncTransportCore(TransportCore):
     """Routes each request through the mesh; hosts unknown to it go to `fallback` (the library's own transport).
 
     One transport may serve several event loops; each has its own pools and its own default fallback. A `fallback` that
@@ -84,17 +84,10 @@ class AsyncTransportCore:
     """
 
     def __init__(self, mesh: Mesh, library: Library, fallback: Any = None) -> None:
-        self.mesh = mesh
-        self.library = library
-        self._given = fallback
-        self._stream: Any = type("MeshStream", (AsyncBody, library.module.AsyncByteStream), {})
-        self._whole: Any = type("WholeMeshStream", (WholeAsyncBody, library.module.AsyncByteStream), {})
-        self.traced: Any = type("TracedMeshStream", (TracedAsyncBody, library.module.AsyncByteStream), {})
-        self.response: Any = response_type(library, self._whole, asynchronous=True)
+        super().__init__(mesh, library, fallback, (AsyncBody, WholeAsyncBody, TracedAsyncBody), "AsyncByteStream")
         self._by_loop: dict[asyncio.AbstractEventLoop, LoopPools] = {}
         # The last loop and its pools, in one value: threads with a loop each read and write it at once.
         self._last: tuple[asyncio.AbstractEventLoop | None, LoopPools] = (None, LoopPools(mesh.upstreams))
-        self._generation = mesh.generation
 
     async def handle(self, request: Any) -> Any:
         """The library's response to the library's request. Raises exceptions that are the library's and ours."""
@@ -140,15 +133,6 @@ class AsyncTransportCore:
                 for pool in pools.clear():
                     pool.loop_closed()
         return self._by_loop.setdefault(loop, LoopPools(self.mesh.upstreams))
-
-    def _commit(self, exchange: Exchange, commit: Commit) -> Any:
-        wire = commit.outcome.response
-        body = wire.whole()
-        if body is None:
-            wire.on_done = exchange.finish
-            return exchange.committed(commit, self._stream(exchange, wire, commit.info))
-        exchange.finish(None)
-        return exchange.committed(commit, self._whole(body))
 
     async def _pass_through(self, request: Any) -> Any:
         try:

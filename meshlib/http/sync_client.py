@@ -11,8 +11,8 @@ from meshlib.http.errors import check_host
 from meshlib.http.exchange import Exchange
 from meshlib.http.library import Library
 from meshlib.http.pools import PoolRegistry
-from meshlib.http.responses import response_type
 from meshlib.http.trace import TracedBody
+from meshlib.http.transport import TransportCore
 from meshlib.http.wire import SyncPool
 from meshlib.http.wire.types import FailureKind, WireError
 from meshlib.model.outcome import Outcome
@@ -54,20 +54,13 @@ class WholeSyncBody:
         return iter((self.body,) if self.body else ())
 
 
-class SyncTransportCore:
+class SyncTransportCore(TransportCore):
     """Routes each request through the mesh; hosts unknown to it go to `fallback` (the library's own transport)."""
 
     def __init__(self, mesh: Mesh, library: Library, fallback: Any = None) -> None:
-        self.mesh = mesh
-        self.library = library
-        self._given = fallback
+        super().__init__(mesh, library, fallback, (SyncBody, WholeSyncBody, TracedBody), "SyncByteStream")
         self._defaults: dict[int, Any] = {}  # the library's own transport, by fork generation: at most one
-        self._stream: Any = type("MeshStream", (SyncBody, library.module.SyncByteStream), {})
-        self._whole: Any = type("WholeMeshStream", (WholeSyncBody, library.module.SyncByteStream), {})
-        self.traced: Any = type("TracedMeshStream", (TracedBody, library.module.SyncByteStream), {})
-        self.response: Any = response_type(library, self._whole, asynchronous=False)
         self._pools: PoolRegistry[SyncPool] = PoolRegistry(SyncPool, mesh.upstreams)
-        self._generation = mesh.generation
 
     def handle(self, request: Any) -> Any:
         """The library's response to the library's request. Raises exceptions that are the library's and ours."""
@@ -98,15 +91,6 @@ class SyncTransportCore:
     def pools(self) -> PoolRegistry[SyncPool]:
         """The pools of every thread."""
         return self._pools
-
-    def _commit(self, exchange: Exchange, commit: Commit) -> Any:
-        wire = commit.outcome.response
-        body = wire.whole()
-        if body is None:
-            wire.on_done = exchange.finish
-            return exchange.committed(commit, self._stream(exchange, wire, commit.info))
-        exchange.finish(None)
-        return exchange.committed(commit, self._whole(body))
 
     def _pass_through(self, request: Any) -> Any:
         fallback = self._given or self._defaults.get(self._generation) or self._default()

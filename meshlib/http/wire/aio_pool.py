@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable
+from typing import Unpack
 
 from meshlib.http.wire.aio_connection import AsyncConnection
 from meshlib.http.wire.aio_response import AsyncWireResponse
 from meshlib.http.wire.dial import check_name, connect_error, connecting, earliest
 from meshlib.http.wire.fork import forgets_on_fork
-from meshlib.http.wire.ledger import Ledger, PendingOverflowError, Slot
+from meshlib.http.wire.ledger import PendingOverflowError, Slot
 from meshlib.http.wire.network import NetworkInfo
-from meshlib.http.wire.reader import ReaderLimits
+from meshlib.http.wire.pool import Pool, PoolSettings
 from meshlib.http.wire.request import encode
 from meshlib.http.wire.types import (
     NO_TIMEOUTS,
     Address,
-    ConnectionEvent,
     ConnectionEventKind,
-    ConnectionHook,
     FailureKind,
-    Gate,
-    PoolLimits,
     PoolStats,
     Timeouts,
     Trace,
@@ -35,43 +30,18 @@ Waiter = asyncio.Future[Grant]
 _GOODBYE_SECONDS = 0.25  # for TLS's close_notify when the pool is closed
 
 
-class AsyncPool:
+class AsyncPool(Pool[AsyncConnection, Waiter]):
     """Sends requests to one address over kept-alive HTTP/1.1 connections; make it on the loop it will be used on.
 
-    `ssl_context` None means plain TCP; `server_hostname` is what SNI says and the certificate must match (default:
-    the host). `connections` and `pending` count across the pools of a cluster; `on_connection` hears of
-    connections, not of requests. Cancelling `send`, or closing a response early, closes that one connection and
-    nothing else.
+    The arguments are those of `PoolSettings`. Cancelling `send`, or closing a response early, closes that one
+    connection and nothing else.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        *,
-        ssl_context: ssl.SSLContext | None = None,
-        server_hostname: str | None = None,
-        limits: PoolLimits | None = None,
-        reader_limits: ReaderLimits | None = None,
-        connections: Gate | None = None,
-        pending: Gate | None = None,
-        on_connection: ConnectionHook | None = None,
-    ) -> None:
-        self.address = address
-        self._peer = str(address)
-        self._ssl = ssl_context
-        self._server_hostname = (server_hostname or address.host) if ssl_context is not None else None
-        self._limits = limits or PoolLimits()
-        self._reader_limits = reader_limits or ReaderLimits()
-        self._on_connection = on_connection
-        self._new_ledger: Callable[[], Ledger[AsyncConnection, Waiter]] = lambda: Ledger(
-            self._limits, connections, pending
-        )
-        self._ledger = self._new_ledger()
+    def __init__(self, address: Address, **settings: Unpack[PoolSettings]) -> None:
+        super().__init__(address, settings)
         self._loop = asyncio.get_running_loop()
-        self._open: set[AsyncConnection] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
-        self._closed = False
         forgets_on_fork(self)
 
     async def send(self, request: WireRequest, timeouts: Timeouts = NO_TIMEOUTS) -> AsyncWireResponse:
@@ -110,7 +80,7 @@ class AsyncPool:
 
     async def aclose(self) -> None:
         """Close every connection; requests that wait fail with POOL_CLOSED, those in flight with RESET. Idempotent."""
-        self._closed = True
+        self.closed = True
         self.drain()
         if self._sweep is not None:
             self._sweep.cancel()
@@ -124,7 +94,7 @@ class AsyncPool:
 
     def loop_closed(self) -> None:
         """The loop was closed under the pool: of its sockets only the count can still be given back."""
-        self._closed = True
+        self.closed = True
         self._ledger.forget()
         self._open = set()
         self._sweep = None
@@ -137,7 +107,7 @@ class AsyncPool:
 
     def finished(self, conn: AsyncConnection, reusable: bool) -> None:
         """An exchange is over: pass the connection, or the right to open another, to whoever waits."""
-        if reusable and not self._closed and self._ledger.keeps(conn, self._loop.time()):
+        if reusable and not self.closed and self._ledger.keeps(conn, self._loop.time()):
             self._offer(conn)
         else:
             if conn.open:
@@ -165,7 +135,7 @@ class AsyncPool:
             self._vacate(conn.slot)  # its end was read, and the loop has not come to connection_lost yet
 
     async def _connection(self, timeouts: Timeouts, trace: Trace | None) -> AsyncConnection:
-        if self._closed:
+        if self.closed:
             raise self._closed_error()
         try:
             slot = self._ledger.reserve()
@@ -215,12 +185,12 @@ class AsyncPool:
             raise
         self._ledger.dialled(slot)
         self._tell(ConnectionEventKind.CONNECTED)
-        if self._closed or not conn.open:
+        if self.closed or not conn.open:
             conn.abort()
             self._vacate(slot)
             raise (
                 self._closed_error()
-                if self._closed
+                if self.closed
                 else WireError(
                     FailureKind.RESET_BEFORE_REQUEST, f"{self._peer}: the connection was closed as soon as it stood"
                 )
@@ -314,7 +284,7 @@ class AsyncPool:
 
     def forget_inherited(self) -> None:
         """In a forked child the loop and its connections are the parent's: this pool is closed, make another."""
-        self._closed = True
+        self.closed = True
         self._ledger = self._new_ledger()
         self._open = set()
         self._sweep = None
@@ -329,13 +299,6 @@ class AsyncPool:
         except TimeoutError:
             for conn in list(self._open):
                 conn.abort()
-
-    def _closed_error(self) -> WireError:
-        return WireError(FailureKind.POOL_CLOSED, f"{self._peer}: the pool is closed")
-
-    def _tell(self, kind: ConnectionEventKind, error: WireError | None = None) -> None:
-        if self._on_connection is not None:
-            self._on_connection(ConnectionEvent(kind, self.address, error))
 
 
 def _grant(waiter: Waiter, grant: Grant) -> bool:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
-from collections.abc import Callable
+from typing import Unpack
 
 from meshlib.http.wire.dial import connecting, earliest
 from meshlib.http.wire.fork import forgets_on_fork
-from meshlib.http.wire.ledger import Ledger, PendingOverflowError, Slot
+from meshlib.http.wire.ledger import PendingOverflowError, Slot
 from meshlib.http.wire.network import NetworkInfo
-from meshlib.http.wire.reader import ReaderLimits
+from meshlib.http.wire.pool import Pool, PoolSettings
 from meshlib.http.wire.request import encode
 from meshlib.http.wire.sync_connection import SyncConnection, connect
 from meshlib.http.wire.sync_response import SyncWireResponse
 from meshlib.http.wire.types import (
     NO_TIMEOUTS,
     Address,
-    ConnectionEvent,
     ConnectionEventKind,
-    ConnectionHook,
     FailureKind,
-    Gate,
-    PoolLimits,
     PoolStats,
     Timeouts,
     Trace,
@@ -48,38 +43,16 @@ class _Waiter:
         self.ready.set()
 
 
-class SyncPool:
+class SyncPool(Pool[SyncConnection, _Waiter]):
     """Sends requests to one address over kept-alive HTTP/1.1 connections, from any thread.
 
-    The arguments are AsyncPool's. The lock is held over the accounting only: never over I/O, a wait or a callback.
+    The arguments are those of `PoolSettings`. The lock is held over the accounting only: never over I/O, a wait or a
+    callback.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        *,
-        ssl_context: ssl.SSLContext | None = None,
-        server_hostname: str | None = None,
-        limits: PoolLimits | None = None,
-        reader_limits: ReaderLimits | None = None,
-        connections: Gate | None = None,
-        pending: Gate | None = None,
-        on_connection: ConnectionHook | None = None,
-    ) -> None:
-        self.address = address
-        self.closed = False
-        self._peer = str(address)
-        self._ssl = ssl_context
-        self._server_hostname = server_hostname or address.host
-        self._limits = limits or PoolLimits()
-        self._reader_limits = reader_limits or ReaderLimits()
-        self._on_connection = on_connection
-        self._new_ledger: Callable[[], Ledger[SyncConnection, _Waiter]] = lambda: Ledger(
-            self._limits, connections, pending
-        )
-        self._ledger = self._new_ledger()
+    def __init__(self, address: Address, **settings: Unpack[PoolSettings]) -> None:
+        super().__init__(address, settings)
         self._lock = threading.Lock()
-        self._open: set[SyncConnection] = set()
         forgets_on_fork(self)
 
     def send(self, request: WireRequest, timeouts: Timeouts = NO_TIMEOUTS) -> SyncWireResponse:
@@ -272,10 +245,3 @@ class SyncPool:
         with self._lock:
             self._open.discard(conn)
         self._tell(ConnectionEventKind.CLOSED)
-
-    def _closed_error(self) -> WireError:
-        return WireError(FailureKind.POOL_CLOSED, f"{self._peer}: the pool is closed")
-
-    def _tell(self, kind: ConnectionEventKind, error: WireError | None = None) -> None:
-        if self._on_connection is not None:
-            self._on_connection(ConnectionEvent(kind, self.address, error))
