@@ -79,12 +79,14 @@ class Call:
     async def details(self) -> str:
         """The status in words."""
         failed = await self._ended()
-        return await self._exchange.call.details() if failed is None else failed.details()
+        said: str = await self._exchange.call.details() if failed is None else failed.details()
+        return said
 
     async def debug_error_string(self) -> str:
         """Grpcio's own words about the attempt that counted."""
         failed = await self._ended()
-        return await self._exchange.call.debug_error_string() if failed is None else failed.debug_error_string()
+        said: str = await self._exchange.call.debug_error_string() if failed is None else failed.debug_error_string()
+        return said
 
     async def wait_for_connection(self) -> None:
         """Wait until an attempt counts; raises the error of a call that failed."""

@@ -142,7 +142,7 @@ class AsyncMeshChannel(aio.Channel):  # type: ignore[misc]  # grpcio ships no ty
             await self.wait_for_state_change(state)
 
     async def close(self, grace: float | None = None) -> None:
-        """Take no more calls; those under way may go on for `grace` seconds, then they are cancelled. The connections of
+        """Take no more calls; those under way may go on for `grace` seconds, then they are cancelled. Connections of
         the running loop are closed with the mesh's last open channel.
         """
         self._closed = True

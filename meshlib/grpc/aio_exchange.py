@@ -62,6 +62,10 @@ class AsyncExchange(Exchange):
             self.over()
             raise
 
+    async def attempt(self, start: Start) -> Outcome:
+        """One attempt."""
+        raise NotImplementedError
+
     async def discard(self, outcome: Outcome) -> None:
         """Nothing to drop: what is retried had no response, or only an error."""
 

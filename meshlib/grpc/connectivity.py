@@ -20,7 +20,7 @@ _States = grpc.ChannelConnectivity
 
 
 def state_of(mesh: Mesh, authority: str, asked: bool) -> Any:
-    """READY once the plan speaks for the authority, or nothing ever will; before that IDLE, or CONNECTING once asked."""
+    """READY once the plan speaks for the authority, or nothing ever will; before that IDLE, CONNECTING once asked."""
     plan = mesh.runtime.plan
     if plan.find("http", authority) is not None or not plan.may_come("http", authority):
         return _States.READY

@@ -13,7 +13,7 @@ from meshlib.model.cluster import UpstreamTls
 
 Options = tuple[tuple[str, Any], ...]
 _UNVERIFIED = (
-    "grpcio verifies every server: the cluster's TLS needs a trusted_ca (or system_root_certs); without one Envoy would "
+    "grpcio verifies every server: the cluster's TLS needs a trusted_ca (or system_root_certs); without, Envoy would "
     "not verify, and grpcio cannot do that"
 )
 

@@ -232,7 +232,8 @@ class _Settled(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]  # 
 
     def traceback(self, timeout: float | None = None) -> TracebackType | None:
         """Where it was raised."""
-        return self.__traceback__
+        trace: TracebackType | None = self.__traceback__
+        return trace
 
     def add_done_callback(self, fn: Any) -> None:
         """Called at once."""

@@ -5,18 +5,18 @@ was refused and a server that says UNAVAILABLE look alike but for these words (g
 tests/e2e/grpc/test_grpc_client_outcomes.py fails when they change):
 
     what happened                                 code                details
-    nothing listens, handshake failed             UNAVAILABLE         failed to connect to all addresses; last error: ...
+    nothing listens, handshake failed             UNAVAILABLE         failed to connect to all addresses; last error: ..
                                                                       (then the address: a server that passes on what
                                                                       happened behind it names another one)
     the endpoint's name has no address            UNAVAILABLE         errors resolving <target>: ...
     connection closed or reset under the call     UNAVAILABLE         Stream removed (Socket closed | recvmsg:... )
     GOAWAY, and the call was not processed        UNAVAILABLE         Stream removed (GOAWAY received; ...)
-    GOAWAY, and then the connection went          UNAVAILABLE         Stream removed (Socket closed (GOAWAY received; ...))
-    RST_STREAM n                                  by RFC 7540 to gRPC Stream removed (RST_STREAM (Received RST_STREAM with
-                                                                      error code n)); 7 is REFUSED_STREAM
+    GOAWAY, and then the connection went          UNAVAILABLE         Stream removed (Socket closed (GOAWAY ...))
+    RST_STREAM n (7 is REFUSED_STREAM)            by n, see gRPC's    Stream removed (RST_STREAM (Received RST_STREAM
+                                                  "HTTP2 transport")  with error code n))
     the peer did not answer pings                 UNAVAILABLE         Stream removed (ping timeout | keepalive ...)
     an answer that is not gRPC                    by HTTP status      Received http2 header with status: n
-    the attempt's deadline                        DEADLINE_EXCEEDED   Deadline Exceeded, Stream removed (Deadline Exceeded)
+    the attempt's deadline                        DEADLINE_EXCEEDED   Deadline Exceeded, or that of a removed stream
     nothing was sent: metadata, message, plugin   various             the texts in _LOCAL
 
 Everything else is a status of the server. One that words a status of its own exactly like the above, and sends no

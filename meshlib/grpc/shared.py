@@ -22,6 +22,13 @@ _parents: list[Any] = []
 class Shared:
     """Made anew in a forked child: the parent's channels are the parent's."""
 
+    _generation: int
+    _sync: SubChannels
+    _by_loop: dict[asyncio.AbstractEventLoop, SubChannels]
+    _closers: dict[asyncio.AbstractEventLoop, _Closer]
+    # The last loop and its sub-channels, in one value: threads with a loop each read and write it at once.
+    _last: tuple[asyncio.AbstractEventLoop, SubChannels] | None
+
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -37,11 +44,13 @@ class Shared:
         """The running loop's sub-channels; the last loop is remembered, because there is nearly always only one."""
         if self._mesh.generation != self._generation:
             self._after_fork()
-        loop = asyncio.get_running_loop()
-        last, found = self._last
-        if loop is not last:
-            found = self._by_loop.get(loop) or self._new_loop(loop)
-            self._last = (loop, found)
+        loop, last = asyncio.get_running_loop(), self._last
+        if last is not None and last[0] is loop:
+            return last[1]
+        found = self._by_loop.get(loop)
+        if found is None:
+            found = self._new_loop(loop)
+        self._last = (loop, found)
         return found
 
     def opened(self, channel: Any) -> None:
@@ -58,8 +67,7 @@ class Shared:
         """A mesh channel of grpc.aio was closed: the last one closes the connections of the running loop."""
         self._open.discard(channel)
         if not self._others(channel):
-            found = self.aio()
-            found.close()
+            self.aio().close()
             await self._closers[asyncio.get_running_loop()].wait()
 
     def _others(self, channel: Any) -> bool:
@@ -68,9 +76,9 @@ class Shared:
 
     def _reset(self) -> None:
         self._sync = SubChannels(_sync_channel, _close_sync)
-        self._by_loop: dict[asyncio.AbstractEventLoop, SubChannels] = {}
-        self._closers: dict[asyncio.AbstractEventLoop, _Closer] = {}
-        self._last: tuple[asyncio.AbstractEventLoop | None, SubChannels] = (None, SubChannels(_aio_channel, _close_aio))
+        self._by_loop = {}
+        self._closers = {}
+        self._last = None
         self._generation = self._mesh.generation  # last: whoever sees it uses nothing of the parent's
 
     def _after_fork(self) -> None:
@@ -119,7 +127,3 @@ def _aio_channel(target: str, options: Options, credentials: Any) -> Any:
 
 def _close_sync(channel: Any) -> None:
     channel.close()
-
-
-def _close_aio(channel: Any) -> None:
-    """Never used: what stands in before any loop has been seen makes no channels."""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from meshlib.drivers.callback import CallbackDriver
-from meshlib.engine.commands import CallInfo, Commit, Fail, PassThrough, Reply, Terminal
+from meshlib.engine.commands import CallInfo, Commit, Fail, PassThrough, Reply, Start, Terminal
 from meshlib.grpc.errors import cancelled_error, exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.outcome import debug_string
 from meshlib.grpc.requests import RequestStream
+from meshlib.model.outcome import Outcome
 
 if TYPE_CHECKING:
     from meshlib.grpc.sync_channel import MeshChannel
@@ -79,6 +80,13 @@ class Progress(Exchange):
                 self.pass_through(self.core.fallback_call(self.method))
             case None:
                 self.settle(cancelled_error("grpc"))
+
+    def begin(self, start: Start, ended: Callable[[Outcome], None]) -> None:
+        """Begin one attempt."""
+        raise NotImplementedError
+
+    def discard(self, outcome: Outcome) -> None:
+        """Nothing to drop: what is retried had no response, or only an error."""
 
     def committed(self, commit: Commit) -> None:
         """A response is the call's."""

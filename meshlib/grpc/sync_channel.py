@@ -59,7 +59,7 @@ class MeshChannel(grpc.Channel):  # type: ignore[misc]  # grpcio ships no types
         return method.on_channel(channel)
 
     def begun(self, call: Progress) -> None:
-        """A call that goes on by itself: closing the channel cancels it. Raises ValueError once the channel is closed."""
+        """A call that goes on by itself: closing the channel cancels it. Raises ValueError once that has happened."""
         self.check_open()
         self._calls.add(call)
 

@@ -52,9 +52,6 @@ class FutureProgress(Progress):
         if self.cancelled:
             attempt.cancel()
 
-    def discard(self, outcome: Outcome) -> None:
-        """Nothing to drop: the response is whole, or an error."""
-
     def committed(self, commit: Commit) -> None:
         """The response, or an error of the server."""
         self.finish()

@@ -69,9 +69,6 @@ class StreamProgress(Progress):
         attempt.phase = COMMITTED
         self._under_way(attempt)
 
-    def discard(self, outcome: Outcome) -> None:
-        """Nothing to drop: what is retried had no response."""
-
     def committed(self, commit: Commit) -> None:
         """The attempt's stream is the call's; where it has ended already, so has the call."""
         if commit.outcome.grpc_status != GRPC_STATUS_PENDING:
