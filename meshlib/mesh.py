@@ -25,6 +25,7 @@ from meshlib.model.report import Issue
 from meshlib.model.snapshot import Snapshot
 from meshlib.policy.breaker import Breaker, Transition
 from meshlib.sources.base import Source
+from meshlib.telemetry.propagators import Propagation
 
 if TYPE_CHECKING:
     from meshlib.engine.cluster import BreakerLike
@@ -46,8 +47,10 @@ class Mesh(Doors, FromSources):
     `breakers`: circuit breakers from code by cluster name, a `CircuitBreaker` policy or a `pybreaker.CircuitBreaker`.
     `rate_limits`: shared limits from code by cluster name. `fetch_timeout`: seconds a call waits for configuration that
     has not arrived (15, as gRPC and Envoy). `identity`: the workload's certificates for mutual TLS, one
-    (`meshlib.identity.Identity`) or several by certificate provider instance (gRFC A29). `seed` makes random choices
-    repeatable.
+    (`meshlib.identity.Identity`) or several by certificate provider instance (gRFC A29).
+    `propagators`: the trace headers understood and written, of "tracecontext", "b3" and "b3multi"; by default those of
+    `OTEL_PROPAGATORS`, else "tracecontext". `baggage`: the keys of W3C baggage that may pass (none; "*" is all).
+    `seed` makes random choices repeatable.
     """
 
     runtime: Runtime
@@ -66,13 +69,19 @@ class Mesh(Doors, FromSources):
         rate_limits: Mapping[str, SharedRateLimit | Sequence[SharedRateLimit]] | None = None,
         fetch_timeout: float = 15.0,
         identity: Identity | Mapping[str, Identity] | None = None,
+        propagators: Sequence[str] | None = None,
+        baggage: Sequence[str] = (),
         seed: int | None = None,
     ) -> None:
         self.source = source
         self.identity = identity
         self.generation = 0
         self._seed = seed
-        self._options: dict[str, Any] = {"unknown_hosts": unknown_hosts, "fetch_timeout": fetch_timeout}
+        self._options: dict[str, Any] = {
+            "unknown_hosts": unknown_hosts,
+            "fetch_timeout": fetch_timeout,
+            "propagation": Propagation.from_environment(propagators, baggage, os.environ),
+        }
         self._breakers = dict(breakers or {})
         self._limits = {name: _several(limit) for name, limit in (rate_limits or {}).items()}
         self._issues: dict[Issue, None] = {}

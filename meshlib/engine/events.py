@@ -22,6 +22,7 @@ __all__ = [
     "Observer",
     "PlanChanged",
     "RateLimited",
+    "RequestServed",
 ]
 
 
@@ -93,6 +94,22 @@ class RateLimited:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestServed:
+    """A request to this application has been answered, body included. `route` is the application's template where it
+    told one; `status` is None when there was no response, `grpc_status` for anything but gRPC.
+    """
+
+    at: float
+    method: str
+    path: str
+    route: str
+    status: int | None
+    grpc_status: int | None
+    flag: ResponseFlag | None
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
 class PlanChanged:
     """A new plan is in force."""
 
@@ -100,5 +117,14 @@ class PlanChanged:
     version: str
 
 
-Event = AttemptEnded | CallEnded | EndpointEjected | EndpointReturned | BreakerChanged | RateLimited | PlanChanged
+Event = (
+    AttemptEnded
+    | CallEnded
+    | EndpointEjected
+    | EndpointReturned
+    | BreakerChanged
+    | RateLimited
+    | RequestServed
+    | PlanChanged
+)
 Observer = Callable[[Event], None]

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from meshlib.context import CallContext
 from meshlib.engine.filters import Filter, LocalReply
 from meshlib.engine.rng import Randomness
+from meshlib.engine.watch import RequestWatch
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.policy import deadline as deadlines
-from meshlib.telemetry import propagation
+from meshlib.telemetry.propagation import new_request_id, valid_request_id
+from meshlib.telemetry.propagators import DEFAULT, Propagation
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = REQUEST_ID.encode("ascii")
@@ -24,25 +26,33 @@ _DEADLINE_EXCEEDED = 4
 
 @dataclass(slots=True)
 class Admission:
-    """The context to serve the request in, and the answer if it is not to be served."""
+    """The context to serve the request in, and the answer if it is not to be served. `watch` wants to be told of the
+    request's end.
+    """
 
     context: CallContext
     reply: LocalReply | None
+    watch: RequestWatch | None = None
 
 
 def inbound_context(
-    head: RequestHead, now: float, rng: Randomness, *, timeout: float | None = None, peer: str = ""
+    head: RequestHead,
+    now: float,
+    rng: Randomness,
+    *,
+    timeout: float | None = None,
+    peer: str = "",
+    propagation: Propagation = DEFAULT,
 ) -> CallContext:
     """What a request brings with it. A deadline can only shorten what follows, so it is believed from anyone.
 
     `timeout`: seconds the transport itself gives the request (a gRPC server hides the header). `peer`: the caller's
-    identity, as the transport has verified it.
+    identity, as the transport has verified it. `propagation`: which trace headers and what baggage go on.
     """
     told = deadlines.inherited(head.get(deadlines.EXPECTED_TIMEOUT_HEADER), head.get(deadlines.GRPC_TIMEOUT_HEADER))
     given = head.get(REQUEST_ID)
-    request_id = given if given and propagation.valid_request_id(given) else propagation.new_request_id(rng)
-    trace = propagation.trace_headers(head.get("traceparent"), head.get("tracestate"), rng)
-    headers = (*trace, (_REQUEST_ID, request_id.encode("ascii")))
+    request_id = given if given and valid_request_id(given) else new_request_id(rng)
+    headers = (*propagation.handed_on(head, rng), (_REQUEST_ID, request_id.encode("ascii")))
     return CallContext(deadlines.effective(now, told, timeout), request_id, headers, peer)
 
 
@@ -54,9 +64,10 @@ def admit_request(
     *,
     timeout: float | None = None,
     peer: str = "",
+    propagation: Propagation = DEFAULT,
 ) -> Admission:
     """Decide whether a request reaches the application, and in which context (`inbound_context`)."""
-    context = inbound_context(head, now, rng, timeout=timeout, peer=peer)
+    context = inbound_context(head, now, rng, timeout=timeout, peer=peer, propagation=propagation)
     if deadlines.expired(context.deadline, now):
         body = b"the request's deadline had passed on arrival"
         return Admission(context, LocalReply(504, [], body, ResponseFlag.UT, "deadline", _DEADLINE_EXCEEDED))

@@ -13,6 +13,7 @@ from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.rng import Randomness
 from meshlib.model.snapshot import Snapshot
 from meshlib.state.cells import MeshState
+from meshlib.telemetry.propagators import DEFAULT, Propagation
 from meshlib.telemetry.tracing import Tracing
 
 UnknownHosts = Literal["pass_through", "reject"]
@@ -23,6 +24,7 @@ class Runtime:
     """`plan` is the one attribute a call reads its configuration from, and `install` the one store that changes it.
 
     `fetch_timeout` bounds how long a call waits for configuration that has not arrived yet (Envoy and gRPC: 15 s).
+    `propagation`: which trace headers are understood and written, and what baggage passes.
     `tracing` makes spans; None (the default) makes none, and costs one question a call.
     `background` runs work that is too long for a call (a large cluster's balancer) elsewhere; without it, at once.
     """
@@ -34,6 +36,7 @@ class Runtime:
         "filters",
         "observers",
         "plan",
+        "propagation",
         "rng",
         "state",
         "tracing",
@@ -48,6 +51,7 @@ class Runtime:
         unknown_hosts: UnknownHosts = "pass_through",
         fetch_timeout: float = 15.0,
         background: Callable[[Callable[[], None]], None] | None = None,
+        propagation: Propagation = DEFAULT,
     ) -> None:
         self.rng = rng
         self.attached = attached or Attached()
@@ -55,6 +59,7 @@ class Runtime:
         self.fetch_timeout = fetch_timeout
         self.background = background or _now
         self.observers: tuple[Observer, ...] = ()
+        self.propagation = propagation
         self.tracing: Tracing | None = None
         self.state = MeshState()
         # Weak: a bucket lives as long as some plan's route uses it, and no longer.

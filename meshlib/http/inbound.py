@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, Admission, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
+from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
 from meshlib.http.drain import Drain
 from meshlib.model.filters import LocalRateLimit
@@ -65,11 +66,14 @@ class Inbound:
         """Whether a request reaches the application, and the context to serve it in. `peer` is the caller's identity
         as the transport has verified it.
         """
-        mesh = self.mesh
-        admission = admit_request(head, time.monotonic(), self._filters, mesh.runtime.rng, peer=peer)
+        runtime, now = self.mesh.runtime, time.monotonic()
+        admission = admit_request(head, now, self._filters, runtime.rng, peer=peer, propagation=runtime.propagation)
+        admission.watch = watch(runtime, head, now)
         reply = admission.reply
         if reply is not None and reply.flag is ResponseFlag.RL:
-            mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, head.path_only))
+            runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, head.path_only))
+        if reply is not None and admission.watch is not None:
+            admission.watch.ended(time.monotonic(), reply.status, flag=reply.flag)
         return admission
 
     def install_drain(self) -> None:

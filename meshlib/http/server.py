@@ -12,6 +12,8 @@ from meshlib.engine.exchange import REQUEST_ID, inbound_context
 from meshlib.engine.filters import LocalReply
 from meshlib.http.drain import Drain
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
+from meshlib.http.watched import serve_watched
+from meshlib.identity.asgi import introduce
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
 
@@ -76,8 +78,7 @@ class MeshMiddleware:
         if ready is not None:
             await self._answer(ready, scope, send, b"")
             return
-        # Whoever the transport has verified, and what is told of the request as a server's, goes in with `admit`.
-        admission = self.inbound.admit(request_head(scope))
+        admission = self.inbound.admit(request_head(scope), introduce(scope))
         context = admission.context
         request_id = context.request_id.encode("ascii")
         if admission.reply is not None:
@@ -91,13 +92,19 @@ class MeshMiddleware:
 
         token = current.set(context)  # as `serving` does, written out because it is run for every request
         try:
-            await self.app(scope, receive, send_marked)
+            if admission.watch is None:
+                await self.app(scope, receive, send_marked)
+            else:
+                await serve_watched(admission.watch, self.app, scope, receive, send_marked)
         finally:
             with contextlib.suppress(ValueError):
                 current.reset(token)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with serving(inbound_context(request_head(scope), time.monotonic(), self.mesh.runtime.rng)):
+        head, peer = request_head(scope), introduce(scope)
+        runtime = self.mesh.runtime
+        now, propagation = time.monotonic(), runtime.propagation
+        with serving(inbound_context(head, now, runtime.rng, peer=peer, propagation=propagation)):
             await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context, copy_context
 from http import HTTPStatus
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from meshlib.context import current
 from meshlib.engine.exchange import REQUEST_ID, Admission
 from meshlib.engine.filters import LocalReply
+from meshlib.engine.watch import RequestWatch
 from meshlib.http.drain import Drain
 from meshlib.http.environ import EnvironHead
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
@@ -26,6 +28,7 @@ StartResponse = Callable[..., Callable[[bytes], object]]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 ENVIRON_KEY = "meshlib.context"
+_STATUS = "meshlib.status"
 
 
 class MeshMiddleware:
@@ -70,28 +73,42 @@ class MeshMiddleware:
         environ[ENVIRON_KEY] = admission.context
         # One context for the call, the iteration and `close`: what the application sets in one it may reset in another.
         context = copy_context()
-        result = context.run(self._serve, admission, environ, start_response)
+        watch = admission.watch
+        try:
+            result = context.run(self._serve, admission, environ, start_response)
+        except BaseException:
+            if watch is not None:
+                watch.ended(time.monotonic(), 500)
+            raise
         if isinstance(result, (list, tuple)) or _is_file(result, environ):
+            if watch is not None:
+                watch.ended(time.monotonic(), environ.get(_STATUS))
             return result  # nothing of the application's runs any more; the server may send a file its own way
-        return _Body(result, context)
+        return _Body(result, context, environ, watch)
 
     def _serve(self, admission: Admission, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        request_id = admission.context.request_id
+        request_id, watch = admission.context.request_id, admission.watch
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
+            if watch is not None:
+                environ[_STATUS] = int(status[:3])
             marked = _marked(headers, request_id)
             return start_response(status, marked) if exc_info is None else start_response(status, marked, exc_info)
 
         current.set(admission.context)
+        if watch is not None:
+            watch.enter()  # and nothing to leave: the context ends with the request
         return self.app(environ, start)
 
 
 class _Body:
     """The application's iterable, iterated and closed in the request's context."""
 
-    def __init__(self, body: Iterable[bytes], context: Context) -> None:
+    def __init__(self, body: Iterable[bytes], context: Context, environ: Environ, watch: RequestWatch | None) -> None:
         self._body = body
         self._context = context
+        self._environ = environ
+        self._watch = watch
         self._chunks: Iterator[bytes] | None = None
         self._closed = False
 
@@ -105,10 +122,16 @@ class _Body:
 
     def close(self) -> None:
         """The server is done with the response, whether it has read it or not."""
+        if self._closed:
+            return
+        self._closed = True
         close = getattr(self._body, "close", None)
-        if close is not None and not self._closed:
-            self._closed = True
-            self._context.run(close)
+        try:
+            if close is not None:
+                self._context.run(close)
+        finally:
+            if self._watch is not None:
+                self._watch.ended(time.monotonic(), self._environ.get(_STATUS))
 
 
 def _is_file(result: object, environ: Environ) -> bool:

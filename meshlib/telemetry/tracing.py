@@ -6,8 +6,6 @@ neither costs more than that question. Times are monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 from meshlib.flags import ResponseFlag
@@ -85,16 +83,18 @@ class CallTrace(Protocol):
 
 
 class ServerTrace(Protocol):
-    """One request being served."""
+    """One request being served: one SERVER span."""
 
-    headers: Sequence[tuple[bytes, bytes]]
-    """The trace headers calls hand on where no span of theirs replaces them."""
+    def enter(self) -> None:
+        """From here on the current thread or task serves the request: calls it makes are children."""
 
-    def serving(self) -> AbstractContextManager[None]:
-        """The time in which the application runs: calls made meanwhile are children."""
+    def leave(self) -> None:
+        """It does so no longer. Harmless from elsewhere, as when an abandoned coroutine is closed."""
 
-    def ended(self, now: float, status: int | None, route: str = "", flag: ResponseFlag | None = None) -> None:
-        """The response is complete (`status` None: there was none). `route` is the application's template."""
+    def ended(
+        self, now: float, status: int | None, grpc_status: int | None, route: str, flag: ResponseFlag | None
+    ) -> None:
+        """The response is complete (no status: there was none). `route` is the application's template, or empty."""
 
 
 class Tracing(Protocol):

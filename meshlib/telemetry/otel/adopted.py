@@ -6,6 +6,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, set_span_in_context
 
 from meshlib.telemetry.otel.spans import Attributes, Events, OpenSpan, SpanMaker
+from meshlib.telemetry.trace_parent import TraceParent
 
 # Instrumentations that put their span round the client's transport, so that a call of ours runs inside it.
 _OF_CLIENTS = frozenset(f"opentelemetry.instrumentation.{name}" for name in ("httpx", "httpx2", "grpc"))
@@ -40,3 +41,13 @@ def stands_for_the_call(current: Span) -> bool:
         return False
     scope = getattr(current, "instrumentation_scope", None)
     return scope is not None and scope.name in _OF_CLIENTS
+
+
+def serves_the_request(current: Span, told: TraceParent | None) -> bool:
+    """Whether the current span is a server's for the very request that arrived: a SERVER span below the same caller.
+    (A request that an application sends to another in its own process has another caller.)
+    """
+    if not current.get_span_context().is_valid or getattr(current, "kind", None) is not SpanKind.SERVER:
+        return False
+    parent = getattr(current, "parent", None)
+    return (None if parent is None else parent.span_id) == (None if told is None else told.span_id)

@@ -12,6 +12,7 @@ from opentelemetry.context import (
     get_current,
 )
 from opentelemetry.trace import (
+    INVALID_SPAN,
     NonRecordingSpan,
     ProxyTracer,
     SpanContext,
@@ -25,15 +26,16 @@ from opentelemetry.trace import (
 )
 
 from meshlib.model.request import RequestHead
-from meshlib.telemetry.grpc_names import is_grpc, service_and_method
+from meshlib.telemetry.grpc_names import is_grpc, rpc_name, service_and_method
 from meshlib.telemetry.methods import KNOWN, OTHER
-from meshlib.telemetry.otel.adopted import AdoptedSpan, stands_for_the_call
+from meshlib.telemetry.otel.adopted import AdoptedSpan, serves_the_request, stands_for_the_call
 from meshlib.telemetry.otel.call import OtelCall, UnsampledCall
 from meshlib.telemetry.otel.clock import EpochClock
+from meshlib.telemetry.otel.request import OtelRequest
 from meshlib.telemetry.otel.spans import ApiSpans, SpanMaker
 from meshlib.telemetry.propagators import Propagation
 from meshlib.telemetry.trace_parent import TraceParent
-from meshlib.telemetry.urls import QueryPolicy, full_url, split_authority
+from meshlib.telemetry.urls import QueryPolicy, full_url, shown_query, split_authority
 
 if TYPE_CHECKING:
     from meshlib.telemetry.otel.direct import DirectGate
@@ -43,6 +45,7 @@ SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
 _SAMPLED, _NOT_SAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
 _MAX_SERVERS = 1000
 _MAX_METHOD = 64
+_MAX_PATH = 1024
 _SUPPRESSED = (_SUPPRESS_INSTRUMENTATION_KEY, _SUPPRESS_HTTP_INSTRUMENTATION_KEY)
 
 
@@ -95,6 +98,28 @@ class OtelTracing:
         span = maker.open(head.method, parent, context, SpanKind.INTERNAL, attributes, int(now * 1e9) + offset)
         return OtelCall(self, head, span, offset, attributes, grpc) if span.recording else UnsampledCall(self, span)
 
+    def request(self, head: RequestHead, now: float) -> OtelRequest | None:
+        """A request below the span in its trace headers. None where an instrumentation has made its span already."""
+        context = get_current()
+        if context and any(map(context.get, _SUPPRESSED)):
+            return None
+        found = self.propagation.extract(head)
+        if serves_the_request(get_current_span(context), found):
+            return None
+        if self._unsettled:
+            self._take(self._provider or get_tracer_provider())
+        grpc = is_grpc(head)
+        parent = set_span_in_context(INVALID_SPAN if found is None else NonRecordingSpan(_span_context(found)), context)
+        name = rpc_name(head) if grpc else head.method if head.method in KNOWN else "HTTP"
+        start = int(now * 1e9) + self.clock.offset(now)
+        attributes = self._served(head, grpc)
+        span = self.tracer.start_span(name, parent, SpanKind.SERVER, attributes, start_time=start)
+        served = set_span_in_context(span, context)
+        if self.propagation.allows_baggage:
+            for key, value in self.propagation.baggage.values(head.get("baggage")).items():
+                served = baggage.set_baggage(key, value, served)
+        return OtelRequest(self, head, span, served, grpc)
+
     # ------------------------------------------------------------------ for the traces
 
     def spans(self) -> SpanMaker:
@@ -144,6 +169,21 @@ class OtelTracing:
         if policy.allows_baggage and (written := self._baggage(head)):
             headers.append((b"baggage", written))
         return RequestHead(head.method, head.scheme, head.authority, head.path, headers)
+
+    def _served(self, head: RequestHead, grpc: bool) -> dict[str, Any]:
+        """What a server's span says of a request."""
+        attributes = self.attributes(head, grpc)
+        if not head.authority:
+            del attributes["server.address"], attributes["server.port"]
+        if attributes.pop("url.full", None) is not None:
+            attributes["url.scheme"] = head.scheme
+            attributes["url.path"] = head.path_only[:_MAX_PATH]
+            if head.query and (query := shown_query(head.query, self.query)):
+                attributes["url.query"] = query[:_MAX_PATH]
+        agent = head.get("user-agent")
+        if agent:
+            attributes["user_agent.original"] = agent[:_MAX_PATH]
+        return attributes
 
     def _baggage(self, head: RequestHead) -> bytes:
         """The allowed part of the current baggage, unless the request brings its own."""

@@ -114,8 +114,7 @@ async def test_over_the_limit_the_application_is_not_called(mesh: Mesh) -> None:
     statuses = [(await run(middleware, scope_of(path="/charge")))[0]["status"] for _ in range(3)]
     assert statuses == [200, 200, 429]
     assert len(app.contexts) == 2
-    (event,) = events
-    assert isinstance(event, RateLimited)
+    (event,) = [event for event in events if isinstance(event, RateLimited)]
     assert event.path == "/charge"
 
 

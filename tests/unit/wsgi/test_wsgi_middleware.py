@@ -172,8 +172,7 @@ def test_over_the_limit_and_after_the_deadline_the_application_is_not_called(mes
     statuses = [server.ask(path="/charge", **given).status for given in (dead, dead, {}, {})]
     assert statuses == ["504 Gateway Timeout"] * 2 + [OK, "429 Too Many Requests"]
     assert server.header("x-request-id")
-    (event,) = events
-    assert isinstance(event, RateLimited)
+    (event,) = [event for event in events if isinstance(event, RateLimited)]
     assert event.path == "/charge"
 
 

@@ -1,0 +1,45 @@
+"""Serving an ASGI request that somebody watches: what its status was, and by which route the application served it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from meshlib.engine.watch import RequestWatch
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+
+
+async def serve_watched(
+    watch: RequestWatch,
+    app: Callable[..., Awaitable[None]],
+    scope: Scope,
+    receive: Callable[[], Awaitable[Message]],
+    send: Callable[[Message], Awaitable[None]],
+) -> None:
+    """Serve one request. One that ends in an exception before it has a status gets the server's 500."""
+    status: int | None = None
+
+    async def send_seen(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        await send(message)
+
+    watch.enter()
+    try:
+        await app(scope, receive, send_seen)
+    except Exception:
+        status = status or 500
+        raise
+    finally:
+        watch.leave()
+        watch.ended(time.monotonic(), status, route=route_of(scope))
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that served the request, as Starlette and FastAPI tell it; empty where none is told."""
+    path = getattr(scope.get("route"), "path", "")
+    return f"{scope.get('app_root_path', '')}{path}" if isinstance(path, str) else ""
