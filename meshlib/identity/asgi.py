@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from meshlib.identity.verified import VerifiedPeer
@@ -16,6 +17,29 @@ from meshlib.security.peer import Peer
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}  # the numbers of the protocol, as the extension wants them
 _CIPHERS = {cipher["name"]: cipher["id"] & 0xFFFF for cipher in ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).get_ciphers()}
 _BODY = b"the authority that vouched for this connection is no longer trusted"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMesh:
+    """What `request.state.mesh` holds: the caller, as mutual TLS has verified it (None without)."""
+
+    peer: Peer | None = None
+
+
+_NOBODY = RequestMesh()
+
+
+def introduce(scope: MutableMapping[str, Any]) -> str:
+    """Put `mesh` into the state of a scope. The caller's SPIFFE ID; empty when it has none that TLS has verified."""
+    peer = peer_of(scope)
+    state = scope.get("state")
+    if state is None:
+        state = scope["state"] = {}
+    if peer is None:
+        state["mesh"] = _NOBODY
+        return ""
+    state["mesh"] = RequestMesh(peer)
+    return str(peer.spiffe_id)
 
 
 def peer_of(scope: MutableMapping[str, Any]) -> Peer | None:

@@ -39,7 +39,7 @@ class Identity:
         self._files: IdentityFiles | None = None
         self._signature: Signature = ()
         self._listeners: tuple[Listener, ...] = ()
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()  # a listener may come back here
         self._said = ""
 
     @classmethod
@@ -83,8 +83,8 @@ class Identity:
 
     def watch(self) -> None:
         """Begin to follow the files (idempotent, cheap). What makes contexts of an identity calls this by itself."""
-        if self._files is not None:
-            POLLER.add(self)
+        if self._files is not None and POLLER.add(self):
+            self.poll()  # they may have changed since they were read
 
     def poll(self) -> None:
         """Look at the files now, instead of waiting for the next look. Never raises for what they hold."""

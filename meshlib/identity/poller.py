@@ -36,14 +36,17 @@ class Poller:
     def __init__(self) -> None:
         self._start_anew()
 
-    def add(self, watched: Watched) -> None:
-        """Look at this too, from now on. Idempotent."""
+    def add(self, watched: Watched) -> bool:
+        """Look at this too, from now on; False when it is looked at already."""
+        if watched in self._due:
+            return False
         with self._lock:
             self._due.setdefault(watched, time.monotonic() + watched.refresh_interval)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="meshlib-identity", daemon=True)
                 self._thread.start()
         self._wake.set()
+        return True
 
     def remove(self, watched: Watched) -> None:
         """Look at this no more."""

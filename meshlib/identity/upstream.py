@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from meshlib.errors import ConfigurationError
@@ -74,13 +75,15 @@ class Upstreams:
         self._files: dict[tuple[str, str, str], Identity] = {}
         self._made: dict[tuple[UpstreamTls, tuple[str, ...]], Secured] = {}
 
-    def secure(self, tls: UpstreamTls, alpn: tuple[str, ...] = ()) -> Secured:
-        """The newest context for a cluster's TLS.
+    def secure(self, tls: UpstreamTls, alpn: tuple[str, ...] = (), host: str = "") -> Secured:
+        """The newest context for a cluster's TLS; `host` is the request's, for TLS that goes by it (`by_host`).
 
         As in Envoy the server is not verified unless a validation context is given, the host name is not checked
         (identity is a matter of `match_typed_subject_alt_names`), and TLS is 1.2 at least. Raises ConfigurationError
         naming what cannot be used; connecting then fails, never with less protection.
         """
+        if tls.by_host:
+            tls = _for_host(tls, host)
         made = self._made.get((tls, alpn))
         if made is None or made.stale:
             if len(self._made) >= _MAX_CONTEXTS:
@@ -100,10 +103,14 @@ class Upstreams:
         elif tls.system_root_certs:
             context.load_default_certs()
             context.verify_mode = ssl.CERT_REQUIRED
+        elif tls.auto_san_validation:
+            raise ConfigurationError("auto_san_validation needs a trusted_ca: unverified names mean nothing")
         elif tls.subject_alt_names:
             raise ConfigurationError("match_typed_subject_alt_names needs a trusted_ca: unverified names mean nothing")
         if pair is not None:
             _show(context, pair.current, tls)
+        if tls.auto_san_validation:
+            context.check_hostname = True  # for the SNI, which is then the request's host
         if alpn:
             context.set_alpn_protocols(list(alpn))
         for identity, _ in sources:
@@ -152,6 +159,14 @@ def named_identities(given: Identity | Mapping[str, Identity] | None) -> Mapping
     if given is None:
         return {}
     return {DEFAULT: given, "ROOTCA": given} if isinstance(given, Identity) else given
+
+
+def _for_host(tls: UpstreamTls, host: str) -> UpstreamTls:
+    """The TLS of connections for a host. Python checks a certificate for the SNI only, so the two must be one name."""
+    name = tls.sni or (host if tls.auto_sni else "")
+    if tls.auto_san_validation and (not host or name != host):
+        raise ConfigurationError(f"the certificate must be for {host or 'a host'}, and the SNI says {name or 'none'}")
+    return replace(tls, sni=name, auto_sni=False)
 
 
 def _inline(what: str, certificate: bytes = b"", key: bytes = b"", ca: bytes = b"") -> Identity:

@@ -1,0 +1,164 @@
+"""httpx to uvicorn by mutual TLS: who is let in, and what the application knows of its caller."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from e2e.mtls.workloads import (
+    CLIENT_ID,
+    DAY,
+    SERVER_ID,
+    Intruder,
+    Pair,
+    introduce,
+    mesh_to,
+    pair_of_workloads,
+    running,
+    served,
+)
+from meshlib import Mesh, UpstreamConnectError, UpstreamResetError
+from meshlib.http.server import MeshMiddleware
+from meshlib.identity import Identity, ServerTls
+from meshlib.identity.dev_ca import DevCA
+from meshlib.integrations.uvicorn import MeshH11Protocol, MeshHttpToolsProtocol, ssl_context_factory
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    with pair_of_workloads() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def port(pair: Pair) -> Iterator[int]:
+    with served(pair.server.identity) as port:
+        yield port
+
+
+@pytest.mark.parametrize("protocol", [MeshHttpToolsProtocol, MeshH11Protocol])
+def test_the_application_knows_its_caller(pair: Pair, protocol: Any) -> None:
+    with (
+        served(pair.server.identity, http=protocol) as port,
+        mesh_to(port, pair.client.identity) as mesh,
+        mesh.http.client("payments") as client,
+    ):
+        for _ in range(2):  # on the same connection
+            answer = client.get("/", headers={"x-forwarded-client-cert": "URI=spiffe://demo.test/admin"}).json()
+            assert answer["state"] == answer["extension"] == CLIENT_ID
+            assert answer["tls"]["tls_version"] == 0x0304
+            assert answer["tls"]["cipher_suite"] in (0x1301, 0x1302, 0x1303)
+            assert "BEGIN CERTIFICATE" in answer["tls"]["client_cert_chain"][0]
+            assert answer["tls"]["client_cert_name"] is None
+
+
+async def test_the_asyncio_client_does_the_same(pair: Pair, port: int) -> None:
+    async with mesh_to(port, pair.client.identity) as mesh, mesh.http.async_client("payments") as client:
+        assert (await client.get("/")).json()["state"] == CLIENT_ID
+
+
+def test_headers_make_nobody_known_over_plain_text() -> None:
+    settings = uvicorn.Config(
+        MeshMiddleware(introduce, mesh=Mesh.static({})),
+        http=MeshHttpToolsProtocol,
+        port=0,
+        log_level="error",
+        lifespan="off",
+    )
+    with running(uvicorn.Server(settings)) as port:
+        headers = {"x-forwarded-client-cert": f"URI={CLIENT_ID}", "x-client-cert": CLIENT_ID}
+        answer = httpx.get(f"http://127.0.0.1:{port}/", headers=headers).json()
+    assert answer == {"state": None, "extension": None, "tls": None}
+
+
+def test_a_client_without_a_certificate_is_refused_or_nobody(pair: Pair) -> None:
+    tls = ServerTls(pair.server.identity, require_client_certificate=False)
+    with served(tls) as port:
+        assert Intruder(port, None, [pair.authority]).call()  # permissive: let in, without a peer
+    with served(pair.server.identity) as port:
+        assert not Intruder(port, None, [pair.authority]).call()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_who_is_let_in(pair: Pair, port: int, version: ssl.TLSVersion) -> None:
+    authority, stranger = pair.authority, DevCA.new()
+    yesterday = datetime.now(UTC) - DAY
+
+    def accepted(issued: Any) -> bool:
+        return Intruder(port, issued, [authority], version).call()
+
+    assert accepted(authority.issue(CLIENT_ID))
+    assert not accepted(stranger.issue(CLIENT_ID))
+    assert not accepted(authority.issue("spiffe://other.test/ns/shop/sa/checkout")), "another trust domain"
+    assert not accepted(authority.issue(CLIENT_ID, not_before=yesterday, life=timedelta(hours=1))), "expired"
+    assert not accepted(authority.issue(CLIENT_ID, not_before=datetime.now(UTC) + DAY)), "not yet valid"
+
+
+def test_only_those_allowed_are_let_in(pair: Pair) -> None:
+    tls = ServerTls(pair.server.identity, allow=[CLIENT_ID, "spiffe://demo.test/ns/tools/*"])
+    with served(tls) as port:
+        for spiffe_id, welcome in {
+            CLIENT_ID: True,
+            "spiffe://demo.test/ns/tools/sa/probe": True,
+            "spiffe://demo.test/ns/tools": False,
+            "spiffe://demo.test/ns/toolsmith/sa/probe": False,
+            f"{CLIENT_ID}2": False,
+        }.items():
+            issued = pair.authority.issue(spiffe_id)
+            assert Intruder(port, issued, [pair.authority]).call() is welcome, spiffe_id
+
+
+def test_a_server_that_is_somebody_else_is_refused(pair: Pair, port: int) -> None:
+    other = "spiffe://demo.test/ns/shop/sa/billing"
+    with mesh_to(port, pair.client.identity, other) as mesh, mesh.http.client("payments") as client:
+        with pytest.raises(UpstreamConnectError, match=f"it has: URI:{SERVER_ID}"):
+            client.get("/")
+    with mesh_to(port, pair.client.identity, other, "spiffe://demo.test/ns/shop/*") as mesh:
+        with mesh.http.client("payments") as client:
+            assert client.get("/").status_code == 200
+
+
+def test_a_server_of_another_authority_is_refused(pair: Pair, port: int) -> None:
+    stranger = DevCA.new().issue(CLIENT_ID).identity()
+    with mesh_to(port, stranger) as mesh, mesh.http.client("payments") as client:
+        with pytest.raises(UpstreamConnectError, match="certificate verify failed"):
+            client.get("/")
+
+
+def test_a_mesh_whose_identity_lacks_a_part_connects_to_nobody(pair: Pair, port: int) -> None:
+    for identity, reason in {
+        Identity.from_pem(ca=pair.authority.pem): "'default' has no certificate",
+        None: "no certificate provider 'default'",
+    }.items():
+        with mesh_to(port, identity) as mesh, mesh.http.client("payments") as client:
+            with pytest.raises(UpstreamConnectError, match=reason):
+                client.get("/")
+
+
+def test_a_client_whose_certificate_is_refused_learns_it(pair: Pair, port: int) -> None:
+    """In TLS 1.3 a client has connected before the server has looked at its certificate: the first call tells."""
+    issued = DevCA.new().issue(CLIENT_ID)
+    known = Identity.from_pem(issued.certificate, issued.key, pair.authority.pem)
+    with mesh_to(port, known) as mesh, mesh.http.client("payments") as client:
+        with pytest.raises((UpstreamConnectError, UpstreamResetError)):
+            client.get("/")
+
+
+def test_the_factory_works_with_uvicorns_own_means(pair: Pair) -> None:
+    settings = uvicorn.Config(
+        MeshMiddleware(introduce, mesh=Mesh.static({})),
+        http=MeshHttpToolsProtocol,
+        ssl_context_factory=ssl_context_factory(ServerTls(pair.server.identity)),
+        port=0,
+        log_level="error",
+        lifespan="off",
+    )
+    with running(uvicorn.Server(settings)) as port, mesh_to(port, pair.client.identity) as mesh:
+        with mesh.http.client("payments") as client:
+            assert client.get("/").json()["extension"] == CLIENT_ID
