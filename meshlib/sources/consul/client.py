@@ -46,6 +46,11 @@ class Answer:
     last_contact: float = 0.0
     consistency: str = ""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is an empty list."""
+        return self.content.strip() == b"[]"
+
     def json(self) -> Any:
         """The body decoded. Raises `Unanswered` when it is no JSON."""
         try:
@@ -130,16 +135,17 @@ def _answer(response: Response) -> Answer:
         reason = response.body[:300].decode("utf-8", "replace").strip()
         raise Unanswered(f"status {response.status}: {reason}", is_said=True)
     headers = response.headers
-    if headers.get("x-consul-results-filtered-by-acls", "").lower() == "true" and response.body.strip() == b"[]":
-        # Consul leaves out what a token may not see, and answers an empty list: that is no fact about the service.
-        raise Unanswered("the ACL token may not read this service or its nodes", is_said=True)
     index, contact = headers.get("x-consul-index", ""), headers.get("x-consul-lastcontact", "")
-    return Answer(
+    answer = Answer(
         response.body,
         int(index) if _is_number(index) else None,
         int(contact) / 1000 if _is_number(contact) else 0.0,
         headers.get("x-consul-effective-consistency", ""),
     )
+    if answer.is_empty and headers.get("x-consul-results-filtered-by-acls", "").lower() == "true":
+        # Consul leaves out what a token may not see, and answers an empty list: that is no fact about the service.
+        raise Unanswered("the ACL token may not read this service or its nodes", is_said=True)
+    return answer
 
 
 def _is_number(text: str) -> bool:

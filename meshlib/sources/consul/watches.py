@@ -152,6 +152,10 @@ class Watches:
             if limits.max_staleness is not None and answer.last_contact > limits.max_staleness:
                 self.counts.not_fresh += 1
                 answer = await self._client.ask(query, 0, wait, is_fresh=True)
+            elif index and answer.is_empty:
+                # A question that waits is answered by the agent's own view of the catalog (Consul's streaming backend),
+                # and that is empty, with status 200, also for a token that may not look. Servers say which it is.
+                answer = await self._client.ask(query, 0, wait, is_fresh=True)
         return answer
 
     async def _back_off(self, failures: int) -> None:
