@@ -6,10 +6,15 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from meshlib.cli.output import print_issues
 from meshlib.model.report import Issue
+
+if TYPE_CHECKING:
+    from meshlib.sources.files.resources import Loaded
 
 DESCRIPTION = """\
 Validates configuration files: Envoy-format YAML and JSON (a bootstrap or single resources) and Istio's VirtualService,
@@ -34,18 +39,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="treat degraded fields as errors")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Check and print; the exit code says whether there were errors."""
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was read, and everything there is to say about it, by file and line."""
+
+    loaded: Loaded
+    issues: tuple[Issue, ...]
+
+
+def check(paths: Iterable[str]) -> Checked:
+    """Read files and directories as one configuration, compile it, and put nothing into force."""
     from meshlib.cli.compiled import compile_issue
     from meshlib.sources.files.loader import load
     from meshlib.sources.files.snapshot import build_snapshot
-    from meshlib.sources.files.type_registry import short_name
 
-    loaded = load(options.paths)
+    loaded = load(tuple(paths))
     snapshot, issues = build_snapshot(loaded)
     if not any(issue.severity == "error" for issue in issues) and (refused := compile_issue(snapshot)) is not None:
         issues = (*issues, refused)
-    issues = tuple(sorted(issues, key=lambda issue: (issue.file, issue.line, issue.resource, issue.path)))
+    return Checked(
+        loaded, tuple(sorted(issues, key=lambda issue: (issue.file, issue.line, issue.resource, issue.path)))
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check and print; the exit code says whether there were errors."""
+    from meshlib.sources.files.type_registry import short_name
+
+    checked = check(options.paths)
+    loaded, issues = checked.loaded, checked.issues
     failing = [issue for issue in issues if options.strict or issue.severity == "error"]
     counts: dict[str, int] = {}
     for resource in loaded.resources:

@@ -47,7 +47,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": EVERYTHING,
     "__main__": {"cli"},
     "testing": EVERYTHING,
-    "integrations": {"__init__", "mesh", "http", "grpc", "errors", "decorators", "identity", "security"},
+    "settings": {"cli", "errors", "mesh", "model", "policy"},  # a mesh from names and values
+    "process": {"http", "mesh", "settings"},
+    "integrations": {
+        "__init__",
+        "context",
+        "decorators",
+        "errors",
+        "grpc",
+        "http",
+        "identity",
+        "mesh",
+        "process",
+        "security",
+        "settings",
+    },
 }
 
 # A door takes a Mesh as its first argument, and may name the type without importing the module when it runs.
@@ -81,15 +95,18 @@ MAY_ACT: dict[str, set[str]] = {
 
 # Third-party packages -> where they may be imported. What is not named here is imported nowhere in meshlib.
 THIRD_PARTY: dict[str, set[str]] = {
+    "asgiref": {"integrations"},
     "consul": {"sources"},
+    "django": {"integrations"},
     "cryptography": {"identity"},
     "envoy": {"sources", "control", "testing", "admin"},
     "fastapi": {"integrations"},
+    "flask": {"integrations"},
     "google": {"sources", "control", "testing", "admin"},
     "grpc": {"sources", "control", "grpc", "testing", "admin", "errors"},
     "gunicorn": {"integrations"},
     "httptools": {"http"},
-    "httpx": {"http", "errors", "integrations", "testing"},
+    "httpx": {"http", "errors", "integrations", "process", "testing"},
     "httpx2": {"http", "errors", "integrations", "testing"},
     "limits": {"policy", "drivers"},
     "opentelemetry": {"telemetry"},
@@ -150,6 +167,8 @@ def _modules(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
+        if node.level == 1:
+            return []  # a module of the same folder: no arrow
         base = node.module or ""
         # "from meshlib import errors" reaches the part errors; "from urllib import request" the module.
         deeper = base in {"meshlib", "urllib"}

@@ -1,0 +1,26 @@
+"""Django: sync and async middleware, settings, system checks, and the process's clients.
+
+INSTALLED_APPS = [..., "meshlib.integrations.django"]
+MIDDLEWARE = ["meshlib.integrations.django.MeshMiddleware", ...]
+MESHLIB = {"CONFIG": BASE_DIR / "mesh", "READINESS_PATH": "/ready"}
+
+from meshlib.integrations.django import client
+client("payments").get("/charge")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .middleware import MeshMiddleware  # noqa: TID252  see __init__
+from .process import async_client, client, current_process  # noqa: TID252  see __init__
+
+if TYPE_CHECKING:
+    from meshlib import Mesh
+
+__all__ = ["MeshMiddleware", "async_client", "client", "mesh"]
+
+
+def mesh() -> Mesh:
+    """The process's one mesh, by the settings' `MESHLIB`; it starts with the first call."""
+    return current_process().mesh
