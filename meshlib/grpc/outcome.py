@@ -29,6 +29,7 @@ import re
 from typing import Any
 
 from meshlib.grpc.metadata import received
+from meshlib.grpc.tunnel.client import tunnel_in
 from meshlib.model.endpoint import Address
 from meshlib.model.outcome import Failure, Outcome
 
@@ -88,7 +89,7 @@ def failed(rpc_error: Any, address: Address | None, out_of_time: Failure | None)
     """The outcome of an attempt that ended with an error. `rpc_error` has a status's methods (`grpc.Call`, or
     `grpc.aio.AioRpcError`); `out_of_time` is what it means when its time has run out, None when it has not.
     """
-    code, details = int(rpc_error.code().value[0]), rpc_error.details() or ""
+    code, details = int(rpc_error.code().value[0]), _of_the_endpoint(rpc_error.details() or "", address)
     error = AttemptError(code, details or rpc_error.code().name, rpc_error)
     trailing = rpc_error.trailing_metadata()
     if code == DEADLINE_EXCEEDED and out_of_time is not None:
@@ -104,6 +105,15 @@ def failed(rpc_error: Any, address: Address | None, out_of_time: Failure | None)
     return Outcome(
         int(http_status[1]) if http_status else 200, headers, grpc_status=code, response=rpc_error, error=error
     )
+
+
+def _of_the_endpoint(details: str, address: Address | None) -> str:
+    """The details with the endpoint's address where grpcio names the tunnel to it, and with what the tunnel knows."""
+    tunnel = tunnel_in(details, address) if address is not None else None
+    if tunnel is None or address is None:
+        return details
+    told = details.replace(tunnel.target, address.path or f"{address.host}:{address.port}")
+    return f"{told}: {tunnel.failure}" if tunnel.failure else told
 
 
 def _of_the_wire(code: int, details: str, address: Address | None) -> tuple[Failure, bool] | None:

@@ -75,7 +75,7 @@ class Shared:
         return any(isinstance(other, type(channel)) for other in list(self._open))
 
     def _reset(self) -> None:
-        self._sync = SubChannels(_sync_channel, _close_sync)
+        self._sync = SubChannels(self._mesh.upstreams, _sync_channel, _close_sync)
         self._by_loop = {}
         self._closers = {}
         self._last = None
@@ -92,7 +92,7 @@ class Shared:
                 self._by_loop.pop(old, None)
                 self._closers.pop(old, None)
         closer = self._closers[loop] = _Closer(loop)
-        return self._by_loop.setdefault(loop, SubChannels(_aio_channel, closer))
+        return self._by_loop.setdefault(loop, SubChannels(self._mesh.upstreams, _aio_channel, closer))
 
 
 class _Closer:

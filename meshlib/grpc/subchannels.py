@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import Start
 from meshlib.engine.plan import Plan
-from meshlib.grpc.credentials import Options, channel_credentials, tls_options
+from meshlib.grpc.credentials import Options, secured, tunnel_credentials, tunnel_to
 from meshlib.grpc.target import dialled
+from meshlib.identity.upstream import PLAIN, Secured, Upstreams
 
 MAX_AUTHORITIES = 64
 """Sub-channels of one endpoint that differ by `:authority` or a channel's options: callers and headers choose those, so
@@ -81,18 +82,23 @@ class SubChannel:
 
 Key = tuple[str, str, str, Settings]
 """Cluster, endpoint, authority, and what the mesh channel asked for."""
+Found = tuple[ClusterPlan, SubChannel, Secured]
 T = TypeVar("T")
 
 
 class SubChannels:
     """Sub-channels by (cluster, endpoint). `make(target, options, credentials)` makes a gRPC channel, `close(channel)`
-    closes it.
+    closes it. One lasts as long as what its TLS was made of: when certificates or authorities rotate, new calls go by
+    a new one at once, and the old one closes with its last call.
     """
 
-    def __init__(self, make: Callable[[str, Options, Any], Any], close: Callable[[Any], None]) -> None:
+    def __init__(
+        self, upstreams: Upstreams, make: Callable[[str, Options, Any], Any], close: Callable[[Any], None]
+    ) -> None:
+        self._upstreams = upstreams
         self._make = make
         self._close = close
-        self._found: dict[Key, tuple[ClusterPlan, SubChannel]] = {}
+        self._found: dict[Key, Found] = {}
         self._plan: Plan | None = None
 
     def __len__(self) -> int:
@@ -108,7 +114,7 @@ class SubChannels:
         key = (start.cluster.name, start.host.address, start.head.authority, settings)
         while True:
             found = self._found.get(key)
-            if found is None or found[0] is not start.cluster:
+            if found is None or found[0] is not start.cluster or found[2].stale:
                 found = self._adopt(key, start, found)
             if found[1].enter(start):
                 return found[1]
@@ -121,13 +127,15 @@ class SubChannels:
             if (gone := self._found.pop(key, None)) is not None:
                 gone[1].close()
 
-    def _adopt(self, key: Key, start: Start, found: tuple[ClusterPlan, SubChannel] | None) -> tuple[Any, SubChannel]:
+    def _adopt(self, key: Key, start: Start, found: Found | None) -> Found:
         """Take a sub-channel over to the attempt's plan if its settings are the same, else make one."""
         cluster = start.cluster
-        if found is not None and _settings(found[0]) == _settings(cluster):
-            kept = self._found[key] = (cluster, found[1])
+        if found is not None and not found[2].stale and _settings(found[0]) == _settings(cluster):
+            kept = self._found[key] = (cluster, found[1], found[2])
             return kept
-        made = (cluster, self._new(key, start))
+        tls = cluster.config.tls
+        protection = PLAIN if tls is None else secured(self._upstreams, tls)
+        made = (cluster, self._new(key, start), protection)
         if found is not None:
             self._found[key] = made
             found[1].drain()
@@ -142,7 +150,6 @@ class SubChannels:
     def _new(self, key: Key, start: Start) -> SubChannel:
         config, where = start.cluster.config, start.host.endpoint.address
         _, _, authority, settings = key
-        credentials = settings.credentials
         options: Options = (
             *_COMMON,
             ("grpc.min_reconnect_backoff_ms", max(1, int(config.connect_timeout * 1000))),  # bounds connecting, too
@@ -150,11 +157,17 @@ class SubChannels:
         )
         if config.idle_timeout is not None:
             options = (*options, ("grpc.client_idle_timeout_ms", max(1000, int(config.idle_timeout * 1000))))
-        if config.tls is not None:
-            options = (*options, *tls_options(config.tls, authority))
-            credentials = channel_credentials(config.tls)
-        target = dialled(where.host, where.port, where.path)
-        return SubChannel(self._make(target, _merged(options, settings.options), credentials), self._close)
+        options = _merged(options, settings.options)
+        if config.tls is None:
+            target = dialled(where.host, where.port, where.path)
+            return SubChannel(self._make(target, options, settings.credentials), self._close)
+        tunnel = tunnel_to(self._upstreams, config.tls, where, config.connect_timeout)
+
+        def close(channel: Any) -> None:
+            self._close(channel)
+            tunnel.close()
+
+        return SubChannel(self._make(tunnel.target, options, tunnel_credentials()), close)
 
     def _bound(self, key: Key) -> None:
         """Drain the oldest of an endpoint's sub-channels, if there are too many."""
@@ -166,7 +179,7 @@ class SubChannels:
     def _follow(self, plan: Plan) -> None:
         """Drain the sub-channels of endpoints the new plan does not have."""
         self._plan = plan
-        for key, (cluster, channel) in list(self._found.items()):
+        for key, (cluster, channel, _) in list(self._found.items()):
             now = plan.clusters.get(key[0])
             if now is cluster:
                 continue

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import selectors
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +16,21 @@ from meshlib.grpc.tunnel.link import End, Link
 from meshlib.grpc.tunnel.places import PLACES, ours, unlink
 from meshlib.grpc.tunnel.pump import PUMP
 from meshlib.identity.upstream import Secured
+from meshlib.model.endpoint import Address
 
 ALPN = ("h2",)
 _BACKLOG = 16
+
+
+_tunnels: weakref.WeakValueDictionary[str, ClientTunnel] = weakref.WeakValueDictionary()
+_TARGET = re.compile(r"unix:(/[^:\s]+)")
+
+
+def tunnel_in(details: str, address: Address) -> ClientTunnel | None:
+    """The tunnel to `address` that a message of grpcio's names, None when it names none."""
+    named = _TARGET.search(details)
+    tunnel = _tunnels.get(named[1]) if named is not None else None
+    return tunnel if tunnel is not None and tunnel.address == address else None
 
 
 class ClientTunnel:
@@ -28,8 +42,13 @@ class ClientTunnel:
     """
 
     def __init__(
-        self, secure: Callable[[], Secured], dial: Callable[[float], socket.socket], connect_timeout: float
+        self,
+        address: Address,
+        secure: Callable[[], Secured],
+        dial: Callable[[float], socket.socket],
+        connect_timeout: float,
     ) -> None:
+        self.address = address
         self._secure = secure
         self._dial = dial
         self._timeout = connect_timeout
@@ -41,6 +60,7 @@ class ClientTunnel:
         self._listener.bind(self._path)
         self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
+        _tunnels[self._path] = self
         PUMP.call_soon(lambda: PUMP.want(self._listener, self, selectors.EVENT_READ))
 
     @property
