@@ -2,10 +2,10 @@
 
     forking.py SOURCE TARGET STATE METHOD
 
-SOURCE is static, file or xds; TARGET its endpoint, folder or control plane. STATE is what the parent has done before
-its children start: imported, starting-20 (20 ms ago), started (and waited), sync (has called), aio (its loop is alive
-in a thread and has called). METHOD is multiprocessing's. Prints `ready` when parent and children have called, then
-waits for the backend named `new`.
+SOURCE is static, file, xds or consul; TARGET its endpoint, folder, control plane or agent. STATE is what the parent has
+done before its children start: imported, starting-20 (20 ms ago), started (and waited), sync (has called), aio (its
+loop is alive in a thread and has called). METHOD is multiprocessing's. Prints `ready` when parent and children have
+called, then waits for the backend named `new`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def mesh() -> Mesh:
         return Mesh.static({"payments": [target], "orders": [target]}, unknown_hosts="reject")
     if source == "file":
         return Mesh.from_file(target, unknown_hosts="reject")
+    if source == "consul":
+        return Mesh.from_consul(target, declared=["payments"], unknown_hosts="reject")
     return Mesh.from_xds(target, declared=["payments"], unknown_hosts="reject")
 
 

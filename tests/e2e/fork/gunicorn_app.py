@@ -1,7 +1,8 @@
 """What gunicorn's workers serve: each request makes a meshed call and says which worker and which backend it was.
 
-MESH_TARGET is a control plane's address. MASTER says what importing this module does, which with `--preload` happens in
-the master: `imported` nothing more, `called` starts the mesh and calls, `aio` also leaves a loop alive in a thread.
+MESH_TARGET is a control plane's address, or `consul:` and an agent's. MASTER says what importing this module does, which
+with `--preload` happens in the master: `imported` nothing more, `called` starts the mesh and calls, `aio` also leaves a
+loop alive in a thread.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from starlette.routing import Route
 from meshlib import Mesh
 from meshlib.integrations.starlette import MeshMiddleware
 
-mesh = Mesh.from_xds(os.environ["MESH_TARGET"], declared=["payments"], unknown_hosts="reject")
+target = os.environ["MESH_TARGET"]
+make = Mesh.from_consul if target.startswith("consul:") else Mesh.from_xds
+mesh = make(target.removeprefix("consul:"), declared=["payments"], unknown_hosts="reject")
 client = mesh.http.client("payments")
 async_client = mesh.http.async_client("payments")
 
