@@ -1,7 +1,7 @@
 """What gunicorn's workers serve: each request makes a meshed call and says which worker and which backend it was.
 
-MESH_TARGET is a control plane's address, or `consul:` and an agent's. MASTER says what importing this module does, which
-with `--preload` happens in the master: `imported` nothing more, `called` starts the mesh and calls, `aio` also leaves a
+MESH_TARGET is a control plane's address, or `consul:` and an agent's. MASTER says what importing this module does, and
+with `--preload` what the master does: `imported` nothing more, `called` starts the mesh and calls, `aio` also leaves a
 loop alive in a thread.
 """
 
