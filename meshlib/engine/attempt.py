@@ -47,6 +47,7 @@ class Attempts:
         "share",
         "stand_in",
         "thresholds",
+        "transparent",
         "tried",
         "upstream",
     )
@@ -87,6 +88,7 @@ class Attempts:
         self.tried: list[Host] = []
         self.permit: Permit | None = None
         self.stand_in = stand_in
+        self.transparent = False
 
     def run(self) -> Flow:
         """Attempt until a response is committed or nothing more may be tried."""
@@ -122,8 +124,10 @@ class Attempts:
                 finally:
                     self._give_back(start)
                 if delay is None:
-                    yield self._exhausted(outcome, verdict, now)
-                    return
+                    if not self._unseen(outcome):
+                        yield self._exhausted(outcome, verdict, now)
+                        return
+                    delay = 0.0
                 # e Again: drop what came, then back off; the retry counts against its budget meanwhile.
                 if outcome.failure is None:
                     now = yield Discard(outcome)
@@ -265,6 +269,18 @@ class Attempts:
             return self._not_retried("budget")
         stats["upstream_rq_retry"].add()
         return delay, reason
+
+    def _unseen(self, outcome: Outcome) -> bool:
+        """Whether a gRPC server said that no application has seen the call: then it is sent once more whatever the
+        policy, as every gRPC client does (gRFC A6, transparent retries), or a server that leaves would fail calls.
+        """
+        if outcome.grpc_status is None or outcome.failure is not Failure.REFUSED_STREAM:
+            return False
+        if self.transparent or not self.replayable:
+            return False
+        self.transparent = True
+        self.info.flag, self.info.why_not_retried = None, ""
+        return True
 
     def _not_retried(self, why: str) -> tuple[None, str]:
         self.info.why_not_retried = why

@@ -23,6 +23,7 @@ _KEEPALIVE = 330_000  # servers of grpcio and grpc-go allow a ping every 5 minut
 _PING_TIMEOUT = 20_000
 _COMMON: Options = (
     ("grpc.service_config_disable_resolution", 1),  # the route says what is retried, nobody's DNS does
+    ("grpc.enable_retries", 0),  # the engine does those that gRPC calls transparent, too
     ("grpc.enable_http_proxy", 0),  # endpoints are dialled, as Envoy dials them
     ("grpc.use_local_subchannel_pool", 1),  # else channels of one address share a connection, closed or not
     ("grpc.initial_reconnect_backoff_ms", 100),
