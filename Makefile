@@ -7,6 +7,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 # The newest Python the project is tested on; PYTHON=... chooses another.
 SUPPORTED := python3.13 python3.12 python3.11 python3 python
@@ -38,7 +39,7 @@ test: $(DEV_STAMP) ## every test whose parts are on this machine; ends with what
 
 .PHONY: bench
 bench: $(BENCH_STAMP) ## ratios against bare clients and sidecars, a table and plots
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## ruff and mypy --strict

@@ -15,15 +15,16 @@ from typing import Any
 
 from benchmarks import plots, report, targets
 from benchmarks.cores import Cores
-from benchmarks.processes import envoy_binary, server, sidecar, work
+from benchmarks.processes import envoy_binary, redis, server, sidecar, work
 
 MICRO = ("routing", "balancing", "policies", "parsers", "wire")
 HERE = Path(__file__).parent
 POLICIES = (
     "Every mesh and sidecar carries all of these policies: a route with a header match, weighted clusters, retries "
     "with a budget, per-try and route timeouts, a deadline, thresholds, outlier detection, a local rate limit. "
-    "The mesh has a circuit breaker as well. Its clients are the ready ones (`mesh.http`), called by absolute URLs as "
-    "the bare ones are; where a row says otherwise, otherwise."
+    "The mesh has a circuit breaker as well; a rate limit shared by Redis, which is asked for every call, has rows of "
+    "its own. Its clients are the ready ones (`mesh.http`), called by absolute URLs as the bare ones are; where a row "
+    "says otherwise, otherwise."
 )
 
 
@@ -44,14 +45,16 @@ def measure(quick: bool, cores: Cores) -> dict[str, Any]:
         port = stack.enter_context(server(cores.server))
         options: dict[str, Any] = {"url": f"http://127.0.0.1:{port}", "quick": quick}
         sidecars = _sidecars(stack, cores, port, folder)
+        shared = {"redis": stack.enter_context(redis(cores.second_sidecar, folder))}
         return {
             "machine": report.machine(cores),
             "libraries": report.libraries(),
             "quick": quick,
-            "calls": _part("calls", cores, options | sidecars),
+            "calls": _part("calls", cores, options | sidecars | shared),
             "decisions": _part("decisions", cores, options),
             "changes": _part("changes", cores, options),
             "scale": _part("scale", cores, options),
+            "parsers": _part("parsers", cores, options),
         }
 
 

@@ -22,11 +22,15 @@ from benchmarks.server import MEGABYTE
 from benchmarks.worker import run
 
 PATH = "/charge"
+BODY = bytes(MEGABYTE)
 IN_FLIGHT = (1, 8, 32, 64, 128)
 THREADS = 8
 MESH, MESH2, BARE, BARE2 = "meshlib (httpx)", "meshlib (httpx2)", "httpx", "httpx2"
 RELATIVE, OWN = "meshlib (httpx), by a base URL", "meshlib (httpx), transport in a client of your own"
+SHARED = "meshlib (httpx), and a limit shared by Redis"
 AIOHTTP, HAND, ONE, TWO = "aiohttp", "httpx, stacked by hand", "httpx, one Envoy", "httpx, two Envoys"
+
+KINDS = ("download", "streamed download", "upload", "streamed upload")
 
 Samples = dict[str, list[float]]
 
@@ -41,7 +45,10 @@ def async_peers(
         BARE2: partial(peers.by_library, "httpx2", url),
         MESH: partial(peers.by_mesh, "httpx", folder, url),
         MESH2: partial(peers.by_mesh, "httpx2", folder, url),
+        OWN: partial(peers.by_own_client, folder, url),
     }
+    if options.get("redis"):
+        found[SHARED] = partial(peers.by_mesh, "httpx", folder, url, redis=options["redis"])
     if peers.installed("aiohttp"):
         found[AIOHTTP] = partial(peers.by_aiohttp, url)
     if peers.installed("stamina", "pybreaker", "limits", "opentelemetry.sdk"):
@@ -63,6 +70,8 @@ def sync_peers(options: Mapping[str, Any], folder: Path) -> dict[str, Callable[[
         RELATIVE: partial(peers.sync_by_base_url, folder, url),
         OWN: partial(peers.sync_by_own_client, folder, url),
     }
+    if options.get("redis"):
+        found[SHARED] = partial(peers.sync_by_mesh, "httpx", folder, url, redis=options["redis"])
     if peers.installed("stamina", "pybreaker", "limits", "opentelemetry.sdk"):
         found[HAND] = partial(peers.sync_by_hand, url)
     return found
@@ -125,24 +134,32 @@ async def _rate(peer: peers.AsyncPeer, width: int, seconds: float) -> float:
 
 
 async def _bodies(opened: Mapping[str, peers.AsyncPeer], quick: bool) -> dict[str, dict[str, float]]:
-    """Megabytes a second by peer: 1 MB down with a length, down in chunks, up."""
-    body = bytes(MEGABYTE)
-    kinds: dict[str, Callable[[peers.AsyncPeer], Awaitable[int]]] = {
-        "download": lambda peer: peer.get("/1m"),
-        "streaming": lambda peer: peer.get("/stream"),
-        "upload": lambda peer: peer.put(PATH, body),
-    }
-    rates: dict[str, dict[str, float]] = {name: {} for name in opened}
-    for kind, transfer in kinds.items():
-        samples: Samples = {name: [] for name in opened}
-        for _ in range(10 if quick else 60):
+    """Megabytes a second by peer: 1 MB down with a length, down in chunks and piece by piece, up, up in pieces."""
+    samples: dict[str, Samples] = {name: {kind: [] for kind in KINDS} for name in opened}
+    for kind in KINDS:
+        for _ in range(8 if quick else 60):
             for name, peer in opened.items():
                 begun = time.perf_counter()
-                await transfer(peer)
-                samples[name].append(time.perf_counter() - begun)
-        for name, times in samples.items():
-            rates[name][kind] = MEGABYTE / 1e6 / statistics.median(times)
-    return rates
+                await _transfer(peer, kind)
+                samples[name][kind].append(time.perf_counter() - begun)
+    return _megabytes(samples)
+
+
+def _transfer(peer: Any, kind: str) -> Any:
+    """One transfer, by a peer of either sort."""
+    return {
+        "download": lambda: peer.get("/1m"),
+        "streamed download": lambda: peer.stream("/stream"),
+        "upload": lambda: peer.put(PATH, BODY),
+        "streamed upload": lambda: peer.feed(PATH, BODY),
+    }[kind]()
+
+
+def _megabytes(samples: Mapping[str, Samples]) -> dict[str, dict[str, float]]:
+    return {
+        name: {kind: MEGABYTE / 1e6 / statistics.median(times) for kind, times in kinds.items()}
+        for name, kinds in samples.items()
+    }
 
 
 def blocking(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -160,10 +177,22 @@ def blocking(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         for _ in range(2 if quick else 3):
             for name, peer in opened.items():
                 threads[name].append(_thread_rate(peer, 0.2 if quick else 0.7))
-    return {
-        "sync_latency": {name: _quantiles(samples) for name, samples in latency.items()},
-        "threads": {name: statistics.median(rates) for name, rates in threads.items()},
-    }
+        return {
+            "sync_latency": {name: _quantiles(samples) for name, samples in latency.items()},
+            "threads": {name: statistics.median(rates) for name, rates in threads.items()},
+            "sync_bodies": _sync_bodies(opened, quick),
+        }
+
+
+def _sync_bodies(opened: Mapping[str, peers.SyncPeer], quick: bool) -> dict[str, dict[str, float]]:
+    samples: dict[str, Samples] = {name: {kind: [] for kind in KINDS} for name in opened}
+    for kind in KINDS:
+        for _ in range(8 if quick else 60):
+            for name, peer in opened.items():
+                begun = time.perf_counter()
+                _transfer(peer, kind)
+                samples[name][kind].append(time.perf_counter() - begun)
+    return _megabytes(samples)
 
 
 def _sync_latencies(peer: peers.SyncPeer, count: int) -> list[float]:

@@ -1,6 +1,6 @@
 """Which engine reads HTTP/1.1 responses: microseconds for one response, best of five runs.
 
-    python -m benchmarks.parsers
+    python -m benchmarks --micro parsers
 
 The wire's own reader stands on httptools and must stay near it; what it adds to a small response is the second look
 at the framing headers and its own state. The regular expression is the strictest reader we could write without a C
@@ -10,12 +10,15 @@ parser; h11 is the well-kept pure Python engine under httpx's pool.
 from __future__ import annotations
 
 import re
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import h11
 import httptools
 
+from benchmarks.worker import run
 from meshlib.http.wire.reader import ReaderLimits, ResponseReader
 
 HEAD = (
@@ -155,10 +158,10 @@ def by_h11() -> Read:
     return read
 
 
-def microseconds(read: Read, pieces: list[bytes]) -> float:
+def microseconds(read: Read, pieces: list[bytes], quick: bool) -> float:
     """Best of five runs of at least 20 ms."""
     count = 1
-    while _run(read, pieces, count) < 0.02:
+    while _run(read, pieces, count) < (0.002 if quick else 0.02):
         count *= 2
     return min(_run(read, pieces, count) for _ in range(5)) / count * 1e6
 
@@ -170,12 +173,25 @@ def _run(read: Read, pieces: list[bytes], count: int) -> float:
     return time.perf_counter() - began
 
 
+ENGINES = {"httptools": by_httptools, "the wire's reader": by_wire, "regex": by_regex, "h11": by_h11}
+
+
+def measure(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Microseconds by response and engine."""
+    return {
+        name: {engine: microseconds(make(), pieces, options["quick"]) for engine, make in ENGINES.items()}
+        for name, pieces in RESPONSES.items()
+    }
+
+
 def main() -> None:
-    engines = {"httptools": by_httptools, "the wire's reader": by_wire, "regex": by_regex, "h11": by_h11}
+    if len(sys.argv) > 1:
+        run(measure)
+        return
     width = max(map(len, RESPONSES))
-    print(" " * width, *(f"{name:>18}" for name in engines))
-    for name, pieces in RESPONSES.items():
-        print(f"{name:<{width}}", *(f"{microseconds(make(), pieces):>15.1f} µs" for make in engines.values()))
+    print(" " * width, *(f"{name:>18}" for name in ENGINES))
+    for name, costs in measure({"quick": False}).items():
+        print(f"{name:<{width}}", *(f"{cost:>15.1f} µs" for cost in costs.values()))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.calls import MESH, MESH2
+from benchmarks.calls import KINDS, MESH, MESH2, OWN, SHARED
 
 NAMES = ("throughput", "latency", "bodies")
+_MESHES = (MESH, MESH2, OWN, SHARED)
 _OURS, _OTHERS = "#00796b", "#b0bec5"
 
 
@@ -34,7 +35,7 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[str]:
 def _throughput(axes: Any, calls: Mapping[str, Any]) -> None:
     for name, rates in calls["throughput"].items():
         widths = sorted(rates, key=int)
-        ours = name in (MESH, MESH2)
+        ours = name in _MESHES
         axes.plot(widths, [rates[width] for width in widths], marker="o", label=name, linewidth=2.5 if ours else 1.2)
     axes.set(title="Calls a second on one core (log scale)", xlabel="calls in flight", yscale="log")
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
@@ -49,13 +50,13 @@ def _latency(axes: Any, calls: Mapping[str, Any]) -> None:
 
 def _bodies(axes: Any, calls: Mapping[str, Any]) -> None:
     names = list(calls["bodies"])
-    for at, kind in enumerate(("download", "streaming", "upload")):
-        places = [index + (at - 1) * 0.27 for index in range(len(names))]
-        axes.barh(places, [calls["bodies"][name][kind] for name in names], height=0.25, label=kind)
+    for at, kind in enumerate(KINDS):
+        places = [index + (at - 1.5) * 0.21 for index in range(len(names))]
+        axes.barh(places, [calls["bodies"][name][kind] for name in names], height=0.2, label=kind)
     axes.set_yticks(range(len(names)), names)
-    axes.set(title="Bodies of 1 MB", xlabel="MB/s")
+    axes.set(title="Bodies of 1 MB, asyncio", xlabel="MB/s")
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _colour(name: str) -> str:
-    return _OURS if name in (MESH, MESH2) else _OTHERS
+    return _OURS if name in _MESHES else _OTHERS

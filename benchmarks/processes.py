@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,38 @@ def sidecar(binary: str, core: int, upstream: int, folder: Path) -> Iterator[int
     config.write_text(json.dumps({**bootstrap([("127.0.0.1", upstream)]), **admin}))
     command = [binary, "-c", str(config), "--admin-address-path", str(where), "--concurrency", "1"]
     command += ["--use-dynamic-base-id", "--log-level", "error"]
-    if CAN_PIN and shutil.which("taskset"):
-        command = ["taskset", "-c", str(core), *command]
+    command = _pinned(command, core)
     with _stopped(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)) as process:
         yield _envoy_port(process, where)
+
+
+@contextmanager
+def redis(core: int, folder: Path) -> Iterator[str | None]:
+    """A Redis of the run's own, in memory only; its URL, or None where there is no redis-server."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        print("redis-server is not installed: no rows with a shared limit", file=sys.stderr)
+        yield None
+        return
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with _stopped(subprocess.Popen(_pinned(command, core), stdout=subprocess.DEVNULL, cwd=folder)) as process:
+        _until_listening(process, port)
+        yield f"redis://127.0.0.1:{port}"
+
+
+def _until_listening(process: subprocess.Popen[Any], port: int) -> None:
+    until = time.monotonic() + 10
+    while time.monotonic() < until and process.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.02)
+    raise RuntimeError("redis-server did not start")
+
+
+def _pinned(command: list[str], core: int) -> list[str]:
+    return ["taskset", "-c", str(core), *command] if CAN_PIN and shutil.which("taskset") else command
 
 
 def _envoy_port(process: subprocess.Popen[Any], where: Path) -> int:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.calls import KINDS
 from benchmarks.cores import Cores
 from benchmarks.targets import Verdict
 
@@ -38,7 +39,7 @@ def libraries() -> str:
 
 def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Table]:
     """Everything measured."""
-    calls, decisions, scale = results["calls"], results["decisions"], results["scale"]
+    calls, decisions, scale, parsers = (results[part] for part in ("calls", "decisions", "scale", "parsers"))
     widths = sorted(next(iter(calls["throughput"].values())), key=int)
     return [
         ("Targets", ("what", "wanted", "measured", ""), [_target(verdict) for verdict in verdicts]),
@@ -50,14 +51,7 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
                 for name, rates in calls["throughput"].items()
             ],
         ),
-        (
-            "Bodies of 1 MB (MB/s)",
-            ("client", "download", "streaming", "upload"),
-            [
-                (name, *(f"{rates[kind]:,.0f}" for kind in ("download", "streaming", "upload")))
-                for name, rates in calls["bodies"].items()
-            ],
-        ),
+        _bodies("Bodies of 1 MB, asyncio (MB/s)", calls["bodies"]),
         (
             "Blocking, one thread (µs) and calls a second of 8 threads",
             ("client", "p50", "p99", "8 threads"),
@@ -66,6 +60,7 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
                 for name, times in calls["sync_latency"].items()
             ],
         ),
+        _bodies("Bodies of 1 MB, blocking (MB/s)", calls["sync_bodies"]),
         (
             "What a call costs the mesh itself, all policies on (µs)",
             ("", "", ""),
@@ -81,6 +76,11 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
             [(way, f"{times['p50']:.1f}", f"{times['p99']:.1f}") for way, times in results["changes"].items()],
         ),
         (
+            "Reading one response (µs), by engine",
+            ("response", *next(iter(parsers.values()))),
+            [(name, *(f"{cost:.1f}" for cost in costs.values())) for name, costs in parsers.items()],
+        ),
+        (
             "Size",
             ("", "", ""),
             [
@@ -93,6 +93,14 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
     ]
 
 
+def _bodies(title: str, rates: Mapping[str, Mapping[str, float]]) -> Table:
+    return (
+        title,
+        ("client", *KINDS),
+        [(name, *(f"{figures[kind]:,.0f}" for kind in KINDS)) for name, figures in rates.items()],
+    )
+
+
 def terminal(found: Iterable[Table]) -> str:
     """Aligned columns."""
     return "\n".join(f"\n{title}\n{_aligned(head, rows)}" for title, head, rows in found)
@@ -100,7 +108,7 @@ def terminal(found: Iterable[Table]) -> str:
 
 def markdown(found: Iterable[Table], about: Sequence[str], plots: Iterable[str]) -> str:
     """The page `docs/performance.md` includes."""
-    parts = ["<!-- made by `make bench`; do not edit -->", "", *about, ""]
+    parts = ["<!-- made by `python -m benchmarks --docs docs`; do not edit -->", "", *about, ""]
     for title, head, rows in found:
         parts += [f"### {title}", "", _md(head), _md(["---", *["---:"] * (len(head) - 1)]), *map(_md, rows), ""]
     parts += [f"![{name.replace('-', ' ')}](images/benchmarks/{name}.png)" for name in plots]

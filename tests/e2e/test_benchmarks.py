@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -39,9 +40,15 @@ def test_every_figure_of_a_call_is_there_and_positive(run: tuple[str, Path]) -> 
         calls = results["calls"]
         assert calls["latency"][mine]["p99"] >= calls["latency"][mine]["p50"] > 0
         assert all(rate > 0 for rate in calls["throughput"][mine].values())
-        assert all(rate > 0 for rate in calls["bodies"][mine].values())
+        for bodies in ("bodies", "sync_bodies"):
+            assert set(calls[bodies][mine]) == {"download", "streamed download", "upload", "streamed upload"}
+            assert all(rate > 0 for rate in calls[bodies][mine].values())
         assert calls["sync_latency"][mine]["p50"] > 0
         assert calls["threads"][mine] > 0
+    for part in ("latency", "sync_latency"):
+        assert "meshlib (httpx), transport in a client of your own" in calls[part]
+        assert ("meshlib (httpx), and a limit shared by Redis" in calls[part]) == (which("redis-server") is not None)
+    assert all(cost > 0 for costs in results["parsers"].values() for cost in costs.values())
     assert set(results["changes"]) == {"files", "control plane, SotW", "control plane, delta"}
     assert all(cost > 0 for costs in results["decisions"].values() for cost in costs.values())
 

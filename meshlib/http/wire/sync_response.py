@@ -158,11 +158,11 @@ class SyncWireResponse(WireResponse):
         raise invalid("an asynchronous body on a synchronous connection")
 
     def _send_whole(self, conn: SyncConnection, body: bytes | None) -> None:
-        data = self._encoded.head + whole_body(self._encoded, body)
+        head, data = self._encoded.head, whole_body(self._encoded, body)
         if len(data) <= _SEND_AT_ONCE:
-            self._uploaded = self._send_blocking(conn, data)
-        else:
-            self._uploaded = self._send_watching(conn, data)
+            self._uploaded = self._send_blocking(conn, head + data)
+        else:  # to join them would copy the body
+            self._uploaded = self._send_watching(conn, head) and self._send_watching(conn, data)
 
     def _send_blocking(self, conn: SyncConnection, data: bytes) -> bool:
         until, kind = self._limit(self._timeouts.write, _WRITE)
