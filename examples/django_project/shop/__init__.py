@@ -1,0 +1,1 @@
+"""A shop that calls a payments service through the mesh."""
