@@ -20,11 +20,13 @@ from meshlib.engine.runtime import Runtime, UnknownHosts
 from meshlib.errors import NotReadyError
 from meshlib.mesh_doors import Doors
 from meshlib.mesh_sources import FromSources
+from meshlib.mesh_telemetry import Instrumented
 from meshlib.model.cluster import CircuitBreaker
 from meshlib.model.report import Issue
 from meshlib.model.snapshot import Snapshot
 from meshlib.policy.breaker import Breaker, Transition
 from meshlib.sources.base import Source
+from meshlib.telemetry.metrics.cells import Cells
 from meshlib.telemetry.propagators import Propagation
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ _MAX_ISSUES = 10_000  # their texts come from the control plane; the oldest are 
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
 
-class Mesh(Doors, FromSources):
+class Mesh(Doors, FromSources, Instrumented):
     """A service's membership in the mesh.
 
     `source` says what the mesh looks like (`meshlib.sources`); the class methods make the usual ones. Nothing starts
@@ -59,6 +61,7 @@ class Mesh(Doors, FromSources):
     _publishing: threading.Lock
     _ready: threading.Event
     _waiting: dict[object, Callable[[], None]]
+    _published: float  # when the plan in force came
 
     def __init__(
         self,
@@ -85,6 +88,8 @@ class Mesh(Doors, FromSources):
         self._breakers = dict(breakers or {})
         self._limits = {name: _several(limit) for name, limit in (rate_limits or {}).items()}
         self._issues: dict[Issue, None] = {}
+        self._otel: list[Callable[[], None]] = []  # what undoes `instrument`
+        self._cells: Cells | None = None  # what calls measure, once a Prometheus collector wants it
         self._reset()
         _meshes.add(self)
 
@@ -165,6 +170,7 @@ class Mesh(Doors, FromSources):
         with self._publishing:
             plan = self.runtime.compile(snapshot, self.runtime.plan if self._ready.is_set() else None)
             self.runtime.install(plan)
+            self._published = time.monotonic()
             self._ready.set()
         for wake in list(self._waiting.values()):
             wake()
@@ -264,10 +270,12 @@ class Mesh(Doors, FromSources):
         started = self._started
         self.generation += 1
         self._reset()
+        self._measure_anew()
         if started:
             self.source.forget()
         if known is not None:
             self.runtime.install(self.runtime.compile(known, None))
+            self._published = time.monotonic()
             self._ready.set()
 
 

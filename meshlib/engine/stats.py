@@ -9,22 +9,23 @@ from meshlib.state.counter import Counter
 
 _BY_CLASS = (None, None, "upstream_rq_2xx", "upstream_rq_3xx", "upstream_rq_4xx", "upstream_rq_5xx")
 _BY_FAILURE = {
-    Failure.CONNECT: ("upstream_cx_connect_fail", "upstream_rq_error"),
-    Failure.CONNECT_TIMEOUT: ("upstream_cx_connect_fail", "upstream_rq_error"),
+    Failure.CONNECT: ("upstream_cx_connect_fail",),
+    Failure.CONNECT_TIMEOUT: ("upstream_cx_connect_fail",),
     Failure.OVERFLOW: ("upstream_rq_pending_overflow",),
-    Failure.PER_TRY_TIMEOUT: ("upstream_rq_per_try_timeout", "upstream_rq_error"),
-    Failure.TIMEOUT: ("upstream_rq_timeout", "upstream_rq_error"),
+    Failure.PER_TRY_TIMEOUT: ("upstream_rq_per_try_timeout",),
+    Failure.TIMEOUT: ("upstream_rq_timeout",),
     Failure.POOL_TIMEOUT: ("upstream_rq_timeout",),
+    Failure.IDLE: ("upstream_rq_timeout",),
     Failure.LOCAL: (),
     Failure.NESTED: (),
 }
-_OTHER = ("upstream_rq_error",)
+_RESET = ("upstream_rq_rx_reset",)
 
 
 def count(stats: Mapping[str, Counter], outcome: Outcome) -> None:
     """Count one finished attempt."""
     if outcome.failure is not None:
-        for name in _BY_FAILURE.get(outcome.failure, _OTHER):
+        for name in _BY_FAILURE.get(outcome.failure, _RESET):
             stats[name].add()
         return
     stats["upstream_rq_completed"].add()

@@ -14,7 +14,7 @@ from meshlib.telemetry.tracing import CallTrace
 def traced(flow: Flow, trace: CallTrace, now: float) -> Flow:
     """The same flow, with `trace` told of it. However it ends, both end."""
     info: CallInfo | None = None
-    status = grpc_status = None
+    status = None
     try:
         command = next(flow)
         while True:
@@ -26,7 +26,7 @@ def traced(flow: Flow, trace: CallTrace, now: float) -> Flow:
                 trace.attempted(outcome)
                 command = flow.send(outcome)
             elif isinstance(command, Commit):
-                info, status, grpc_status = command.info, command.outcome.status, command.outcome.grpc_status
+                info, status = command.info, command.outcome.status
                 end: BodyEnd = yield command
                 now = end.at
                 _finish(flow, end)
@@ -37,7 +37,7 @@ def traced(flow: Flow, trace: CallTrace, now: float) -> Flow:
                 yield command
                 return
             elif isinstance(command, Reply):
-                info, status, grpc_status = command.info, command.status, command.grpc_status
+                info, status = command.info, command.status
                 yield command
                 return
             elif isinstance(command, PassThrough):
@@ -55,7 +55,7 @@ def traced(flow: Flow, trace: CallTrace, now: float) -> Flow:
         flow.throw(gone)
     finally:
         flow.close()
-        trace.ended(now, info, status, grpc_status)
+        trace.ended(now, info, status)
 
 
 def _finish(flow: Flow, end: BodyEnd) -> None:

@@ -65,7 +65,7 @@ STAT_NAMES = (
     "upstream_rq_3xx",
     "upstream_rq_4xx",
     "upstream_rq_5xx",
-    "upstream_rq_error",
+    "upstream_rq_rx_reset",
     "upstream_rq_timeout",
     "upstream_rq_per_try_timeout",
     "upstream_rq_retry",

@@ -24,6 +24,7 @@ class CallFacts(Protocol):
     attempts: int
     flag: ResponseFlag | None
     why_not_retried: str
+    grpc_status: int | None
 
 
 class Address(Protocol):
@@ -76,7 +77,7 @@ class CallTrace(Protocol):
     def forget(self) -> None:
         """The call is none of the mesh's: nothing is to be told of it."""
 
-    def ended(self, now: float, facts: CallFacts | None, status: int | None, grpc_status: int | None) -> None:
+    def ended(self, now: float, facts: CallFacts | None, status: int | None) -> None:
         """The call is over, its body included; said once, and last. `facts` are None when it was left before anything
         was decided; `status` is what the caller saw, None without a response.
         """

@@ -56,7 +56,7 @@ class UnsampledCall:
     def forget(self) -> None:
         """Nothing to tell."""
 
-    def ended(self, now: float, facts: CallFacts | None, status: int | None, grpc_status: int | None) -> None:
+    def ended(self, now: float, facts: CallFacts | None, status: int | None) -> None:
         """Nothing to tell."""
 
 
@@ -139,11 +139,13 @@ class OtelCall:
         """Nothing is told."""
         self._forgotten = True
 
-    def ended(self, now: float, facts: CallFacts | None, status: int | None, grpc_status: int | None) -> None:
+    def ended(self, now: float, facts: CallFacts | None, status: int | None) -> None:
         """All spans are over."""
         if self._forgotten:
             return
-        flag = facts.flag if facts is not None else None
+        flag = grpc_status = None
+        if facts is not None:
+            flag, grpc_status = facts.flag, facts.grpc_status
         if self._open is not None:
             if self._last is None and self._tracing.marks_attempts:  # left by its caller
                 in_progress.attempt.set(None)

@@ -59,7 +59,7 @@ async def test_cancelling_the_caller_cancels_the_function_and_counts_against_nob
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert mesh.stats()["cluster.payments.upstream_rq_error"] == 0
+    assert mesh.stats()["cluster.payments.upstream_rq_rx_reset"] == 0
     assert mesh.runtime.state.clusters["payments"].default.requests == {}
 
 

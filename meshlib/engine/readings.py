@@ -1,0 +1,58 @@
+"""Readings: the values a runtime has at any moment, read when somebody asks: nothing is kept for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshlib.engine.cluster import ClusterPlan
+from meshlib.engine.runtime import Runtime
+from meshlib.state.cells import ClusterState
+from meshlib.telemetry.metrics import catalogue
+from meshlib.telemetry.metrics.metric import Sample
+
+BREAKER_STATES = {"closed": 0, "half-open": 1, "open": 2}
+
+
+def read(runtime: Runtime) -> Iterator[Sample]:
+    """Counters and gauges of every cluster of the plan in force. Names come from configuration only."""
+    plan = runtime.plan
+    states = runtime.state.clusters
+    for name, cluster in list(plan.clusters.items()):
+        state = states.get(name)
+        if state is not None:
+            yield from _counters(state)
+            yield from _gauges(cluster, state)
+    yield Sample(catalogue.PLAN_CLUSTERS, (), len(plan.clusters))
+
+
+def _counters(state: ClusterState) -> Iterator[Sample]:
+    labels = (state.name,)
+    for stat, counter in state.stats.items():
+        if stat in catalogue.CLASSES:
+            yield Sample(catalogue.RESPONSES, (catalogue.CLASSES[stat], state.name), counter.value)
+        else:
+            yield Sample(catalogue.CLUSTER_STATS[stat], labels, counter.value)
+
+
+def _gauges(cluster: ClusterPlan, state: ClusterState) -> Iterator[Sample]:
+    labels = (cluster.name,)
+    both = (state.default, state.high)
+    hosts = cluster.balancer.hosts
+    out = {id(cell) for cell in list(state.ejected)}
+    well = sum(host.endpoint.health_status in _WELL and id(host.cell) not in out for host in hosts)
+    yield Sample(catalogue.ACTIVE, labels, sum(len(load.requests) for load in both))
+    yield Sample(catalogue.PENDING, labels, sum(len(load.pending) for load in both))
+    yield Sample(catalogue.CONNECTIONS, labels, sum(len(load.connections) for load in both))
+    yield Sample(catalogue.MEMBERS, labels, len(hosts))
+    yield Sample(catalogue.HEALTHY, labels, well)
+    yield Sample(catalogue.EJECTED, labels, len(out))
+    limits, load = cluster.config.circuit_breakers.default, state.default
+    yield Sample(catalogue.CX_OPEN, labels, int(len(load.connections) >= limits.max_connections))
+    yield Sample(catalogue.RQ_PENDING_OPEN, labels, int(len(load.pending) >= limits.max_pending_requests))
+    yield Sample(catalogue.RQ_OPEN, labels, int(len(load.requests) >= limits.max_requests))
+    current = getattr(cluster.breaker, "current_state", None)
+    if current in BREAKER_STATES:
+        yield Sample(catalogue.BREAKER, labels, BREAKER_STATES[current])
+
+
+_WELL = frozenset(("HEALTHY", "UNKNOWN", "DEGRADED"))

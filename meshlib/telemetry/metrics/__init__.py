@@ -1,0 +1,1 @@
+"""Metrics: what is counted, under which names, and how it leaves the process."""

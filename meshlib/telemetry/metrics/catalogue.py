@@ -1,0 +1,209 @@
+"""Every metric there is. The page docs/telemetry.md is written from this file, and the exporters know no other names.
+
+Sources: OpenTelemetry's HTTP and RPC metric conventions (names, units, bucket boundaries); Envoy's cluster statistics
+and the names its Prometheus endpoint gives them, so that dashboards and alerts made for Envoy carry over.
+"""
+
+from __future__ import annotations
+
+from meshlib.telemetry.metrics.metric import Metric
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+# Envoy's own buckets, milliseconds.
+MILLISECONDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000)
+_CLUSTER = ("meshlib.cluster",)
+
+CLIENT_DURATION = Metric(
+    "http.client.request.duration",
+    "histogram",
+    "http_client_request_duration_seconds",
+    "Duration of HTTP calls as the caller sees them: with retries, and with the body.",
+    "s",
+    ("http.request.method", "server.address", "http.response.status_code", "error.type", "meshlib.cluster"),
+    SECONDS,
+)
+SERVER_DURATION = Metric(
+    "http.server.request.duration",
+    "histogram",
+    "http_server_request_duration_seconds",
+    "Duration of HTTP requests served behind the mesh's middleware.",
+    "s",
+    ("http.request.method", "http.route", "http.response.status_code", "error.type"),
+    SECONDS,
+)
+RPC_CLIENT_DURATION = Metric(
+    "rpc.client.duration",
+    "histogram",
+    "rpc_client_duration_milliseconds",
+    "Duration of gRPC calls as the caller sees them: with retries, until the status.",
+    "ms",
+    ("rpc.service", "rpc.method", "rpc.grpc.status_code", "server.address", "meshlib.cluster"),
+    tuple(1000 * bound for bound in SECONDS),
+)
+RPC_SERVER_DURATION = Metric(
+    "rpc.server.duration",
+    "histogram",
+    "rpc_server_duration_milliseconds",
+    "Duration of gRPC calls served behind the mesh's interceptor.",
+    "ms",
+    ("rpc.service", "rpc.method", "rpc.grpc.status_code"),
+    tuple(1000 * bound for bound in SECONDS),
+)
+UPSTREAM_TIME = Metric(
+    "meshlib.cluster.upstream_rq_time",
+    "histogram",
+    "envoy_cluster_upstream_rq_time",
+    "Time of each attempt until its response headers, or its failure.",
+    "ms",
+    _CLUSTER,
+    MILLISECONDS,
+)
+RATE_LIMITED = Metric(
+    "meshlib.rate_limited",
+    "counter",
+    "meshlib_rate_limited",
+    "Requests and calls a limit refused.",
+    labels=("meshlib.rate_limit",),
+)
+BREAKER_CHANGES = Metric(
+    "meshlib.circuit_breaker.transitions",
+    "counter",
+    "meshlib_circuit_breaker_transitions",
+    "Changes of a circuit breaker into a state.",
+    labels=("meshlib.circuit_breaker", "meshlib.state"),
+)
+MEASURED = (
+    CLIENT_DURATION,
+    SERVER_DURATION,
+    RPC_CLIENT_DURATION,
+    RPC_SERVER_DURATION,
+    UPSTREAM_TIME,
+    RATE_LIMITED,
+    BREAKER_CHANGES,
+)
+
+# ---------------------------------------------------------------------- counters of clusters, under Envoy's stat names
+
+_STATS = {
+    "upstream_rq_total": "Attempts sent.",
+    "upstream_rq_completed": "Attempts that brought a response.",
+    "upstream_rq_timeout": "Attempts that the call's own deadline ended.",
+    "upstream_rq_per_try_timeout": "Attempts that the per-try timeout ended.",
+    "upstream_rq_rx_reset": "Attempts that the upstream reset.",
+    "upstream_rq_retry": "Retries.",
+    "upstream_rq_retry_success": "Retries that were answered well.",
+    "upstream_rq_retry_limit_exceeded": "Retries not made because there had been enough of them.",
+    "upstream_rq_retry_overflow": "Retries not made for lack of budget (or `max_retries`).",
+    "upstream_rq_active_overflow": "Attempts refused by `max_requests`.",
+    "upstream_rq_pending_overflow": "Attempts refused for lack of a connection and of room to wait for one.",
+    "upstream_cx_total": "Connections opened.",
+    "upstream_cx_overflow": "Connections refused by `max_connections`.",
+    "upstream_cx_connect_fail": "Connections that could not be made.",
+    "lb_healthy_panic": "Picks in panic mode.",
+    "outlier_detection.ejections_detected_consecutive_5xx": "Endpoints found failing.",
+    "outlier_detection.ejections_enforced_consecutive_5xx": "Of these, ejected.",
+    "outlier_detection.ejections_enforced_total": "Endpoints ejected, for whatever reason.",
+    "outlier_detection.ejections_overflow": "Ejections not made because too many endpoints were out already.",
+}
+RESPONSES = Metric(
+    "meshlib.cluster.upstream_rq_xx",
+    "counter",
+    "envoy_cluster_upstream_rq_xx",
+    "Responses to attempts, by the class of their status.",
+    labels=("http.response.status_class", "meshlib.cluster"),
+)
+CLASSES = {f"upstream_rq_{digit}xx": digit for digit in "2345"}
+CLUSTER_STATS = {
+    stat: Metric(
+        f"meshlib.cluster.{stat}",
+        "counter",
+        f"envoy_cluster_{stat.replace('.', '_').removesuffix('_total')}",
+        text,
+        labels=_CLUSTER,
+    )
+    for stat, text in _STATS.items()
+}
+
+
+def _cluster_gauge(name: str, text: str) -> Metric:
+    return Metric(f"meshlib.cluster.{name}", "gauge", f"envoy_cluster_{name.replace('.', '_')}", text, labels=_CLUSTER)
+
+
+ACTIVE = _cluster_gauge("upstream_rq_active", "Attempts in flight, until their bodies have ended.")
+PENDING = _cluster_gauge("upstream_rq_pending_active", "Attempts waiting for a connection.")
+CONNECTIONS = _cluster_gauge("upstream_cx_active", "Connections open.")
+MEMBERS = _cluster_gauge("membership_total", "Endpoints.")
+HEALTHY = _cluster_gauge("membership_healthy", "Endpoints that are healthy and not ejected.")
+EJECTED = _cluster_gauge("outlier_detection.ejections_active", "Endpoints ejected now.")
+CX_OPEN = _cluster_gauge("circuit_breakers.default.cx_open", "1 while `max_connections` is reached.")
+RQ_PENDING_OPEN = _cluster_gauge(
+    "circuit_breakers.default.rq_pending_open", "1 while `max_pending_requests` is reached."
+)
+RQ_OPEN = _cluster_gauge("circuit_breakers.default.rq_open", "1 while `max_requests` is reached.")
+BREAKER = Metric(
+    "meshlib.circuit_breaker.state",
+    "gauge",
+    "meshlib_circuit_breaker_state",
+    "State of a circuit breaker: 0 closed, 1 half-open, 2 open.",
+    labels=_CLUSTER,
+)
+PLAN_AGE = Metric("meshlib.plan.age", "gauge", "meshlib_plan_age_seconds", "Since when the plan is in force.", "s")
+PLAN_CLUSTERS = Metric("meshlib.plan.clusters", "gauge", "meshlib_plan_clusters", "Clusters of the plan in force.")
+READY = Metric("meshlib.ready", "gauge", "meshlib_ready", "1 once any configuration has arrived.")
+ISSUES = Metric(
+    "meshlib.config.issues",
+    "gauge",
+    "meshlib_config_issues",
+    "Distinct rejected resources and degraded fields the source has told of.",
+    labels=("meshlib.severity",),
+)
+GAUGES = (
+    *(ACTIVE, PENDING, CONNECTIONS, MEMBERS, HEALTHY, EJECTED, CX_OPEN, RQ_PENDING_OPEN, RQ_OPEN, BREAKER),
+    *(PLAN_AGE, PLAN_CLUSTERS, READY, ISSUES),
+)
+
+# ---------------------------------------------------------------------- the control plane
+
+_TYPE = ("meshlib.xds.type",)
+XDS_CONNECTED = Metric(
+    "meshlib.xds.connected",
+    "gauge",
+    "envoy_control_plane_connected_state",
+    "1 while a stream to this control plane carries our requests.",
+    labels=("meshlib.xds.server",),
+)
+XDS_RECONNECTS = Metric("meshlib.xds.reconnects", "counter", "meshlib_xds_reconnects", "Streams opened again.")
+XDS_RESOURCES = Metric("meshlib.xds.resources", "gauge", "meshlib_xds_resources", "Resources known.", labels=_TYPE)
+XDS_VALID = Metric(
+    "meshlib.xds.resource_updates_valid",
+    "counter",
+    "meshlib_xds_resource_updates_valid",
+    "Resources taken over.",
+    labels=_TYPE,
+)
+XDS_INVALID = Metric(
+    "meshlib.xds.resource_updates_invalid",
+    "counter",
+    "meshlib_xds_resource_updates_invalid",
+    "Resources refused (NACK).",
+    labels=_TYPE,
+)
+XDS_UPDATE_AGE = Metric(
+    "meshlib.xds.last_update_age",
+    "gauge",
+    "meshlib_xds_last_update_age_seconds",
+    "Since the last response of the control plane.",
+    "s",
+    _TYPE,
+)
+CONSUL_FAILING = Metric("meshlib.consul.failing", "gauge", "meshlib_consul_failing", "Queries that fail now.")
+CONSUL_STALE = Metric(
+    "meshlib.consul.stale", "gauge", "meshlib_consul_stale_seconds", "Since when the oldest of them fails.", "s"
+)
+CONSUL_QUERIES = Metric("meshlib.consul.queries", "counter", "meshlib_consul_queries", "Queries sent to Consul.")
+CONTROL = (
+    *(XDS_CONNECTED, XDS_RECONNECTS, XDS_RESOURCES, XDS_VALID, XDS_INVALID, XDS_UPDATE_AGE),
+    *(CONSUL_FAILING, CONSUL_STALE, CONSUL_QUERIES),
+)
+
+ALL: tuple[Metric, ...] = (*MEASURED, RESPONSES, *CLUSTER_STATS.values(), *GAUGES, *CONTROL)
