@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 import pytest
-from e2e.mtls.workloads import CLIENT_ID, SERVER_ID, Pair, mesh_to, pair_of_workloads
 
+from e2e.mtls.workloads import CLIENT_ID, SERVER_ID, Pair, mesh_to, pair_of_workloads
 from meshlib import Mesh, UpstreamConnectError, context
 from meshlib.grpc import secure
 from meshlib.grpc.aio_server import AioServerInterceptor

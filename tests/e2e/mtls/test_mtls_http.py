@@ -17,6 +17,7 @@ from e2e.mtls.workloads import (
     SERVER_ID,
     Intruder,
     Pair,
+    client_to,
     introduce,
     mesh_to,
     pair_of_workloads,
@@ -44,11 +45,7 @@ def port(pair: Pair) -> Iterator[int]:
 
 @pytest.mark.parametrize("protocol", [MeshHttpToolsProtocol, MeshH11Protocol])
 def test_the_application_knows_its_caller(pair: Pair, protocol: Any) -> None:
-    with (
-        served(pair.server.identity, http=protocol) as port,
-        mesh_to(port, pair.client.identity) as mesh,
-        mesh.http.client("payments") as client,
-    ):
+    with served(pair.server.identity, http=protocol) as port, client_to(port, pair.client.identity) as client:
         for _ in range(2):  # on the same connection
             answer = client.get("/", headers={"x-forwarded-client-cert": "URI=spiffe://demo.test/admin"}).json()
             assert answer["state"] == answer["extension"] == CLIENT_ID
@@ -116,19 +113,17 @@ def test_only_those_allowed_are_let_in(pair: Pair) -> None:
 
 def test_a_server_that_is_somebody_else_is_refused(pair: Pair, port: int) -> None:
     other = "spiffe://demo.test/ns/shop/sa/billing"
-    with mesh_to(port, pair.client.identity, other) as mesh, mesh.http.client("payments") as client:
+    with client_to(port, pair.client.identity, other) as client:
         with pytest.raises(UpstreamConnectError, match=f"it has: URI:{SERVER_ID}"):
             client.get("/")
-    with mesh_to(port, pair.client.identity, other, "spiffe://demo.test/ns/shop/*") as mesh:
-        with mesh.http.client("payments") as client:
-            assert client.get("/").status_code == 200
+    with client_to(port, pair.client.identity, other, "spiffe://demo.test/ns/shop/*") as client:
+        assert client.get("/").status_code == 200
 
 
 def test_a_server_of_another_authority_is_refused(pair: Pair, port: int) -> None:
     stranger = DevCA.new().issue(CLIENT_ID).identity()
-    with mesh_to(port, stranger) as mesh, mesh.http.client("payments") as client:
-        with pytest.raises(UpstreamConnectError, match="certificate verify failed"):
-            client.get("/")
+    with client_to(port, stranger) as client, pytest.raises(UpstreamConnectError, match="certificate verify failed"):
+        client.get("/")
 
 
 def test_a_mesh_whose_identity_lacks_a_part_connects_to_nobody(pair: Pair, port: int) -> None:
@@ -136,18 +131,16 @@ def test_a_mesh_whose_identity_lacks_a_part_connects_to_nobody(pair: Pair, port:
         Identity.from_pem(ca=pair.authority.pem): "'default' has no certificate",
         None: "no certificate provider 'default'",
     }.items():
-        with mesh_to(port, identity) as mesh, mesh.http.client("payments") as client:
-            with pytest.raises(UpstreamConnectError, match=reason):
-                client.get("/")
+        with client_to(port, identity) as client, pytest.raises(UpstreamConnectError, match=reason):
+            client.get("/")
 
 
 def test_a_client_whose_certificate_is_refused_learns_it(pair: Pair, port: int) -> None:
     """In TLS 1.3 a client has connected before the server has looked at its certificate: the first call tells."""
     issued = DevCA.new().issue(CLIENT_ID)
     known = Identity.from_pem(issued.certificate, issued.key, pair.authority.pem)
-    with mesh_to(port, known) as mesh, mesh.http.client("payments") as client:
-        with pytest.raises((UpstreamConnectError, UpstreamResetError)):
-            client.get("/")
+    with client_to(port, known) as client, pytest.raises((UpstreamConnectError, UpstreamResetError)):
+        client.get("/")
 
 
 def test_the_factory_works_with_uvicorns_own_means(pair: Pair) -> None:
@@ -159,6 +152,5 @@ def test_the_factory_works_with_uvicorns_own_means(pair: Pair) -> None:
         log_level="error",
         lifespan="off",
     )
-    with running(uvicorn.Server(settings)) as port, mesh_to(port, pair.client.identity) as mesh:
-        with mesh.http.client("payments") as client:
-            assert client.get("/").json()["extension"] == CLIENT_ID
+    with running(uvicorn.Server(settings)) as port, client_to(port, pair.client.identity) as client:
+        assert client.get("/").json()["extension"] == CLIENT_ID

@@ -1,4 +1,4 @@
-"""110 rotations and 3 trust changes under load, httpx (blocking and asyncio) to uvicorn: no call fails, nobody gets in."""
+"""110 rotations, 3 trust changes under load, httpx (blocking and asyncio) to uvicorn: no call fails, nobody gets in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Authorities, workloads with certificate files, and servers over mutual TLS in threads, for the tests beside this file."""
+"""Authorities, workloads with certificate files, servers over mutual TLS in threads: for the tests beside this file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 
 from meshlib import Mesh
@@ -155,6 +156,13 @@ def secured_cluster(port: int, *peers: str) -> Cluster:
 def mesh_to(port: int, identity: Identity | None, *peers: str) -> Mesh:
     """A mesh with that one cluster."""
     return Mesh.static({"payments": secured_cluster(port, *peers)}, identity=identity)
+
+
+@contextlib.contextmanager
+def client_to(port: int, identity: Identity | None, *peers: str) -> Iterator[httpx.Client]:
+    """A blocking client of such a mesh."""
+    with mesh_to(port, identity, *peers) as mesh, mesh.http.client("payments") as client:
+        yield client
 
 
 class Intruder:
