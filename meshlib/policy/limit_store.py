@@ -44,10 +44,11 @@ class LimitStore:
         self._sync: dict[int, RateLimiter] = {}
         self._async: WeakKeyDictionary[AbstractEventLoop, AsyncRateLimiter] = WeakKeyDictionary()
 
-    def hit(self, *key: str) -> tuple[bool, int | None, float | None]:
+    def hit(self, *key: str, figures: bool = True) -> tuple[bool, int | None, float | None]:
         """(Admitted, what remains, seconds until the window resets); blocks for at most a few timeouts.
 
-        Raises StoreUnavailableError. The window's figures are a second question: if only that one fails, they are None.
+        Raises StoreUnavailableError. The window's figures are a second question, as dear as the first: None if it is
+        not to be asked (`figures` False), or if only it fails.
         """
         errors = _store_errors()
         limiter = self._limiter()
@@ -55,13 +56,15 @@ class LimitStore:
             admitted = limiter.hit(self._item, *key)
         except errors as error:
             raise _unavailable(error) from error
+        if not figures:
+            return admitted, None, None
         try:
             stats = limiter.get_window_stats(self._item, *key)
         except errors:
             return admitted, None, None
         return admitted, *self._figures(stats)
 
-    async def ahit(self, *key: str) -> tuple[bool, int | None, float | None]:
+    async def ahit(self, *key: str, figures: bool = True) -> tuple[bool, int | None, float | None]:
         """As `hit`, on the running loop; both questions together take at most the timeout."""
         import asyncio
 
@@ -71,6 +74,8 @@ class LimitStore:
         try:
             async with asyncio.timeout(self._timeout):
                 admitted = await limiter.hit(self._item, *key)
+                if not figures:
+                    return admitted, None, None
                 stats = await limiter.get_window_stats(self._item, *key)
         except errors as error:
             if admitted is None:

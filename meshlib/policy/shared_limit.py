@@ -106,14 +106,17 @@ class SharedRateLimit:
         """The hit this request makes, for a driver to ask."""
         return SharedQuestion(self, self._key(head))
 
-    def hit(self, key: str = "") -> SharedVerdict:
-        """Count one hit; blocks on the store. Not for use on an event loop."""
+    def hit(self, key: str = "", *, figures: bool = True) -> SharedVerdict:
+        """Count one hit; blocks on the store. Not for use on an event loop.
+
+        Without `figures` the store is asked once, not twice, and `remaining` and `reset` are None.
+        """
         now, key, here = time.monotonic(), bounded(key), self._here()
         permit = here.circuit.permit(now)
         if permit is None:
             return self._without_store(here, key, now)
         try:
-            answer = self._store.hit(self.name, key)
+            answer = self._store.hit(self.name, key, figures=figures)
         except StoreUnavailableError as error:
             self._last_error = str(error)
             here.circuit.record(permit, False, time.monotonic())
@@ -124,14 +127,14 @@ class SharedRateLimit:
         here.circuit.record(permit, True, time.monotonic())
         return self._by_store(*answer)
 
-    async def ahit(self, key: str = "") -> SharedVerdict:
-        """Count one hit without blocking the running event loop."""
+    async def ahit(self, key: str = "", *, figures: bool = True) -> SharedVerdict:
+        """`hit` without blocking the running event loop."""
         now, key, here = time.monotonic(), bounded(key), self._here()
         permit = here.circuit.permit(now)
         if permit is None:
             return self._without_store(here, key, now)
         try:
-            answer = await self._store.ahit(self.name, key)
+            answer = await self._store.ahit(self.name, key, figures=figures)
         except StoreUnavailableError as error:
             self._last_error = str(error)
             here.circuit.record(permit, False, time.monotonic())
@@ -197,7 +200,7 @@ class SharedRateLimit:
 
 
 class SharedQuestion:
-    """One hit on one limit, for either kind of driver."""
+    """One hit on one limit, for either kind of driver. A call only wants to know whether it may go on: no figures."""
 
     __slots__ = ("_key", "_limit")
 
@@ -207,11 +210,11 @@ class SharedQuestion:
 
     def ask(self) -> SharedVerdict:
         """Hit, blocking."""
-        return self._limit.hit(self._key)
+        return self._limit.hit(self._key, figures=False)
 
     async def aask(self) -> SharedVerdict:
         """Hit, on the running event loop."""
-        return await self._limit.ahit(self._key)
+        return await self._limit.ahit(self._key, figures=False)
 
 
 def _local_bucket(limit: int, window: float, fraction: float) -> TokenBucket:

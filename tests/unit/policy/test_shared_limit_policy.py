@@ -45,6 +45,13 @@ def test_a_question_hits_the_key_of_its_request(memory: SharedRateLimit) -> None
     assert memory.question(anonymous).ask().allowed
 
 
+async def test_a_question_asks_the_store_for_no_figures(memory: SharedRateLimit) -> None:
+    question = memory.question(RequestHead("GET", "http", "payments", "/"))
+    for verdict in (question.ask(), await question.aask()):
+        assert (verdict.allowed, verdict.remaining, verdict.reset) == (True, None, None)
+    await memory.aclose()
+
+
 @pytest.mark.parametrize(
     "options,message",
     [
@@ -98,10 +105,10 @@ def test_a_store_that_is_gone_is_asked_three_times_and_then_left_alone(
     asked = 0
     hit = limit._store.hit
 
-    def count(*key: str) -> tuple[bool, int | None, float | None]:
+    def count(*key: str, figures: bool) -> tuple[bool, int | None, float | None]:
         nonlocal asked
         asked += 1
-        return hit(*key)
+        return hit(*key, figures=figures)
 
     monkeypatch.setattr(limit._store, "hit", count)
     with caplog.at_level(logging.INFO, "meshlib.shared_limit"):
@@ -133,12 +140,12 @@ def test_a_forked_child_starts_with_a_closed_circuit_and_full_buckets(monkeypatc
 def test_a_mistake_that_is_not_the_stores_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = SharedRateLimit("1/hour", "memory://")
 
-    def broken(*key: str) -> None:
+    def broken(*key: str, figures: bool) -> None:
         raise TypeError("a bug")
 
     monkeypatch.setattr(limit._store, "hit", broken)
     for _ in range(5):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="a bug"):
             limit.hit()
     monkeypatch.undo()
     assert limit.hit().source == "store"
