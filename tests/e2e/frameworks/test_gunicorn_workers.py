@@ -107,6 +107,9 @@ def drained(shop: Shop) -> dict[str, Any]:
 
 
 def test_what_the_mesh_refuses_is_told(tmp_path: Path, servers: Any, fast_backend: Callable[..., FastBackend]) -> None:
-    shop: Shop = servers.keep(Shop("flask", "sync", False, tmp_path, fast_backend("old", Reply(fault="hang"))))
+    payments = fast_backend("old")
+    shop: Shop = servers.keep(Shop("flask", "sync", False, tmp_path, payments))
+    shop.until("/checkout", lambda seen: len(pids(seen)) == WORKERS, "both workers have their configuration")
+    payments.behave(Reply(fault="hang"))
     response = shop.get("/checkout", **{"x-envoy-expected-rq-timeout-ms": "200"})
     assert (response.status_code, response.json()) == (503, {"failed": "UT"})
