@@ -123,6 +123,7 @@ def _target(target: Fields) -> Target:
         namespace=_named(target.text("Namespace")),
         partition=_named(target.text("Partition")),
         peer=target.text("Peer"),
+        subset=target.text("ServiceSubset"),
     )
 
 

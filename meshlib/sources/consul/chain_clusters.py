@@ -22,19 +22,21 @@ class ChainCluster:
     targets: tuple[Target, ...]
 
 
-def chain_clusters(chain: Chain, defaults: Cluster = CLUSTER_DEFAULTS) -> dict[str, ChainCluster]:
-    """The clusters of a chain by target. `defaults` are the policies they have where the chain says nothing."""
-    return dict(_clusters(chain, defaults))
+def chain_clusters(chain: Chain, home: str, defaults: Cluster = CLUSTER_DEFAULTS) -> dict[str, ChainCluster]:
+    """The clusters of a chain by target. `defaults` are the policies they have where the chain says nothing; names are
+    those of `Target.cluster_name`.
+    """
+    return dict(_clusters(chain, home, defaults))
 
 
-def _clusters(chain: Chain, defaults: Cluster) -> Iterator[tuple[str, ChainCluster]]:
+def _clusters(chain: Chain, home: str, defaults: Cluster) -> Iterator[tuple[str, ChainCluster]]:
     for name, node in chain.nodes.items():
         if node.text("Type") != "resolver":
             continue
         resolver = chain.resolver(name, node)
         cluster = replace(
             defaults,
-            name=resolver.target,
+            name=chain.targets[resolver.target].cluster_name(home),
             type="EDS",
             eds_service_name="",
             load_assignment=None,

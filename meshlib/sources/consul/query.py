@@ -61,6 +61,13 @@ class Target:
     namespace: str = ""
     partition: str = ""
     peer: str = ""
+    subset: str = ""
+
+    def cluster_name(self, home: str) -> str:
+        """Its name as a cluster: `payments`, `v1.payments` for a subset, `payments.dc2` if that is not `home`."""
+        where = "" if self.datacenter == home else self.datacenter
+        parts = (self.subset, self.service, self.namespace, self.partition, where, self.peer and f"peer.{self.peer}")
+        return ".".join(part for part in parts if part)
 
 
 def health_query(target: Target, options: HealthOptions = ALL_INSTANCES) -> Query:

@@ -84,7 +84,7 @@ class Service:
     def tell_chain(self, answer: Any, report: Report, *, hold_until: float | None) -> None:
         """A new chain; `hold_until` after Consul lost its state. Raises `ResourceError`, and keeps what there was."""
         chain = decode_chain(answer, self.name.service, report)
-        clusters = chain_clusters(chain, self._options.cluster)
+        clusters = chain_clusters(chain, "" if self.name.datacenter else chain.datacenter, self._options.cluster)
         names = {target: found.cluster.name for target, found in clusters.items()}
         host = virtual_host(str(self.name), chain, names, self._options.routes)
         self._take(self._compiled(host, tuple(clusters.values()), chain.is_default, chain.datacenter), hold_until)

@@ -226,10 +226,9 @@ def test_more_services_than_connections_take_turns(consul_factory: Any, servers:
     eventually(lambda: len(mesh.plan.snapshot.endpoints) == len(names), "all are known", PATIENCE)
     assert len(proxy._open) <= 5
     consul.register(names[-1], "another", 9001)
-    cluster = f"{names[-1]}.default.default.dc1"
 
     def endpoints() -> int:
-        return sum(len(part.endpoints) for part in mesh.plan.snapshot.endpoints[cluster].localities)
+        return sum(len(part.endpoints) for part in mesh.plan.snapshot.endpoints[names[-1]].localities)
 
     eventually(lambda: endpoints() == 2, "each has its turn", 40.0)
 

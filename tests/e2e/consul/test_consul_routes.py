@@ -210,7 +210,7 @@ def test_names_cannot_walk_through_the_api(consul: ConsulServer, mesh_of: Any) -
     consul.request("PUT", "/v1/kv/secret", "s3cret")
     mesh = mesh_of(consul, "../../kv/secret", "a/b?c#d", ready=False)
     eventually(lambda: "../../kv/secret" in mesh.plan.snapshot.listeners, "asked for as a name, and unknown")
-    assert mesh.plan.snapshot.endpoints["../../kv/secret.default.default.dc1"].localities == ()
+    assert mesh.plan.snapshot.endpoints["../../kv/secret"].localities == ()
 
 
 def test_hashing_and_other_balancers_come_from_the_resolver(
@@ -227,7 +227,7 @@ def test_hashing_and_other_balancers_come_from_the_resolver(
     assert len(answers(mesh, f"http://{name}/", 10, headers={"x-user": "ann"})) == 1
     users = Counter(str(answers(mesh, f"http://{name}/", 1, headers={"x-user": str(user)})) for user in range(30))
     assert len(users) == 3
-    cluster = mesh.plan.snapshot.clusters[f"{name}.default.default.dc1"]
+    cluster = mesh.plan.snapshot.clusters[name]
     assert cluster.connect_timeout == 3.0
     consul.write("service-resolver", name, LoadBalancer={"Policy": "maglev"})
     eventually(lambda: any("maglev" in issue.reason for issue in mesh.issues), "what is not supported is told")

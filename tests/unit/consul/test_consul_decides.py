@@ -149,8 +149,14 @@ def chain(service: str, *, subsets: tuple[str, ...] = ()) -> dict[str, Any]:
         splits = [{"Weight": 100 / len(names), "NextNode": f"resolver:{name}"} for name in names]
         nodes[start] = {"Type": "splitter", "Name": service, "Splits": splits}
     targets = {
-        name: {"ID": name, "Service": service, "Datacenter": "dc1", "Subset": {"Filter": f"v == {name[:2]}"}}
-        for name in names
+        name: {
+            "ID": name,
+            "Service": service,
+            "ServiceSubset": subset,
+            "Datacenter": "dc1",
+            "Subset": {"Filter": f"v == {name[:2]}"},
+        }
+        for name, subset in zip(names, subsets or ("",), strict=True)
     }
     told = {"ServiceName": service, "Datacenter": "dc1", "StartNode": start, "Nodes": nodes, "Targets": targets}
     return {"Chain": {**told, **({} if subsets else {"Default": True})}}
