@@ -1,0 +1,145 @@
+"""A mesh from names and values, and what is said about names and values that make none."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshlib import ConfigurationError, Mesh, local_limit
+from meshlib.settings import SETTINGS, SOURCES, configuration_issues, mesh_from_settings, mistakes, server_options
+from meshlib.sources.consul.source import ConsulSource
+from meshlib.sources.files.source import FileSource
+from meshlib.sources.static import StaticSource
+from meshlib.sources.xds.source import XdsSource
+
+MESH = Mesh.static({})
+
+
+def make() -> Mesh:
+    return MESH
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the application's own."""
+    own = types.ModuleType("shop_mesh")
+    own.mesh, own.make, own.wrong = MESH, make, 3  # type: ignore[attr-defined]
+    monkeypatch.setitem(__import__("sys").modules, "shop_mesh", own)
+
+
+@pytest.mark.parametrize(
+    "settings, kind",
+    [
+        ({"CONFIG": "conf/"}, FileSource),
+        ({"CONFIG": Path("conf")}, FileSource),
+        ({"CONFIG": ["a.yaml", Path("b.yaml")]}, FileSource),
+        ({"XDS": "127.0.0.1:18000", "DECLARED": ["payments"]}, XdsSource),
+        ({"CONSUL": "127.0.0.1:8500", "DECLARED": ["payments"]}, ConsulSource),
+        ({"CONSUL": {"ADDRESS": "127.0.0.1:8500", "DECLARED": ["payments"]}}, ConsulSource),
+        ({"STATIC": {"payments": ["127.0.0.1:1"]}}, StaticSource),
+    ],
+)
+def test_every_source(settings: dict[str, Any], kind: type) -> None:
+    assert mistakes(settings) == ()
+    assert isinstance(mesh_from_settings(settings).source, kind)
+
+
+@pytest.mark.parametrize("given", [MESH, make, "shop_mesh:mesh", "shop_mesh.mesh", "shop_mesh:make"])
+def test_a_mesh_that_is_made_elsewhere(given: Any, module: None) -> None:
+    assert mesh_from_settings({"MESH": given}) is MESH
+
+
+def test_options_reach_the_mesh() -> None:
+    mesh = mesh_from_settings({"STATIC": {"a": ["1.2.3.4:1"]}, "UNKNOWN_HOSTS": "reject", "FETCH_TIMEOUT": 3})
+    assert (mesh.runtime.unknown_hosts, mesh.runtime.fetch_timeout) == ("reject", 3.0)
+
+
+def test_what_is_the_servers() -> None:
+    assert server_options({"CONFIG": "x", "RATE_LIMITS": ["1/hour"], "READINESS_PATH": "/r", "DRAIN_SECONDS": 2}) == {
+        "rate_limits": ["1/hour"],
+        "readiness_path": "/r",
+        "drain_seconds": 2,
+    }
+
+
+STATIC = {"STATIC": {"payments": ["127.0.0.1:1"]}}
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({}, "CONFIG: nothing says where configuration comes from (set one of CONFIG, XDS, CONSUL, STATIC, MESH)"),
+        ({"CONFIG": None}, "nothing says where"),
+        ({"CONFIG": "a", "XDS": True}, "XDS: CONFIG and XDS are set, and a mesh has one source"),
+        ({**STATIC, "RATE_LIMIT": []}, "RATE_LIMIT: there is no such setting (did you mean RATE_LIMITS?)"),
+        ({**STATIC, "rate_limits": []}, "rate_limits: there is no such setting (did you mean RATE_LIMITS?)"),
+        ({**STATIC, "zzz": 1}, "zzz: there is no such setting (there are CONFIG, XDS"),
+        ({**STATIC, 3: 1}, "3: there is no such setting"),
+        ({"CONFIG": 3}, "CONFIG: 3 is a int that cannot be used here (give a path or a list of paths)"),
+        ({"CONFIG": []}, "CONFIG: [] is a list"),
+        ({"XDS": False}, "XDS: False is a bool"),
+        ({"STATIC": {}}, "STATIC: {} is a dict"),
+        (
+            {**STATIC, "UNKNOWN_HOSTS": "pass"},
+            "UNKNOWN_HOSTS: 'pass' is a str that cannot be used here (give 'pass_through'",
+        ),
+        ({**STATIC, "DRAIN_SECONDS": "10"}, "DRAIN_SECONDS: '10' is a str that cannot be used here (give seconds"),
+        ({**STATIC, "DRAIN_SECONDS": True}, "DRAIN_SECONDS: True is a bool"),
+        ({**STATIC, "DRAIN_SECONDS": -1}, "DRAIN_SECONDS: -1 is a int"),
+        ({**STATIC, "READINESS_PATH": "ready"}, "READINESS_PATH: 'ready' is a str"),
+        (
+            {**STATIC, "RATE_LIMITS": "1/minute"},
+            "RATE_LIMITS: '1/minute' is a str that cannot be used here (give a list",
+        ),
+        ({**STATIC, "RATE_LIMITS": ["often"]}, "RATE_LIMITS: 'often': limit 'often' is not valid"),
+        (
+            {**STATIC, "DECLARED": ["a"]},
+            "DECLARED: the source knows all its services by itself (it is for XDS and CONSUL)",
+        ),
+        ({"MESH": "mesh"}, "MESH: 'mesh' is a str"),
+        ({"MESH": MESH, "UNKNOWN_HOSTS": "reject"}, "UNKNOWN_HOSTS: MESH names a mesh that is already made"),
+    ],
+)
+def test_a_mistake_names_the_setting_what_was_found_and_what_to_do(settings: dict[Any, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        mesh_from_settings(settings)
+    assert str(caught.value).startswith("MESHLIB: ")
+    assert words in str(caught.value)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    wrong = mistakes({"CONFIG": 3, "DRAIN": 1, "READINESS_PATH": ""})
+    assert [mistake.key for mistake in wrong] == ["DRAIN", "CONFIG", "READINESS_PATH"]
+
+
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        ("shop_mesh:missing", "cannot be imported: module 'shop_mesh' has no attribute 'missing'"),
+        ("no_such_module.mesh", "cannot be imported: No module named 'no_such_module'"),
+        ("shop_mesh:wrong", "gives a int, not a Mesh"),
+    ],
+)
+def test_a_path_that_leads_nowhere(path: str, words: str, module: None) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        mesh_from_settings({"MESH": path})
+
+
+def test_limits_of_both_kinds() -> None:
+    assert mistakes({**STATIC, "RATE_LIMITS": ["1/second", local_limit("2/hour")]}) == ()
+
+
+def test_files_are_checked_as_the_command_does(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("name: payments\nconnect_timeout: soon\n")
+    (issue, *_) = configuration_issues({"CONFIG": tmp_path})
+    assert (issue.severity, issue.file) == ("error", str(file))
+    assert "connect_timeout" in str(issue)
+    assert configuration_issues(STATIC) == ()
+
+
+def test_the_names_of_the_sources_are_settings() -> None:
+    assert set(SOURCES) < {setting.name for setting in SETTINGS}
