@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import httpx
@@ -13,6 +14,7 @@ from examples.demo.calls import percentile, within_chance
 from examples.demo.stage import Stage, StoryOverError
 from meshlib.engine.events import BreakerChanged, EndpointEjected, EndpointReturned, RateLimited
 
+Act = Callable[[Stage], Awaitable[None]]
 BURST = 5  # requests, and as many a second: the limit of the rate limit act
 
 
@@ -184,9 +186,9 @@ STORY = (
 )
 
 
-async def play(stage: Stage) -> None:
+async def play(stage: Stage, story: Sequence[tuple[str, Act]]) -> None:
     """All acts in order; an edit without effect ends the story early."""
     with suppress(StoryOverError):
-        for number, (title, act) in enumerate(STORY, 1):
-            stage.screen.act(f"Act {number} of {len(STORY)}: {title}")
+        for number, (title, act) in enumerate(story, 1):
+            stage.screen.act(f"Act {number} of {len(story)}: {title}")
             await act(stage)

@@ -19,17 +19,17 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 
 from meshlib import CallError, Mesh
+from meshlib.http.drain import Drain
 from meshlib.integrations.fastapi import MeshMiddleware
 
 Json = dict[str, Any]
 PASSED_ON = ("traceparent", "x-request-id", "x-envoy-expected-rq-timeout-ms")
 
 
-def payments(version: str, instance: str) -> FastAPI:
+def payments(version: str, instance: str, mesh: Mesh, drain: Drain | None = None) -> FastAPI:
     """Payments: `/charge` and `/report` are its own, `/checkout` asks hints on the way."""
-    mesh = Mesh.from_xds(declared=["hints"])
     hints = mesh.http.async_client("hints")
-    app = _app(mesh)
+    app = _app(mesh, drain)
 
     @app.get("/charge")
     async def charge() -> Json:
@@ -52,10 +52,9 @@ def payments(version: str, instance: str) -> FastAPI:
     return app
 
 
-def flaky(instance: str) -> FastAPI:
+def flaky(instance: str, mesh: Mesh, drain: Drain | None = None) -> FastAPI:
     """Hints; and, once it has joined payments' endpoints, a payments instance that is no good."""
-    mesh = Mesh.from_xds()
-    app = _app(mesh)
+    app = _app(mesh, drain)
     behaviour = {"fail": 0.0, "delay": 0.0}
 
     async def misbehave(fail: float) -> None:
@@ -86,9 +85,9 @@ def flaky(instance: str) -> FastAPI:
     return app
 
 
-def _app(mesh: Mesh) -> FastAPI:
+def _app(mesh: Mesh, drain: Drain | None) -> FastAPI:
     app = FastAPI()
-    app.add_middleware(MeshMiddleware, mesh=mesh, readiness_path="/ready")
+    app.add_middleware(MeshMiddleware, mesh=mesh, readiness_path="/ready", drain=drain)
     return app
 
 
@@ -98,18 +97,27 @@ def _seen(request: Request, instance: str) -> Json:
 
 
 ROLES: dict[str, Callable[[str], FastAPI]] = {
-    "stable": lambda name: payments("stable", name),
-    "canary": lambda name: payments("canary", name),
-    "flaky": flaky,
+    "stable": lambda name: payments("stable", name, Mesh.from_xds(declared=["hints"])),
+    "canary": lambda name: payments("canary", name, Mesh.from_xds(declared=["hints"])),
+    "flaky": lambda name: flaky(name, Mesh.from_xds()),
 }
 
 
 def main(role: str, name: str, port: int = 0) -> None:
     """Serve one instance on a port of its own, and say which."""
+    serve(name, listen(port), ROLES[role](name))
+
+
+def listen(port: int) -> socket.socket:
+    """A port of our own, bound before it is told: nobody else can take it."""
+    return socket.create_server(("127.0.0.1", port))
+
+
+def serve(name: str, listening: socket.socket, app: FastAPI) -> None:
+    """Serve until a signal ends it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    listening = socket.create_server(("127.0.0.1", port))  # bound before it is told: nobody else can take the port
     print(f"{name} listens on {listening.getsockname()[1]}", flush=True)
-    server = uvicorn.Server(uvicorn.Config(ROLES[role](name), access_log=False, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning"))
     server.run(sockets=[listening])
 
 

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import httpx
 
 from examples.demo.calls import Ledger
-from examples.demo.config_folder import ConfigFolder, endpoints
+from examples.demo.config_folder import endpoints
 from examples.demo.processes import Child, Fleet, listening_port
 from examples.demo.promises import Promise, Results
 from meshlib import Mesh
@@ -43,12 +44,24 @@ class Screen(Protocol):
         """A promise was checked."""
 
 
+class Configuration(Protocol):
+    """What the mesh is configured by, wherever that is kept. `revision` counts the edits; responses carry it."""
+
+    folder: Path
+    revision: int
+
+    def edit(self, **values: object) -> int:
+        """Change some values, all at once; the new revision."""
+
+    def spoil(self, **values: object) -> None:
+        """An edit that cannot be valid."""
+
+
 class Stage:
     """`pace` shortens (below 1) or lengthens every act. `names` are the instances by address."""
 
-    def __init__(self, conf: ConfigFolder, fleet: Fleet, screen: Screen, pace: float) -> None:
+    def __init__(self, conf: Configuration, screen: Screen, pace: float) -> None:
         self.conf = conf
-        self.fleet = fleet
         self.screen = screen
         self.pace = pace
         self.results = Results()
@@ -58,6 +71,7 @@ class Stage:
         self.instances: dict[str, Child] = {}
         self.ports: dict[str, int] = {}
         self.names: dict[str, str] = {}
+        self.fleet: Fleet
         self.control_plane: Child
         self.mesh: Mesh
 
@@ -85,6 +99,18 @@ class Stage:
     def endpoints(self, *names: str) -> str:
         """The endpoint list of these instances, for an edit."""
         return endpoints(self.ports[name] for name in names)
+
+    async def served(self) -> None:
+        """Wait until the client knows the endpoints just written; only then is there something to promise."""
+        hosts = ("stable", "canary", "hints")
+
+        def known() -> bool | None:
+            clusters = self.mesh.plan.clusters
+            return all(name in clusters and clusters[name].balancer.hosts for name in hosts) or None
+
+        if await self.wait_for(known) is None:
+            heard = self.control_plane.output()
+            raise RuntimeError(f"the client heard of no endpoints (edit {self.conf.revision}): {heard}")
 
     # ------------------------------------------------------------------ happenings
 
