@@ -1,0 +1,105 @@
+"""The Django middleware by Django's own test clients: WSGI's chain and ASGI's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from meshlib.context import NO_CONTEXT, current
+from meshlib.integrations import django as mesh_django
+from meshlib.integrations.django.process import current_process
+
+MINE = {"x-request-id": "mine", "grpc-timeout": "5S"}
+pytestmark = pytest.mark.usefixtures("configured")
+
+
+def ask(kind: str, path: str, **headers: str) -> Any:
+    """A response, its body read, by the chain of one kind of server."""
+    from django.test import AsyncClient, Client
+
+    if kind == "wsgi":
+        response = Client(raise_request_exception=False).get(path, headers=headers)
+        response.body = b"".join(response) if response.streaming else response.content
+        return response
+
+    async def go() -> Any:
+        response = await AsyncClient(raise_request_exception=False).get(path, headers=headers)
+        if response.streaming:
+            response.body = b"".join([part async for part in response])
+        else:
+            response.body = response.content
+        return response
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("view", ["/sync", "/async"])
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_views_of_both_kinds_are_served_in_the_requests_context(kind: str, view: str) -> None:
+    response = ask(kind, view, **MINE)
+    assert response.json() == {"id": "mine", "deadline": True, "peer": ""}
+    assert response.headers["x-request-id"] == "mine"
+    assert current.get() is NO_CONTEXT
+
+
+@pytest.mark.parametrize("view", ["/stream", "/async-stream"])
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
+def test_a_streamed_response_is_made_in_the_requests_context(kind: str, view: str) -> None:
+    assert ask(kind, view, **MINE).body == b"mine\nmine\n"
+    assert current.get() is NO_CONTEXT
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
+def test_a_file_stays_the_servers_to_send(kind: str) -> None:
+    response = ask(kind, "/file", **MINE)
+    assert response.body == b"content"
+    assert response.headers["x-request-id"] == "mine"
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_the_applications_own_request_id_stays_and_failures_carry_one(kind: str) -> None:
+    assert ask(kind, "/own-id", **MINE).headers["x-request-id"] == "its own"
+    failed = ask(kind, "/fails", **MINE)
+    assert (failed.status_code, failed.headers["x-request-id"]) == (500, "mine")
+    assert current.get() is NO_CONTEXT
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_what_is_refused_never_reaches_a_view(kind: str, configured: Any) -> None:
+    configured(MESHLIB={"STATIC": {"a": ["1.2.3.4:1"]}, "RATE_LIMITS": ["1/hour"]})
+    dead = ask(kind, "/sync", **{"x-envoy-expected-rq-timeout-ms": "0"})
+    assert (dead.status_code, dead.content) == (504, b"the request's deadline had passed on arrival")
+    assert [ask(kind, "/sync").status_code for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_readiness_and_draining(kind: str, configured: Any) -> None:
+    configured(MESHLIB={"STATIC": {"a": ["1.2.3.4:1"]}, "READINESS_PATH": "/ready"})
+    assert (ask(kind, "/ready").status_code, ask(kind, "/ready").content) == (200, b"ready")
+    current_process().inbound.drain.begin()
+    assert (ask(kind, "/ready").status_code, ask(kind, "/ready").content) == (503, b"draining")
+    # Under WSGI the connection is the server's, and a header about it is forbidden.
+    assert ask(kind, "/sync").headers.get("connection") == ("close" if kind == "asgi" else None)
+
+
+def test_the_mesh_and_its_clients_are_the_processs(configured: Any) -> None:
+    mesh, client, async_client = mesh_django.mesh(), mesh_django.client("a"), mesh_django.async_client("a")
+    assert (mesh_django.mesh(), mesh_django.client("a"), mesh_django.async_client("a")) == (mesh, client, async_client)
+    mesh.start()
+    configured(MESHLIB={"STATIC": {"b": ["1.2.3.4:1"]}})
+    assert mesh_django.mesh() is not mesh
+    assert not mesh._started, "the one of the settings before is closed"
+
+
+def test_without_settings_django_says_so(configured: Any) -> None:
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
+
+    configured(MESHLIB=None)
+    with pytest.raises(ImproperlyConfigured, match="there is no MESHLIB in the settings"):
+        mesh_django.mesh()
+    assert settings.MESHLIB is None
