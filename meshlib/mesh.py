@@ -26,6 +26,7 @@ from meshlib.model.report import Issue
 from meshlib.model.snapshot import Snapshot
 from meshlib.policy.breaker import Breaker, Transition
 from meshlib.sources.base import Source
+from meshlib.telemetry import everywhere
 from meshlib.telemetry.metrics.cells import Cells
 from meshlib.telemetry.propagators import Propagation
 
@@ -92,6 +93,7 @@ class Mesh(Doors, FromSources, Instrumented):
         self._cells: Cells | None = None  # what calls measure, once a Prometheus collector wants it
         self._reset()
         _meshes.add(self)
+        everywhere.made(self)
 
     # ------------------------------------------------------------------ life
 

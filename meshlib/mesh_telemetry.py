@@ -52,7 +52,7 @@ class Instrumented:
         self.uninstrument()
         if spans:
             self.runtime.tracing = OtelTracing(self.runtime.propagation, tracer_provider, query=query)
-            self._otel.append(lambda: setattr(self.runtime, "tracing", None))
+            self._otel.append(self._untrace)
         if metrics:
             measurements = OtelMeasurements(self._readings, meter_provider)
             observer = Measured(measurements)
@@ -94,6 +94,9 @@ class Instrumented:
         stats = getattr(self.source, "stats", None)
         if stats is not None:
             yield from _of_source(stats(), now)
+
+    def _untrace(self: Mesh) -> None:  # type: ignore[misc]
+        self.runtime.tracing = None
 
     def _unobserve(self: Mesh, observer: Measured) -> None:  # type: ignore[misc]
         self.runtime.observers = tuple(other for other in self.runtime.observers if other is not observer)

@@ -23,4 +23,10 @@ class Attempt(Protocol):
         """`host:port`."""
 
 
+class Marks:
+    """Whether anybody wants to know of attempts: `meshlib.telemetry.logs`, once it is in use."""
+
+    wanted = False
+
+
 attempt: ContextVar[Attempt | None] = ContextVar("meshlib_attempt", default=None)

@@ -61,14 +61,14 @@ UPSTREAM_TIME = Metric(
 RATE_LIMITED = Metric(
     "meshlib.rate_limited",
     "counter",
-    "meshlib_rate_limited",
+    "meshlib_rate_limited_total",
     "Requests and calls a limit refused.",
     labels=("meshlib.rate_limit",),
 )
 BREAKER_CHANGES = Metric(
     "meshlib.circuit_breaker.transitions",
     "counter",
-    "meshlib_circuit_breaker_transitions",
+    "meshlib_circuit_breaker_transitions_total",
     "Changes of a circuit breaker into a state.",
     labels=("meshlib.circuit_breaker", "meshlib.state"),
 )
@@ -117,7 +117,7 @@ CLUSTER_STATS = {
     stat: Metric(
         f"meshlib.cluster.{stat}",
         "counter",
-        f"envoy_cluster_{stat.replace('.', '_').removesuffix('_total')}",
+        f"envoy_cluster_{stat.replace('.', '_')}",
         text,
         labels=_CLUSTER,
     )
@@ -172,19 +172,19 @@ XDS_CONNECTED = Metric(
     "1 while a stream to this control plane carries our requests.",
     labels=("meshlib.xds.server",),
 )
-XDS_RECONNECTS = Metric("meshlib.xds.reconnects", "counter", "meshlib_xds_reconnects", "Streams opened again.")
+XDS_RECONNECTS = Metric("meshlib.xds.reconnects", "counter", "meshlib_xds_reconnects_total", "Streams opened again.")
 XDS_RESOURCES = Metric("meshlib.xds.resources", "gauge", "meshlib_xds_resources", "Resources known.", labels=_TYPE)
 XDS_VALID = Metric(
     "meshlib.xds.resource_updates_valid",
     "counter",
-    "meshlib_xds_resource_updates_valid",
+    "meshlib_xds_resource_updates_valid_total",
     "Resources taken over.",
     labels=_TYPE,
 )
 XDS_INVALID = Metric(
     "meshlib.xds.resource_updates_invalid",
     "counter",
-    "meshlib_xds_resource_updates_invalid",
+    "meshlib_xds_resource_updates_invalid_total",
     "Resources refused (NACK).",
     labels=_TYPE,
 )
@@ -200,7 +200,7 @@ CONSUL_FAILING = Metric("meshlib.consul.failing", "gauge", "meshlib_consul_faili
 CONSUL_STALE = Metric(
     "meshlib.consul.stale", "gauge", "meshlib_consul_stale_seconds", "Since when the oldest of them fails.", "s"
 )
-CONSUL_QUERIES = Metric("meshlib.consul.queries", "counter", "meshlib_consul_queries", "Queries sent to Consul.")
+CONSUL_QUERIES = Metric("meshlib.consul.queries", "counter", "meshlib_consul_queries_total", "Queries sent to Consul.")
 CONTROL = (
     *(XDS_CONNECTED, XDS_RECONNECTS, XDS_RESOURCES, XDS_VALID, XDS_INVALID, XDS_UPDATE_AGE),
     *(CONSUL_FAILING, CONSUL_STALE, CONSUL_QUERIES),

@@ -17,8 +17,8 @@ _ENVOY_LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`name` is OpenTelemetry's, `prometheus` the name in Prometheus (without `_total` for counters), `labels` the
-    OpenTelemetry attributes. `bounds` are a histogram's, in `unit` (UCUM).
+    """`name` is OpenTelemetry's, `prometheus` the name in Prometheus as a query writes it (of a histogram: without
+    `_bucket`), `labels` the OpenTelemetry attributes. `bounds` are a histogram's, in `unit` (UCUM).
     """
 
     name: str
@@ -34,11 +34,6 @@ class Metric:
         """The label names in Prometheus: Envoy's under Envoy's names, else the attributes' with `_` for `.`."""
         envoy = _ENVOY_LABELS if self.prometheus.startswith("envoy_") else {}
         return tuple(envoy.get(label, label.replace(".", "_")) for label in self.labels)
-
-    @property
-    def exposed(self) -> str:
-        """The name as a query writes it."""
-        return f"{self.prometheus}_total" if self.kind == "counter" else self.prometheus
 
 
 class Distribution(NamedTuple):

@@ -8,8 +8,9 @@ each be scraped, or give each its own label (docs/telemetry.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, UnknownMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
@@ -47,17 +48,19 @@ def _family(metric: Metric) -> Family:
     labels = metric.prometheus_labels
     if metric.kind == "histogram":
         return HistogramMetricFamily(metric.prometheus, metric.text, labels=labels)
-    if metric.kind == "counter":
+    if metric.kind == "gauge":
+        return GaugeMetricFamily(metric.prometheus, metric.text, labels=labels)
+    if metric.prometheus.endswith("_total"):
         return CounterMetricFamily(metric.prometheus, metric.text, labels=labels)
-    return GaugeMetricFamily(metric.prometheus, metric.text, labels=labels)
+    # Envoy's counters have no `_total`, without which the client library knows no counter.
+    return UnknownMetricFamily(metric.prometheus, metric.text, labels=labels)
 
 
-def _add(family: Family, sample: Sample) -> None:
+def _add(family: Any, sample: Sample) -> None:
     value = sample.value
     if isinstance(value, Distribution):
-        assert isinstance(family, HistogramMetricFamily)  # noqa: S101  made of the same metric
         family.add_metric(sample.labels, _cumulated(sample.metric.bounds, value), value.sum)
-    elif isinstance(family, CounterMetricFamily | GaugeMetricFamily):
+    else:
         family.add_metric(sample.labels, value)
 
 

@@ -113,14 +113,14 @@ class OtelCall:
         kind = SpanKind.CLIENT if target.address else SpanKind.INTERNAL
         span = self._span.child(self._method, kind, self._attributes, int(now * 1e9) + self._offset)
         self._open, self._last = span, None
-        if self._tracing.marks_attempts:
+        if in_progress.Marks.wanted:
             in_progress.attempt.set(self)
         context = span.context
         return self._tracing.with_headers(head, TraceParent(context[0], context[1], True, _state(context)))
 
     def attempted(self, outcome: Outcome) -> None:
         """The span goes on with the response's body, or is over."""
-        if self._tracing.marks_attempts:
+        if in_progress.Marks.wanted:
             in_progress.attempt.set(None)
         self._last = outcome
         if outcome.failure is not None and self._open is not None:
@@ -147,7 +147,7 @@ class OtelCall:
         if facts is not None:
             flag, grpc_status = facts.flag, facts.grpc_status
         if self._open is not None:
-            if self._last is None and self._tracing.marks_attempts:  # left by its caller
+            if self._last is None and in_progress.Marks.wanted:  # left by its caller
                 in_progress.attempt.set(None)
             self._close_attempt(self._open, now, grpc_status, flag)
         attributes = self._attributes if facts is None else {**self._attributes, **_told(facts)}

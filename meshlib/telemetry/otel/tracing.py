@@ -65,8 +65,6 @@ class OtelTracing:
     ) -> None:
         self.propagation = propagation
         self.clock = EpochClock()
-        self.marks_attempts = False
-        """Whether attempts are told to log records written meanwhile (`meshlib.telemetry.logs`)."""
         self.query: QueryPolicy = query
         self._servers: dict[tuple[str, str], tuple[str, int | None]] = {}
         self._provider = provider
