@@ -113,9 +113,9 @@ def test_only_those_allowed_are_let_in(pair: Pair) -> None:
 
 def test_a_server_that_is_somebody_else_is_refused(pair: Pair, port: int) -> None:
     other = "spiffe://demo.test/ns/shop/sa/billing"
-    with client_to(port, pair.client.identity, other) as client:
-        with pytest.raises(UpstreamConnectError, match=f"it has: URI:{SERVER_ID}"):
-            client.get("/")
+    refused = pytest.raises(UpstreamConnectError, match=f"it has: URI:{SERVER_ID}")
+    with client_to(port, pair.client.identity, other) as client, refused:
+        client.get("/")
     with client_to(port, pair.client.identity, other, "spiffe://demo.test/ns/shop/*") as client:
         assert client.get("/").status_code == 200
 
