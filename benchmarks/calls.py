@@ -168,20 +168,35 @@ def blocking(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     with ExitStack() as stack:
         opened = {name: open_(stack) for name, open_ in sync_peers(options, folder).items()}
         for peer in opened.values():
-            _sync_latencies(peer, 50)
+            _times(peer.get, 50)
         latency: Samples = {name: [] for name in opened}
         threads: Samples = {name: [] for name in opened}
         for _ in range(4 if quick else 15):
             for name, peer in opened.items():
-                latency[name] += _sync_latencies(peer, 60 if quick else 150)
+                latency[name] += _times(peer.get, 60 if quick else 150)
         for _ in range(2 if quick else 3):
             for name, peer in opened.items():
                 threads[name].append(_thread_rate(peer, 0.2 if quick else 0.7))
         return {
             "sync_latency": {name: _quantiles(samples) for name, samples in latency.items()},
             "threads": {name: statistics.median(rates) for name, rates in threads.items()},
+            "sync_kinds": _sync_kinds(opened, quick),
             "sync_bodies": _sync_bodies(opened, quick),
         }
+
+
+def _sync_kinds(opened: Mapping[str, peers.SyncPeer], quick: bool) -> dict[str, dict[str, float]]:
+    """Microseconds of a call by peer and kind."""
+    samples: dict[str, Samples] = {name: {kind: [] for kind in peer.kinds} for name, peer in opened.items()}
+    for _ in range(2 if quick else 8):
+        for name, peer in opened.items():
+            for kind, call in peer.kinds.items():
+                samples[name][kind] += _times(call, 30 if quick else 60)
+    return {
+        name: {kind: statistics.median(times) * 1e6 for kind, times in kinds.items()}
+        for name, kinds in samples.items()
+        if kinds
+    }
 
 
 def _sync_bodies(opened: Mapping[str, peers.SyncPeer], quick: bool) -> dict[str, dict[str, float]]:
@@ -195,11 +210,11 @@ def _sync_bodies(opened: Mapping[str, peers.SyncPeer], quick: bool) -> dict[str,
     return _megabytes(samples)
 
 
-def _sync_latencies(peer: peers.SyncPeer, count: int) -> list[float]:
+def _times(call: Callable[[str], object], count: int) -> list[float]:
     samples = []
     for _ in range(count):
         begun = time.perf_counter()
-        peer.get(PATH)
+        call(PATH)
         samples.append(time.perf_counter() - begun)
     return samples
 

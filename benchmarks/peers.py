@@ -10,9 +10,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,13 @@ class AsyncPeer:
 
 @dataclass(frozen=True, slots=True)
 class SyncPeer:
-    """The blocking counterpart."""
+    """The blocking counterpart; `kinds` are calls with more to them than a path."""
 
     get: Callable[[str], int]
     stream: Callable[[str], int]
     put: Callable[[str, bytes], int]
     feed: Callable[[str, bytes], int]
+    kinds: Mapping[str, Callable[[str], object]] = field(default_factory=dict)
 
 
 OpenAsync = Callable[[str, AsyncExitStack], Awaitable[AsyncPeer]]
@@ -212,6 +213,12 @@ def _sync_of_httpx(client: Any, url: str) -> SyncPeer:
         stream=stream,
         put=lambda path, body: len(client.put(url + path, content=body).content),
         feed=lambda path, body: len(client.put(url + path, content=pieces(body)).content),
+        kinds={
+            "GET": lambda path: client.get(url + path),
+            "GET with headers": lambda path: client.get(url + path, headers={"x-request-id": "1"}),
+            "GET with parameters": lambda path: client.get(url + path, params={"page": "1"}),
+            "POST of JSON": lambda path: client.post(url + path, json={"amount": 1, "currency": "EUR"}),
+        },
     )
 
 

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.calls import KINDS
 from benchmarks.cores import Cores
 from benchmarks.targets import Verdict
 
@@ -51,7 +50,7 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
                 for name, rates in calls["throughput"].items()
             ],
         ),
-        _bodies("Bodies of 1 MB, asyncio (MB/s)", calls["bodies"]),
+        _by_kind("Bodies of 1 MB, asyncio (MB/s)", calls["bodies"]),
         (
             "Blocking, one thread (µs) and calls a second of 8 threads",
             ("client", "p50", "p99", "8 threads"),
@@ -60,7 +59,8 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
                 for name, times in calls["sync_latency"].items()
             ],
         ),
-        _bodies("Bodies of 1 MB, blocking (MB/s)", calls["sync_bodies"]),
+        _by_kind("Blocking, kinds of calls, p50 (µs)", calls["sync_kinds"]),
+        _by_kind("Bodies of 1 MB, blocking (MB/s)", calls["sync_bodies"]),
         (
             "What a call costs the mesh itself, all policies on (µs)",
             ("", "", ""),
@@ -93,11 +93,12 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
     ]
 
 
-def _bodies(title: str, rates: Mapping[str, Mapping[str, float]]) -> Table:
+def _by_kind(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
+    kinds = list(next(iter(figures.values())))
     return (
         title,
-        ("client", *KINDS),
-        [(name, *(f"{figures[kind]:,.0f}" for kind in KINDS)) for name, figures in rates.items()],
+        ("client", *kinds),
+        [(name, *(f"{found[kind]:,.0f}" for kind in kinds)) for name, found in figures.items()],
     )
 
 

@@ -45,6 +45,7 @@ def test_every_figure_of_a_call_is_there_and_positive(run: tuple[str, Path]) -> 
             assert all(rate > 0 for rate in calls[bodies][mine].values())
         assert calls["sync_latency"][mine]["p50"] > 0
         assert calls["threads"][mine] > 0
+        assert all(time > 0 for time in calls["sync_kinds"][mine].values())
     for part in ("latency", "sync_latency"):
         assert "meshlib (httpx), transport in a client of your own" in calls[part]
         assert ("meshlib (httpx), and a limit shared by Redis" in calls[part]) == (which("redis-server") is not None)
