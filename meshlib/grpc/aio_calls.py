@@ -130,6 +130,10 @@ class StreamResponse(Call):
     _iterator: AsyncIterator[Any] | None = None
     _iterated: bool | None = None
 
+    def __init__(self, exchange: ManyResponses, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(exchange, loop)
+        self._task.add_done_callback(exchange.driven)
+
     def __del__(self) -> None:
         if not self.done():
             with contextlib.suppress(RuntimeError):  # the loop has gone before it
@@ -210,6 +214,7 @@ class StreamRequest(Call):
         """Where the requests come from: `requests`, or, when that is None, `write`."""
         self._writer = writer
         self._given = requests
+        self._task.add_done_callback(self._exchange.driven)
         if requests is not None:
             writer.consume(requests, self.cancel)
 

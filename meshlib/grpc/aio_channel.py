@@ -63,7 +63,7 @@ class AsyncMeshChannel(aio.Channel):  # type: ignore[misc]  # grpcio ships no ty
         if loop not in self._fallback:
             self._fallback = {known: channel for known, channel in self._fallback.items() if not known.is_closed()}
             self._fallback[loop] = plain_channel(self.target, self.settings, self.compression)
-        return method.on_channel(self._fallback[loop])
+        return method.serialized_on(self._fallback[loop])
 
     def begun(self, call: C) -> C:
         """A call has begun: closing the channel cancels it. Raises UsageError once the channel is closed."""

@@ -66,6 +66,11 @@ class AsyncExchange(Exchange):
         """One attempt."""
         raise NotImplementedError
 
+    def driven(self, task: asyncio.Task[None]) -> None:
+        """The task has ended, perhaps cancelled before it ever ran."""
+        if task.cancelled():
+            self.over()
+
     async def discard(self, outcome: Outcome) -> None:
         """Nothing to drop: what is retried had no response, or only an error."""
 

@@ -57,7 +57,7 @@ class ManyResponses(AsyncExchange):
             subchannel = self.core.enter(start)
         except ConfigurationError as error:
             return unusable(error)
-        begun = False
+        begun, self._first = False, _UNREAD
         call = self._begin(self.method.on(subchannel), self.options(start, streams=True))
         try:
             outcome = await self._response(call, start)
@@ -177,6 +177,8 @@ class ManyResponses(AsyncExchange):
         if self.error is None:
             try:
                 message = await self._next()
+                if message is aio.EOF:
+                    await self.ended.wait()
             except aio.AioRpcError:
                 await self.ended.wait()
             except asyncio.CancelledError:

@@ -31,7 +31,7 @@ class Method:
         """A multi-callable of the same method on any channel."""
         return getattr(channel, self.kind)(self.path, self.serializer, self.deserializer, **self._registered)
 
-    def _on_subchannel(self, channel: Any) -> Any:
+    def serialized_on(self, channel: Any) -> Any:
         """As `on_channel`, but a stream of requests comes serialized: what is kept for a retry must not change."""
         serializer = wire_bytes if self.kind.startswith("stream_") else self.serializer
         return getattr(channel, self.kind)(self.path, serializer, self.deserializer, **self._registered)
@@ -40,5 +40,5 @@ class Method:
         for known in list(self._by_subchannel):
             if known.closed:  # else a stub would remember every endpoint there ever was
                 self._by_subchannel.pop(known, None)
-        made = self._on_subchannel(subchannel.channel)
+        made = self.serialized_on(subchannel.channel)
         return self._by_subchannel.setdefault(subchannel, made)

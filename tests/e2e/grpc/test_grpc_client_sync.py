@@ -28,9 +28,7 @@ def stub(echo_backends: Callable[[int], list[GrpcBackend]], grpc_stubs: Stubs) -
     opened: list[Any] = []
 
     def make(backends: int | list[str] = 1, target: str = "payments", **options: Any) -> Any:
-        addresses = (
-            [backend.address for backend in echo_backends(backends)] if isinstance(backends, int) else backends
-        )
+        addresses = [backend.address for backend in echo_backends(backends)] if isinstance(backends, int) else backends
         mesh = Mesh.static({"payments": addresses}, **options)
         channel = mesh.grpc.channel(target)
         opened.append((channel, mesh))
@@ -220,9 +218,7 @@ def test_a_deadline_ends_the_call_and_is_seen_by_the_server(stub: Make, grpc_stu
         next(call)
 
 
-def test_a_future_is_cancelled_and_gives_everything_back(
-    stub: Make, grpc_stubs: Stubs, echo_backends: Make
-) -> None:
+def test_a_future_is_cancelled_and_gives_everything_back(stub: Make, grpc_stubs: Stubs, echo_backends: Make) -> None:
     echo = stub()
     future = echo.Unary.future(grpc_stubs.ask(hang=True))
     done = threading.Event()
