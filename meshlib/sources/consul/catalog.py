@@ -13,7 +13,6 @@ from meshlib.model.report import Report, ResourceError
 from meshlib.model.route import RouteConfiguration
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.consul.blocking import Answered
-from meshlib.sources.consul.chain import is_default_chain
 from meshlib.sources.consul.health import decode_instances
 from meshlib.sources.consul.instances import KnownInstances, assignment
 from meshlib.sources.consul.names import ServiceName
@@ -89,7 +88,8 @@ class Catalog:
 
     def tell(self, query: Query, answer: Any, index: Answered, now: float, report: Report) -> bool:
         """An answer. Whether anything is different now; what cannot be used is reported, and changes nothing."""
-        grace = now + self._options.reset_grace if self._is_suspect(index, answer) else None
+        was_away = index.went_back or index.after_failure
+        grace = now + self._options.reset_grace if was_away else None
         try:
             changed = self._tell_instances(query, answer, grace, report)
             for service in self._services.values():
@@ -116,10 +116,6 @@ class Catalog:
             if service.active and service.active.datacenter and not service.name.datacenter:
                 self._local_datacenter = service.active.datacenter
         return any(expired) or any(settled)
-
-    def _is_suspect(self, index: Answered, answer: Any) -> bool:
-        """Whether Consul may have lost what it knew: its index went back, or it knows nothing after it was away."""
-        return index.went_back or (index.after_failure and (answer == [] or is_default_chain(answer)))
 
     def _tell_instances(self, query: Query, answer: Any, grace: float | None, report: Report) -> bool:
         target = self._target(query)

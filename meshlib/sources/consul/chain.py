@@ -100,12 +100,6 @@ def decode_chain(answer: Any, service: str, report: Report) -> Chain:
     )
 
 
-def is_default_chain(answer: Any) -> bool:
-    """Whether an answer is the chain of a service that no config entry says anything about."""
-    chain = answer.get("Chain") if isinstance(answer, dict) else None
-    return isinstance(chain, dict) and chain.get("Default") is True
-
-
 def _target(target: Fields) -> Target:
     subset = target.object("Subset")
     if subset:

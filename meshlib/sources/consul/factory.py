@@ -35,7 +35,7 @@ def consul_source(
     max_staleness: float | None = None,
     wait: float = 60.0,
     connections: int = 64,
-    reset_grace: float = 60.0,
+    reset_grace: float = 30.0,
     domain: str = "consul",
     **settings: Any,
 ) -> ConsulSource:
@@ -46,7 +46,7 @@ def consul_source(
     Where Consul says nothing: `timeout` of a call in seconds, `retries` as in `static_snapshot`, and the policies of
     `cluster` (outlier detection, thresholds, balancing).
     How to ask: `consistency`, `max_staleness` of stale answers in seconds, `wait` of a blocking query, `connections`.
-    `reset_grace`: seconds that instances outlive a loss of Consul's state. `domain` of Consul's DNS.
+    `reset_grace`: seconds after Consul was away in which no instance is lost on its word alone. `domain`: of its DNS.
     """
     loaded = load_settings(address, **settings)
     health = HealthOptions(

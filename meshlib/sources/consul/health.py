@@ -26,6 +26,11 @@ class Instance:
     endpoint: LbEndpoint
     locality: Locality = _NOWHERE
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is balanced to."""
+        return self.endpoint.health_status == "HEALTHY"
+
 
 def decode_instances(rows: Any, service: str, report: Report, *, is_remote: bool = False) -> tuple[Instance, ...]:
     """The instances in Consul's order. A row that cannot be used is rejected and reported, the others stay. `is_remote`

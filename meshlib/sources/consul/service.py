@@ -24,7 +24,8 @@ from meshlib.sources.consul.query import ALL_INSTANCES, HealthOptions, Query, Ta
 @dataclass(frozen=True, slots=True)
 class ConsulOptions:
     """What holds for every service. `nearest`: so many instances, by Consul's order, before the others (with
-    `health.near`). `reset_grace`: seconds that instances and chains outlive a loss of Consul's state.
+    `health.near`). `reset_grace`: seconds after Consul was away in which
+    no instance and no chain is lost on its word alone (`instances`).
     """
 
     health: HealthOptions = ALL_INSTANCES
@@ -32,7 +33,7 @@ class ConsulOptions:
     cluster: Cluster = CLUSTER_DEFAULTS
     routes: RouteDefaults = ROUTE_DEFAULTS
     nearest: int | None = None
-    reset_grace: float = 60.0
+    reset_grace: float = 30.0
 
 
 CONSUL_OPTIONS = ConsulOptions()

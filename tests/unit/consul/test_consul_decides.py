@@ -104,7 +104,11 @@ def test_back_off_is_full_jitter_and_bounded() -> None:
 
 
 def instance(name: str, port: int = 80) -> Instance:
-    return Instance(("node", name), LbEndpoint(Address("10.0.0.1", port)))
+    return Instance(("node", name), LbEndpoint(Address("10.0.0.1", port), health_status="HEALTHY"))
+
+
+def critical(name: str) -> Instance:
+    return Instance(("node", name), LbEndpoint(Address("10.0.0.1", 80), health_status="UNHEALTHY"))
 
 
 def test_instances_outlive_a_loss_of_state_for_a_while() -> None:
@@ -115,11 +119,13 @@ def test_instances_outlive_a_loss_of_state_for_a_while() -> None:
     assert known.current == (a, b)
     assert known.tell((changed_b,), keep_until=None), "told of again: as it is now"
     assert known.current == (changed_b, a)
-    assert known.tell((), keep_until=None), "it was told of, so that it has gone is a fact"
+    assert not known.tell((changed_b, critical("a")), keep_until=None), "an agent that has just started says so of all"
+    assert known.tell((critical("a"),), keep_until=None), "b was told of as well, so that it has gone is a fact"
     assert known.current == (a,)
     assert not known.expire(99.0)
     assert known.expire(100.0)
-    assert (known.current, known.until) == ((), None)
+    assert (known.current, known.until) == ((critical("a"),), None)
+    assert known.tell((), keep_until=None), "after the grace Consul is believed"
 
 
 def test_priorities_are_in_the_order_of_failover_and_without_gaps() -> None:
