@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -120,11 +121,11 @@ class Upstreams:
     def _pair(self, tls: UpstreamTls) -> Identity | None:
         if tls.certificate_provider:
             return self._provider(tls.certificate_provider)
-        if tls.certificate_chain:
+        if tls.certificate_chain and not tls.private_key_pem:
             return self._file("certificate_chain", tls.certificate_chain, tls.private_key)
-        if tls.certificate_chain_pem:
-            return _inline("certificate_chain", tls.certificate_chain_pem, tls.private_key_pem)
-        return None
+        chain = tls.certificate_chain_pem or _content("certificate_chain", tls.certificate_chain)
+        key = tls.private_key_pem or _content("private_key", tls.private_key)
+        return _inline("certificate_chain", chain, key) if chain else None
 
     def _bundle(self, tls: UpstreamTls) -> Identity | None:
         if tls.ca_provider:
@@ -174,6 +175,14 @@ def _inline(what: str, certificate: bytes = b"", key: bytes = b"", ca: bytes = b
         return Identity.from_pem(certificate, key, ca)
     except MaterialError as error:
         raise ConfigurationError(f"TLS {what} (inline): {error}") from error
+
+
+def _content(what: str, file: str) -> bytes:
+    """A file beside an inline part: read as it is, for nothing could follow half of a pair."""
+    try:
+        return Path(file).read_bytes() if file else b""
+    except OSError as error:
+        raise ConfigurationError(f"TLS {what} {file}: {error.strerror or error}") from None
 
 
 def _context(tls: UpstreamTls) -> ssl.SSLContext:
