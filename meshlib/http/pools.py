@@ -37,7 +37,9 @@ class Drainable(Protocol):
 
 P = TypeVar("P", bound=Drainable)
 Key = tuple[str, str, str | None]
-"""Cluster, endpoint, and the host of an `https` URL where the cluster itself has no TLS (else None)."""
+"""Cluster, endpoint, and the host where TLS goes by it: of an `https` URL to an endpoint that has no TLS of its own, or
+where the endpoint's TLS says so (else None).
+"""
 MAX_URL_HOSTS = 64
 """Pools of one endpoint that differ by the host of the URL only: callers choose that host, so it must have an end."""
 
@@ -53,7 +55,7 @@ class PoolRegistry(Generic[P]):
     def __init__(self, make: Callable[..., P], upstreams: Upstreams) -> None:
         self._make = make
         self._upstreams = upstreams
-        self._pools: dict[Key, tuple[ClusterPlan, P, Secured]] = {}
+        self._pools: dict[Key, tuple[ClusterPlan, P, Secured, UpstreamTls | None]] = {}
         self._plan: Plan | None = None
 
     def get(self, plan: Plan, start: Start, server_name: str | None = None) -> P:
@@ -86,18 +88,18 @@ class PoolRegistry(Generic[P]):
 
     def clear(self) -> list[P]:
         """Give every pool up, as it is."""
-        pools = [pool for _, pool, _ in list(self._pools.values())]
+        pools = [pool for _, pool, _, _ in list(self._pools.values())]
         self._pools.clear()
         return pools
 
-    def _adopt(self, key: Key, start: Start, found: tuple[ClusterPlan, P, Secured] | None) -> P:
+    def _adopt(self, key: Key, start: Start, found: tuple[ClusterPlan, P, Secured, UpstreamTls | None] | None) -> P:
         """Take a pool over to the attempt's plan if its settings are the same, else make one."""
-        cluster = start.cluster
-        if found is not None and not found[2].stale and _settings(found[0]) == _settings(cluster):
-            self._pools[key] = (cluster, found[1], found[2])
+        cluster, tls = start.cluster, start.cluster.config.tls_of(start.host.endpoint)
+        if found and not found[2].stale and found[3] == tls and _settings(found[0]) == _settings(cluster):
+            self._pools[key] = (cluster, found[1], found[2], tls)
             return found[1]
-        secured = self._secured(cluster.config.tls, key[2])
-        made = (cluster, self._new(key, start, secured), secured)
+        secured = self._secured(tls, key[2])
+        made = (cluster, self._new(key, start, secured), secured, tls)
         # Two threads may get here at once: the first one's pool is everybody's.
         kept = self._pools.setdefault(key, made) if found is None else made
         if found is not None:
@@ -125,7 +127,7 @@ class PoolRegistry(Generic[P]):
                 )
             return Secured(default_context(), url_host)
         try:
-            return self._upstreams.secure(tls)
+            return self._upstreams.secure(tls, host=url_host or "")
         except ConfigurationError as error:
             raise WireError(FailureKind.TLS_FAILURE, str(error)) from error
 
@@ -156,7 +158,7 @@ class PoolRegistry(Generic[P]):
     def _follow(self, plan: Plan) -> None:
         """Drain the pools of endpoints the new plan does not have."""
         self._plan = plan
-        for key, (cluster, pool, _) in list(self._pools.items()):
+        for key, (cluster, pool, _, _) in list(self._pools.items()):
             now = plan.clusters.get(key[0])
             if now is cluster:
                 continue
@@ -166,8 +168,8 @@ class PoolRegistry(Generic[P]):
 
 
 def _key(start: Start, server_name: str | None) -> Key:
-    head = start.head
-    if head.scheme == "https" and start.cluster.config.tls is None:
+    head, tls = start.head, start.cluster.config.tls_of(start.host.endpoint)
+    if tls.by_host if tls is not None else head.scheme == "https":
         return (start.cluster.name, start.host.address, server_name or _host(head.authority))
     return (start.cluster.name, start.host.address, None)
 
@@ -183,7 +185,6 @@ def _settings(cluster: ClusterPlan) -> tuple[object, ...]:
     default = config.circuit_breakers.default
     return (
         id(cluster.state),  # what its gates count in: a cluster that left and came back counts anew
-        config.tls,
         config.idle_timeout,
         config.max_requests_per_connection,
         default.max_connections,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meshlib.model.endpoint import ClusterLoadAssignment
+from meshlib.model.endpoint import ClusterLoadAssignment, LbEndpoint
 from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata, Struct
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "RoundRobin",
     "SubsetSelector",
     "Thresholds",
+    "TlsMatch",
     "UnsupportedLbPolicy",
     "UpstreamTls",
 ]
@@ -150,8 +151,9 @@ class UpstreamTls:
     """Client side TLS of a cluster. Without `trusted_ca` or `system_root_certs` a server is not verified, as in Envoy.
 
     Inline PEM (`*_pem`), file names, or certificate provider instances (`*_provider`, gRFC A29), which win; files and
-    providers are followed when they rotate. `subject_alt_names` are (type, matcher kind, value) rules, of which one must
-    hold.
+    providers are followed when they rotate. `subject_alt_names` are (type, matcher kind, value) rules, of which one
+    must hold. `auto_sni`: the request's host is sent as SNI where `sni` is empty; `auto_san_validation`: the
+    certificate must be for the request's host (Envoy's UpstreamHttpProtocolOptions).
     `unusable` says which part of the wanted protection this version lacks (certificates by SDS, pinned keys, ...):
     unless it is empty, connecting must fail (UF) with that reason, never go on with less protection.
     """
@@ -167,7 +169,22 @@ class UpstreamTls:
     certificate_provider: str = ""
     ca_provider: str = ""
     subject_alt_names: tuple[tuple[str, str, str], ...] = ()
+    auto_sni: bool = False
+    auto_san_validation: bool = False
     unusable: str = ""
+
+    @property
+    def by_host(self) -> bool:
+        """Whether connections for one host are not good for another."""
+        return self.auto_sni or self.auto_san_validation
+
+
+@dataclass(frozen=True, slots=True)
+class TlsMatch:
+    """One of `transport_socket_matches`: the TLS (None: plain text) of endpoints whose metadata has the `criteria`."""
+
+    criteria: Struct
+    tls: UpstreamTls | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +192,7 @@ class Cluster:
     """One upstream service. `load_assignment` is inline, or comes by EDS under `eds_service_name` (or the name).
 
     `healthy_panic_threshold` in percent (Envoy 50; 0 switches panic off). `clusters` are the children of an AGGREGATE.
+    `tls` is that of endpoints which none of `tls_matches` is for.
     `idle_timeout` of upstream connections (Envoy 1 h, None = never); `max_requests_per_connection` None = unlimited.
     """
 
@@ -192,10 +210,19 @@ class Cluster:
     circuit_breaker: CircuitBreaker | None = None
     outlier_detection: OutlierDetection | None = None
     tls: UpstreamTls | None = None
+    tls_matches: tuple[TlsMatch, ...] = ()
     http2: bool = False
     idle_timeout: float | None = 3600.0
     max_requests_per_connection: int | None = None
     metadata: Metadata = EMPTY_METADATA
+
+    def tls_of(self, endpoint: LbEndpoint) -> UpstreamTls | None:
+        """The TLS of connections to an endpoint (Envoy: `transport_socket_matches`, the first match counts)."""
+        if not self.tls_matches:
+            return self.tls
+        known = endpoint.metadata.namespace("envoy.transport_socket_match").items
+        found = (match.tls for match in self.tls_matches if all(item in known for item in match.criteria.items))
+        return next(found, self.tls)
 
     @property
     def endpoints_name(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from meshlib.sources.files.resources import IstioDocument
 from meshlib.sources.istio.fields import DURATION, FLAG, NUMBER, PORT, TEXT, WHOLE, Fields, ListOf, MapOf, OneOf, Scalar
-from meshlib.sources.istio.names import matches, resolve
+from meshlib.sources.istio.names import PROXY_NAMESPACE, ROOT_NAMESPACE, matches, resolve
 
 _NOT_YET = "not applied in this version"
 _COOKIE = Fields(
@@ -138,49 +138,99 @@ SPEC = Fields(
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """A subset of a host: the endpoints that carry the labels."""
+    """A subset of a host: the endpoints that carry the labels. `passes_through`: its policy for all ports says so."""
 
     name: str
     labels: dict[str, str]
+    passes_through: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A DestinationRule for a host or a wildcard."""
+    """What the DestinationRules of one namespace say of a host or a wildcard."""
 
     host: str
+    namespace: str
     spec: dict[str, Any]
-    document: IstioDocument
 
     @property
     def subsets(self) -> tuple[Subset, ...]:
         """Its subsets, in order."""
-        return tuple(Subset(s["name"], dict(s.get("labels") or {})) for s in self.spec.get("subsets") or ())
+        return tuple(
+            Subset(s["name"], dict(s.get("labels") or {}), _simple(s.get("trafficPolicy") or {}) == "PASSTHROUGH")
+            for s in self.spec.get("subsets") or ()
+        )
 
     def policy(self, port: int, subset: str = "") -> dict[str, Any]:
         """The blocks in force for a port. Port-level settings replace the destination's whole policy, a field they
         leave out falls back to its default; a subset's blocks then replace those of the destination one by one.
         """
-        base, _ = _for_port(self.spec.get("trafficPolicy") or {}, port)
+        base, _ = _for_port(self._destination(), port)
         for entry in self.spec.get("subsets") or ():
             if entry["name"] == subset and subset:
                 own, has_port_level = _for_port(entry.get("trafficPolicy") or {}, port)
                 return _merge(base, own, whole=has_port_level)
         return base
 
+    def consistent_hash(self, port: int | None, subset: str = "") -> dict[str, Any] | None:
+        """What requests are hashed by: of the subset before the destination, of the port before all ports.
 
-def rule_of(document: IstioDocument) -> Rule:
-    """The document as a rule."""
-    return Rule(resolve(document.spec["host"], document.namespace), document.spec, document)
+        `port` is None for a destination that names none: port-level settings then do not count. Unlike the policy of
+        a cluster, a port without a hash of its own has the destination's (istiod: `HashForHTTPDestination`).
+        """
+        policies = [self._destination()]
+        policies += [s.get("trafficPolicy") or {} for s in self.spec.get("subsets") or () if s["name"] == subset]
+        for policy in reversed(policies):
+            own, has_port_level = _for_port(policy, port)
+            found = _hash_of(own) if has_port_level else None
+            if found := found or _hash_of(policy):
+                return found
+        return None
+
+    def _destination(self) -> dict[str, Any]:
+        return self.spec.get("trafficPolicy") or {}
 
 
-def find_rule(rules: Iterable[Rule], host: str) -> Rule | None:
-    """The rule for a host: of that very host before the longest wildcard that covers it."""
-    found = [rule for rule in rules if matches(rule.host, host)]
-    return max(found, key=lambda rule: (rule.host == host, len(rule.host)), default=None)
+def rules_of(documents: Iterable[IstioDocument]) -> tuple[Rule, ...]:
+    """The rules, those of one namespace for the same host put together: the first traffic policy, all subsets."""
+    found: dict[tuple[str, str], Rule] = {}
+    for document in documents:
+        rule = Rule(resolve(document.spec["host"], document.namespace), document.namespace, document.spec)
+        key = (rule.namespace, rule.host)
+        found[key] = _joined(found[key], rule) if key in found else rule
+    return tuple(found.values())
 
 
-def _for_port(policy: dict[str, Any], port: int) -> tuple[dict[str, Any], bool]:
+def find_rule(rules: Iterable[Rule], host: str, namespace: str) -> Rule | None:
+    """The rule for a host of a service in `namespace`: one of the caller's namespace, then the service's, then the
+    root's; of that very host before the longest wildcard that covers it.
+    """
+    covering = [rule for rule in rules if matches(rule.host, host)]
+    for place in (PROXY_NAMESPACE, namespace, ROOT_NAMESPACE):
+        found = [rule for rule in covering if rule.namespace == place]
+        if found:
+            return max(found, key=lambda rule: (rule.host == host, len(rule.host)))
+    return None
+
+
+def _joined(first: Rule, second: Rule) -> Rule:
+    names = {subset["name"] for subset in first.spec.get("subsets") or ()}
+    more = [subset for subset in second.spec.get("subsets") or () if subset["name"] not in names]
+    policy = first.spec.get("trafficPolicy") or second.spec.get("trafficPolicy")
+    subsets = [*(first.spec.get("subsets") or ()), *more]
+    return Rule(first.host, first.namespace, {**first.spec, "trafficPolicy": policy, "subsets": subsets})
+
+
+def _simple(policy: dict[str, Any]) -> str:
+    return str((policy.get("loadBalancer") or {}).get("simple") or "")
+
+
+def _hash_of(policy: dict[str, Any]) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = (policy.get("loadBalancer") or {}).get("consistentHash")
+    return found
+
+
+def _for_port(policy: dict[str, Any], port: int | None) -> tuple[dict[str, Any], bool]:
     for settings in policy.get("portLevelSettings") or ():
         if settings["port"].get("number") == port:
             return {key: value for key, value in settings.items() if key != "port" and value is not None}, True

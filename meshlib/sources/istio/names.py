@@ -6,6 +6,9 @@ DNS_SUFFIX = "svc.cluster.local"
 PROXY_NAMESPACE = "default"
 """Whose point of view: without a node, callers stand in the namespace `default`."""
 
+ROOT_NAMESPACE = "istio-system"
+"""Whose DestinationRules hold for services that no nearer one speaks for."""
+
 
 def resolve(host: str, namespace: str) -> str:
     """A host of an object: a short name means a service of the object's own namespace."""

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshlib.sources.istio.fields import envoy_duration
+from meshlib.sources.istio.service_entry import Port
 
 Json = dict[str, Any]
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS_CONTEXT = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+_IDENTITY = {"instance_name": "default"}
 _SIMPLE = {
     "LEAST_CONN": "LEAST_REQUEST",
     "LEAST_REQUEST": "LEAST_REQUEST",
@@ -21,15 +23,17 @@ _SIMPLE = {
 }
 
 
-def apply_policy(cluster: Json, policy: Mapping[str, Any], *, http2: bool, host: str) -> None:
+def apply_policy(cluster: Json, policy: Mapping[str, Any], port: Port) -> None:
     """Change the cluster (JSON form) as the policy says."""
     pool = policy.get("connectionPool") or {}
     _apply_connection_pool(cluster, pool, policy.get("retryBudget"))
-    _apply_http_options(cluster, pool, http2=http2)
+    # A port whose protocol is not said speaks what the caller speaks, whatever is asked for.
+    upgraded = bool(port.protocol) and (pool.get("http") or {}).get("h2UpgradePolicy") == "UPGRADE"
+    _apply_http_options(cluster, pool, http2=port.is_http2 or upgraded)
     if policy.get("outlierDetection") is not None:
         _apply_outlier_detection(cluster, policy["outlierDetection"])
     _apply_load_balancer(cluster, policy.get("loadBalancer") or {})
-    _apply_tls(cluster, policy.get("tls") or {}, host)
+    _apply_tls(cluster, policy.get("tls") or {})
 
 
 def _apply_connection_pool(cluster: Json, pool: Json, budget: Json | None) -> None:
@@ -61,15 +65,13 @@ def _apply_http_options(cluster: Json, pool: Json, *, http2: bool) -> None:
         common["max_requests_per_connection"] = http["maxRequestsPerConnection"]
     if tcp.get("maxConnectionDuration"):
         common["max_connection_duration"] = envoy_duration(tcp["maxConnectionDuration"])
-    upgrade = http.get("h2UpgradePolicy")
-    http2 = upgrade == "UPGRADE" or (http2 and upgrade != "DO_NOT_UPGRADE")
     if not common and not http2:
         return
     explicit: Json = {"http_protocol_options": {}}
     if http2:
         streams = http.get("maxConcurrentStreams")
         explicit = {"http2_protocol_options": {"max_concurrent_streams": streams} if streams else {}}
-    options: Json = {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": explicit}
+    options = _http_options(explicit)
     if common:
         options["common_http_protocol_options"] = common
     cluster["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
@@ -103,8 +105,6 @@ def _apply_load_balancer(cluster: Json, balancer: Json) -> None:
     simple = balancer.get("simple", "UNSPECIFIED")
     if simple == "PASSTHROUGH":
         cluster["type"] = "ORIGINAL_DST"
-        cluster.pop("load_assignment", None)
-        cluster.pop("eds_cluster_config", None)
         return
     if simple in _SIMPLE:
         cluster["lb_policy"] = _SIMPLE[simple]
@@ -121,8 +121,10 @@ def _apply_load_balancer(cluster: Json, balancer: Json) -> None:
     cluster["ring_hash_lb_config"] = {"minimum_ring_size": ring}
 
 
-def _apply_tls(cluster: Json, tls: Json, host: str) -> None:
+def _apply_tls(cluster: Json, tls: Json) -> None:
     mode = tls.get("mode", "DISABLE")
+    if mode == "ISTIO_MUTUAL":
+        cluster["transport_socket"] = _socket(_istio_mutual(tls), tls.get("sni") or _own_sni(cluster["name"]))
     if mode not in {"SIMPLE", "MUTUAL"}:
         return
     common: Json = {}
@@ -133,18 +135,50 @@ def _apply_tls(cluster: Json, tls: Json, host: str) -> None:
                 "private_key": {"filename": tls.get("privateKey", "")},
             }
         ]
-    common["validation_context"] = _validation(tls, host)
-    cluster["transport_socket"] = {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {"@type": _TLS_CONTEXT, "sni": tls.get("sni") or host, "common_tls_context": common},
+    common["validation_context"] = _validation(tls)
+    if not tls.get("sni"):
+        _apply_names_by_host(cluster, tls)
+    cluster["transport_socket"] = _socket(common, tls.get("sni", ""))
+
+
+def _socket(common: Json, sni: str) -> Json:
+    context: Json = {"@type": _TLS_CONTEXT, "common_tls_context": common} | ({"sni": sni} if sni else {})
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _istio_mutual(tls: Json) -> Json:
+    """The workload's own identity, which the certificate provider `default` stands for (gRFC A29)."""
+    return {
+        "tls_certificate_provider_instance": _IDENTITY,
+        "validation_context": {"ca_certificate_provider_instance": _IDENTITY} | _names(tls),
     }
 
 
-def _validation(tls: Json, host: str) -> Json:
-    """Whom to trust: the named authorities or the system's, never nobody. Where neither names nor an SNI are given the
-    certificate must be for the host, as istiod's auto_san_validation has it.
-    """
+def _own_sni(cluster: str) -> str:
+    """`outbound_.9080_.v1_.reviews...`: by it a sidecar of the other side knows the cluster."""
+    direction, port, subset, host = cluster.split("|")
+    return f"{direction}_.{port}_.{subset}_.{host}"
+
+
+def _apply_names_by_host(cluster: Json, tls: Json) -> None:
+    """Without an SNI the request's host is sent, and without names the certificate must be for that host."""
+    extensions = cluster.setdefault("typed_extension_protocol_options", {})
+    options = extensions.setdefault(_HTTP_OPTIONS, _http_options({"http_protocol_options": {}}))
+    options["upstream_http_protocol_options"] = {"auto_sni": True}
+    if not tls.get("subjectAltNames"):
+        options["upstream_http_protocol_options"]["auto_san_validation"] = True
+
+
+def _validation(tls: Json) -> Json:
+    """Whom to trust: the named authorities or the system's, never nobody."""
     roots: Json = {"trusted_ca": {"filename": tls["caCertificates"]}} if tls.get("caCertificates") else {}
-    names = tls.get("subjectAltNames") or ([host] if not tls.get("sni") and not host.startswith("*") else [])
-    matchers = [{"san_type": "URI" if "://" in name else "DNS", "matcher": {"exact": name}} for name in names]
-    return (roots or {"system_root_certs": {}}) | ({"match_typed_subject_alt_names": matchers} if matchers else {})
+    return (roots or {"system_root_certs": {}}) | _names(tls)
+
+
+def _names(tls: Json) -> Json:
+    names = [{"exact": name} for name in tls.get("subjectAltNames") or ()]
+    return {"match_subject_alt_names": names} if names else {}
+
+
+def _http_options(explicit: Json) -> Json:
+    return {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": explicit}

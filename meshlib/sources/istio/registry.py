@@ -11,7 +11,7 @@ from meshlib.sources.files.schema import Problem
 from meshlib.sources.istio import destination_rule, service_entry, virtual_service
 from meshlib.sources.istio.destination_rule import Rule
 from meshlib.sources.istio.fields import check
-from meshlib.sources.istio.names import matches
+from meshlib.sources.istio.names import matches, resolve
 from meshlib.sources.istio.service_entry import Service
 from meshlib.sources.istio.virtual_service import VirtualService
 
@@ -46,10 +46,10 @@ def build_registry(documents: Iterable[IstioDocument]) -> tuple[Registry, list[I
             first = services.setdefault(service.host, service)
             if first is not service:
                 issues.append(_taken(document, service.host, str(first.origin)))
-    rules = tuple(destination_rule.rule_of(document) for document in good["DestinationRule"])
+    rules = destination_rule.rules_of(good["DestinationRule"])
     found = (virtual_service.virtual_service_of(document) for document in good["VirtualService"])
     registry = Registry(tuple(services.values()), rules, tuple(virtual for virtual in found if virtual))
-    return registry, [*issues, *_check_together(registry)]
+    return registry, [*issues, *_without_service(registry, good["DestinationRule"]), *_check_together(registry)]
 
 
 def _problems(document: IstioDocument) -> Iterator[Problem]:
@@ -61,9 +61,6 @@ def _problems(document: IstioDocument) -> Iterator[Problem]:
         yield from service_entry.check_more(document)
     elif document.kind == "VirtualService":
         yield from virtual_service.check_more(document)
-    elif ((document.spec.get("trafficPolicy") or {}).get("tls") or {}).get("mode") == "ISTIO_MUTUAL":
-        reason = "Istio's own certificates are not there for files: the connection is not encrypted"
-        yield Problem(("trafficPolicy", "tls", "mode"), reason, "use MUTUAL with certificate files", "degraded")
 
 
 def _check_together(registry: Registry) -> Iterator[Issue]:
@@ -74,16 +71,20 @@ def _check_together(registry: Registry) -> Iterator[Issue]:
                 yield service.origin.issue(
                     Problem(("ports",), reason, severity="degraded"), f"ServiceEntry {service.host}"
                 )
-    for rule in registry.rules:
-        if not any(matches(rule.host, service.host) for service in registry.services):
-            problem = Problem(("host",), f"no ServiceEntry has the host {rule.host}", severity="degraded")
-            yield rule.document.origin.issue(problem, rule.document.label)
     owners: dict[str, IstioDocument] = {}
     for virtual in registry.virtual_services:
         for host in virtual.hosts:
             first = owners.setdefault(host, virtual.document)
             if first is not virtual.document:
                 yield _taken(virtual.document, host, str(first.origin))
+
+
+def _without_service(registry: Registry, rules: Iterable[IstioDocument]) -> Iterator[Issue]:
+    for document in rules:
+        host = resolve(document.spec["host"], document.namespace)
+        if not any(matches(host, service.host) for service in registry.services):
+            problem = Problem(("host",), f"no ServiceEntry has the host {host}", severity="degraded")
+            yield document.origin.issue(problem, document.label)
 
 
 def _taken(document: IstioDocument, host: str, by: str) -> Issue:

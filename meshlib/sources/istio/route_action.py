@@ -41,12 +41,14 @@ def action_of(route: Mapping[str, Any], port: int, cluster_of: Lookup, hash_of: 
     rewrite = route.get("rewrite") or {}
     _apply_rewrite(action, rewrite, rewrite.get("authority") or authority)
     destinations = route["route"]
+    if len(destinations) > 1:
+        destinations = [entry for entry in destinations if entry.get("weight")]
     hashed = False
-    if len(destinations) == 1:
+    if len(route["route"]) == 1:
         hashed = hash_of(destinations[0]["destination"]) is not None
         _single(action, headers, destinations[0], cluster_of)
     else:
-        shares = [_share(entry, cluster_of) for entry in destinations if entry.get("weight")]
+        shares = [_share(entry, cluster_of) for entry in destinations]
         action["weighted_clusters"] = {"clusters": shares}
     policies = [hash_policy(found) for entry in destinations if (found := hash_of(entry["destination"])) is not None]
     if any(policies):

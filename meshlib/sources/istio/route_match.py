@@ -28,7 +28,7 @@ def route_match(match: Mapping[str, Any] | None) -> Json:
 
 def is_catch_all(match: Json) -> bool:
     """Whether a route with this match leaves nothing for the routes after it."""
-    everything = match.get("prefix") == "/" or match.get("safe_regex", {}).get("regex") == "*"
+    everything = match.get("prefix") == "/" or match.get("safe_regex", {}).get("regex") == ".*"
     return everything and not match.get("headers") and not match.get("query_parameters")
 
 

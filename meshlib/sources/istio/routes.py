@@ -45,13 +45,17 @@ def ports_of(registry: Registry) -> list[int]:
 
 
 def hosts_on(registry: Registry, port: int) -> list[HostRoutes]:
-    """Every host of a port with its routes, sorted by name; the first VirtualService that claims a host has it."""
+    """Every host of a port with its routes, sorted by name; the first VirtualService that claims a host has it.
+
+    A VirtualService that speaks for a service of the port brings its other hosts along, whether or not they have that
+    port; on port 80 it needs none, so that hosts can be routed that no service has (both as istiod does it).
+    """
     services = {service.host: service for service in registry.services if _has_http(service, port)}
-    every_host = {service.host for service in registry.services}
+    known = {service.host for service in registry.services if service.port(port) is not None}
     found: dict[str, HostRoutes] = {}
     for virtual in registry.virtual_services:
         claimed = [service for service in services.values() if _owner(registry, service.host) is virtual]
-        unknown = _unknown_hosts(virtual, every_host) if claimed or port == HTTP_PORT else []
+        unknown = _unknown_hosts(virtual, known) if claimed or port == HTTP_PORT else []
         routes = tuple(_routes(virtual, port, registry)) if claimed or unknown else ()
         if not routes:
             continue
@@ -115,17 +119,17 @@ def _routes(virtual: VirtualService, port: int, registry: Registry) -> Iterator[
         for match in route.get("match") or (None,):
             if match is not None and (cannot_match(match) or match.get("port", port) != port):
                 continue
-            name = ".".join(part for part in (route.get("name", ""), (match or {}).get("name", "")) if part)
+            name = route.get("name", "") + (f".{match['name']}" if match and match.get("name") else "")
             translated = route_match(match)
-            action = action_of(route, port, cluster_of, _hash_lookup(virtual.namespace, port, registry))
+            action = action_of(route, port, cluster_of, _hash_lookup(virtual.namespace, registry))
             yield {"name": name, "match": translated, **action}
             if is_catch_all(translated):
                 return
 
 
 def _default_route(service: Service, port: int, registry: Registry) -> Json:
-    rule = find_rule(registry.rules, service.host)
-    consistent = ((rule.policy(port).get("loadBalancer") or {}) if rule else {}).get("consistentHash")
+    rule = find_rule(registry.rules, service.host, service.namespace)
+    consistent = rule.consistent_hash(port) if rule else None
     action = default_action(cluster_name(port, "", service.host), consistent)
     return {"name": "default", "match": {"prefix": "/"}, "route": action}
 
@@ -138,16 +142,14 @@ def _cluster_lookup(namespace: str, port: int) -> Callable[[Mapping[str, Any]], 
     return cluster_of
 
 
-def _hash_lookup(namespace: str, port: int, registry: Registry) -> Callable[[Mapping[str, Any]], Json | None]:
+def _hash_lookup(namespace: str, registry: Registry) -> Callable[[Mapping[str, Any]], Json | None]:
     def hash_of(destination: Mapping[str, Any]) -> Json | None:
-        rule = find_rule(registry.rules, resolve(destination["host"], namespace))
+        host = resolve(destination["host"], namespace)
+        service = next((service for service in registry.services if service.host == host), None)
+        rule = find_rule(registry.rules, host, service.namespace) if service is not None else None
         if rule is None:
             return None
-        number = (destination.get("port") or {}).get("number", port)
-        found: Json | None = (rule.policy(number, destination.get("subset", "")).get("loadBalancer") or {}).get(
-            "consistentHash"
-        )
-        return found
+        return rule.consistent_hash((destination.get("port") or {}).get("number"), destination.get("subset", ""))
 
     return hash_of
 

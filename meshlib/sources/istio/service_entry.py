@@ -89,6 +89,7 @@ class Service:
     ports: tuple[Port, ...]
     resolution: str
     endpoints: tuple[Endpoint, ...]
+    namespace: str
     origin: Origin
 
     def port(self, number: int) -> Port | None:
@@ -136,4 +137,4 @@ def services_of(document: IstioDocument) -> Iterator[Service]:
     addresses = tuple(address for address in spec.get("addresses") or () if "/" not in address)
     for host in spec["hosts"]:
         name = resolve(host, document.namespace)
-        yield Service(name, addresses, ports, resolution, endpoints, document.origin)
+        yield Service(name, addresses, ports, resolution, endpoints, document.namespace, document.origin)

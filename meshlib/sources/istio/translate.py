@@ -9,7 +9,7 @@ from meshlib.model.report import Issue
 from meshlib.sources.files.messages import to_message
 from meshlib.sources.files.resources import Content, IstioDocument, LoadedResource, Origin
 from meshlib.sources.files.type_registry import ASSIGNMENT, CLUSTER, LISTENER, ROUTE_CONFIGURATION, short_name
-from meshlib.sources.istio.clusters import DEFAULTS, assignments_of, clusters_of, passthrough_cluster
+from meshlib.sources.istio.clusters import DEFAULTS, clusters_of, passthrough_cluster
 from meshlib.sources.istio.destination_rule import find_rule
 from meshlib.sources.istio.listeners import proxyless_listener, sidecar_listener
 from meshlib.sources.istio.registry import Registry, build_registry
@@ -33,9 +33,11 @@ def translate(documents: Iterable[IstioDocument]) -> Content:
 
 def _generate(registry: Registry) -> Iterator[Generated]:
     for service in registry.services:
-        rule = find_rule(registry.rules, service.host)
-        yield from ((CLUSTER, cluster, service.origin) for cluster in clusters_of(service, rule))
-        yield from ((ASSIGNMENT, assignment, service.origin) for assignment in assignments_of(service, rule))
+        rule = find_rule(registry.rules, service.host, service.namespace)
+        for cluster, assignment in clusters_of(service, rule):
+            yield CLUSTER, cluster, service.origin
+            if assignment is not None:
+                yield ASSIGNMENT, assignment, service.origin
     ports = ports_of(registry)
     for port in ports:
         hosts = hosts_on(registry, port)

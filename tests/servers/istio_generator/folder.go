@@ -8,7 +8,9 @@ import (
 	"sort"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
 
 	"istio.io/istio/pilot/pkg/config/kube/crd"
 	"istio.io/istio/pkg/config"
@@ -21,10 +23,7 @@ type objects struct {
 	objects []runtime.Object
 }
 
-var (
-	documentEnd = regexp.MustCompile(`(?m)^---\s*$`)
-	istioObject = regexp.MustCompile(`(?m)^apiVersion:\s*["']?[a-z.]*istio\.io/`)
-)
+var documentEnd = regexp.MustCompile(`(?m)^---\s*$`)
 
 // readFolder gives the content of each YAML file of dir, by file name. Dot files are someone's unfinished writing.
 func readFolder(dir string) (map[string]string, error) {
@@ -62,10 +61,14 @@ func parseFiles(files map[string]string) (*objects, error) {
 }
 
 func (o *objects) parse(document string) error {
-	if isEmpty(document) {
-		return nil
+	kind := metav1.TypeMeta{}
+	if err := yaml.Unmarshal([]byte(document), &kind); err != nil {
+		return err
 	}
-	if !istioObject.MatchString(document) {
+	if kind == (metav1.TypeMeta{}) {
+		return nil // an empty document
+	}
+	if group, _, _ := strings.Cut(kind.APIVersion, "/"); !strings.HasSuffix(group, "istio.io") {
 		object, _, err := kube.IstioCodec.UniversalDeserializer().Decode([]byte(document), nil, nil)
 		if err != nil {
 			return err
@@ -88,15 +91,6 @@ func (o *objects) parse(document string) error {
 		o.configs = append(o.configs, item)
 	}
 	return nil
-}
-
-func isEmpty(document string) bool {
-	for _, line := range strings.Split(document, "\n") {
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-			return false
-		}
-	}
-	return true
 }
 
 func sortedKeys[V any](values map[string]V) []string {

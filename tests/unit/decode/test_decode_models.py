@@ -461,8 +461,8 @@ def test_tls_from_files_and_inline() -> None:
 @pytest.mark.parametrize(
     "common, path",
     [
-        ({"validation_context_sds_secret_config": {"name": "ROOTCA"}}, "validation_context_sds_secret_config"),
-        ({"tls_certificate_sds_secret_configs": [{"name": "default"}]}, "tls_certificate_sds_secret_configs"),
+        ({"validation_context_sds_secret_config": {"name": "roots"}}, "validation_context_sds_secret_config"),
+        ({"tls_certificate_sds_secret_configs": [{"name": "own"}]}, "tls_certificate_sds_secret_configs"),
         (
             {"validation_context": {"verify_certificate_hash": ["a" * 64]}},
             "validation_context.verify_certificate_hash",

@@ -316,13 +316,15 @@ def test_the_rule_of_the_host_goes_before_the_longest_wildcard() -> None:
 
 
 def test_tls_origination_always_verifies() -> None:
-    simple = cluster(ENTRY + rule("trafficPolicy: {tls: {mode: SIMPLE}}"))["transport_socket"]["typed_config"]
-    assert simple["sni"] == HOST
-    context = simple["common_tls_context"]["validation_context"]
-    assert context["system_root_certs"] == {}
-    assert context["match_typed_subject_alt_names"] == [{"san_type": "DNS", "matcher": {"exact": HOST}}]
+    found = cluster(ENTRY + rule("trafficPolicy: {tls: {mode: SIMPLE}}"))
+    context = found["transport_socket"]["typed_config"]
+    assert context["common_tls_context"] == {"validation_context": {"system_root_certs": {}}}
+    assert "sni" not in context
+    (options,) = found["typed_extension_protocol_options"].values()
+    assert options["upstream_http_protocol_options"] == {"auto_sni": True, "auto_san_validation": True}
     tls = "{mode: MUTUAL, clientCertificate: c, privateKey: k, caCertificates: a, sni: s, subjectAltNames: ['spiffe://x']}"
-    mutual = cluster(ENTRY + rule(f"trafficPolicy: {{tls: {tls}}}"))["transport_socket"]["typed_config"]
+    found = cluster(ENTRY + rule(f"trafficPolicy: {{tls: {tls}}}"))
+    mutual = found["transport_socket"]["typed_config"]
     assert mutual == {
         "@type": mutual["@type"],
         "sni": "s",
@@ -330,10 +332,27 @@ def test_tls_origination_always_verifies() -> None:
             "tls_certificates": [{"certificate_chain": {"filename": "c"}, "private_key": {"filename": "k"}}],
             "validation_context": {
                 "trusted_ca": {"filename": "a"},
-                "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": "spiffe://x"}}],
+                "match_subject_alt_names": [{"exact": "spiffe://x"}],
             },
         },
     }
+    assert "typed_extension_protocol_options" not in found
+
+
+def test_istio_mutual_is_the_workload_s_own_identity() -> None:
+    tls = "{mode: ISTIO_MUTUAL, subjectAltNames: ['spiffe://cluster.local/ns/default/sa/reviews']}"
+    text = ENTRY + rule(f"trafficPolicy: {{tls: {tls}}}, subsets: [{{name: v1}}]")
+    context = cluster(text)["transport_socket"]["typed_config"]
+    assert context["sni"] == f"outbound_.9080_._.{HOST}"
+    assert context["common_tls_context"] == {
+        "tls_certificate_provider_instance": {"instance_name": "default"},
+        "validation_context": {
+            "ca_certificate_provider_instance": {"instance_name": "default"},
+            "match_subject_alt_names": [{"exact": "spiffe://cluster.local/ns/default/sa/reviews"}],
+        },
+    }
+    subset = cluster(text, subset="v1")["transport_socket"]["typed_config"]
+    assert subset["sni"] == f"outbound_.9080_.v1_.{HOST}"
 
 
 # Routes --------------------------------------------------------------------------------------------------------------
@@ -594,7 +613,6 @@ def test_mistakes_are_errors_with_path_and_fix(text: str, path: str, words: str)
         (virtual("[{mirror: {host: a}, " + TO_REVIEWS + "}]"), "http[0].mirror"),
         (virtual("[{corsPolicy: {}, " + TO_REVIEWS + "}]"), "http[0].corsPolicy"),
         (virtual("[{delegate: {name: x}}]"), "http[0].delegate"),
-        (rule("trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}"), "trafficPolicy.tls.mode"),
         (rule("trafficPolicy: {loadBalancer: {warmup: {}}}"), "trafficPolicy.loadBalancer.warmup"),
         (rule("", "other.test"), "host"),
         (ENTRY.replace("metadata: {name: reviews}", "metadata: {name: again}"), "hosts"),

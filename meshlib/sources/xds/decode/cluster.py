@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from meshlib.model.cluster import Cluster, ClusterType, LbSubsetConfig
@@ -14,7 +15,7 @@ from meshlib.sources.xds.decode.endpoint import cluster_load_assignment
 from meshlib.sources.xds.decode.lb import legacy_policy, subset_config
 from meshlib.sources.xds.decode.lb_extension import Balancing, load_balancing_policy
 from meshlib.sources.xds.decode.protection import circuit_breaker, circuit_breakers, outlier_detection
-from meshlib.sources.xds.decode.tls import transport_socket
+from meshlib.sources.xds.decode.tls import transport_socket, transport_socket_matches
 from meshlib.sources.xds.decode.upstream_http import upstream_http
 
 _AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
@@ -50,6 +51,7 @@ _CLUSTER = fields(
     "original_dst_lb_config",
     "common_lb_config",
     "transport_socket",
+    "transport_socket_matches",
     "metadata",
     "load_balancing_policy",
     "filters",
@@ -67,7 +69,6 @@ _CLUSTER = fields(
         "typed_dns_resolver_config": "names are resolved by the system's resolver",
         "upstream_bind_config": "connections leave from the address the system chooses",
         "upstream_connection_options": "TCP keepalive is the system's",
-        "transport_socket_matches": "transport_socket alone decides, or plain text without one",
     },
 )
 _COMMON_LB = fields(
@@ -169,6 +170,8 @@ def cluster(ctx: Context, message: Any) -> Cluster:
     found = metadata(message.metadata)
     has = message.HasField
     _check_network_filters(ctx, message)
+    if kind == "ORIGINAL_DST" and has("transport_socket"):
+        ctx.degraded("transport_socket", "calls that pass through are the caller's own, in plain text if it says http")
     if http.http2:
         ctx.degraded("http2_protocol_options", "HTTP clients speak HTTP/1.1 to the endpoints; gRPC calls speak HTTP/2")
     return Cluster(
@@ -187,7 +190,13 @@ def cluster(ctx: Context, message: Any) -> Cluster:
         outlier_detection=(
             outlier_detection(ctx, message.outlier_detection, "outlier_detection") if has("outlier_detection") else None
         ),
-        tls=transport_socket(ctx, message.transport_socket, "transport_socket") if has("transport_socket") else None,
+        tls=http.apply(transport_socket(ctx, message.transport_socket, "transport_socket"))
+        if has("transport_socket")
+        else None,
+        tls_matches=tuple(
+            replace(match, tls=http.apply(match.tls))
+            for match in transport_socket_matches(ctx, message.transport_socket_matches, "transport_socket_matches")
+        ),
         http2=http.http2,
         idle_timeout=http.idle_timeout,
         max_requests_per_connection=http.max_requests_per_connection,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from meshlib.model.cluster import UpstreamTls
+from meshlib.model.cluster import TlsMatch, UpstreamTls
 from meshlib.model.report import ResourceError
-from meshlib.sources.xds.decode.common import data_source, enum_name, unpack
+from meshlib.sources.xds.decode.common import data_source, enum_name, struct, unpack
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
 from meshlib.sources.xds.decode.matchers import string_matcher
+from meshlib.sources.xds.decode.sds import certificate_of, roots_of
 
 _UPSTREAM = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 _RAW_BUFFER = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
@@ -21,10 +23,18 @@ _COMMON = fields(
     "tls_certificate_certificate_provider_instance",
     "validation_context",
     "validation_context_certificate_provider_instance",
+    "validation_context_sds_secret_config",
     "combined_validation_context",
+    "tls_certificate_sds_secret_configs",
+    "tls_params",
     harmless={"alpn_protocols": "set by the protocol in use"},
 )
-_COMBINED = fields("default_validation_context", "validation_context_certificate_provider_instance")
+_COMBINED = fields(
+    "default_validation_context",
+    "validation_context_certificate_provider_instance",
+    "validation_context_sds_secret_config",
+)
+_PARAMETERS = fields("tls_minimum_protocol_version", "tls_maximum_protocol_version")
 _INSTANCE = fields("instance_name", harmless={"certificate_name": "a file_watcher has one certificate"})
 _CERTIFICATE = fields(
     "certificate_chain", "private_key", harmless={"watched_directory": "files are followed wherever they are"}
@@ -43,10 +53,8 @@ _VALIDATION = fields(
 )
 _LEFT_OUT_SAFELY = frozenset({"allow_expired_certificate", "trust_chain_verification", "watched_directory"})
 _SECRETS = {
-    "tls_certificate_sds_secret_configs": "certificates by SDS",
     "custom_tls_certificate_selector": "certificate selectors",
     "tls_certificate_certificate_provider": "certificate providers",
-    "validation_context_sds_secret_config": "trust by SDS",
     "validation_context_certificate_provider": "certificate providers",
     "custom_handshaker": "custom handshakers",
 }
@@ -82,16 +90,43 @@ def _validation(common: Any, path: str) -> tuple[Any, str]:
     return common.validation_context, join(path, "validation_context")
 
 
+def _roots_secret(common: Any, path: str) -> tuple[str, Any]:
+    """The SDS secret of the trust bundle with its path, wherever it stands; None when there is none."""
+    name = "validation_context_sds_secret_config"
+    combined = join(path, "combined_validation_context")
+    for owner, where in ((common.combined_validation_context, combined), (common, path)):
+        if owner.HasField(name):
+            return join(where, name), getattr(owner, name)
+    return "", None
+
+
+def _check_parameters(ctx: Context, common: Any, path: str) -> None:
+    """TLS is 1.2 at least and as new as both ends can: what Envoy does unless it is told something else."""
+    where, parameters = join(path, "tls_params"), common.tls_params
+    ctx.check_fields(parameters, where, _PARAMETERS)
+    for name, usual in (
+        ("tls_minimum_protocol_version", {"TLS_AUTO", "TLSv1_2"}),
+        ("tls_maximum_protocol_version", {"TLS_AUTO", "TLSv1_3"}),
+    ):
+        if enum_name(parameters, name, where) not in usual:
+            ctx.degraded(join(where, name), "TLS 1.2 or newer is spoken, the newest both ends have")
+
+
 def _unusable(ctx: Context, common: Any, path: str) -> str:
     """Why no connection may be made, the empty string when all that protects it is understood."""
     for name, what in _SECRETS.items():
         value = getattr(common, name)
         if len(value) if hasattr(value, "__len__") else common.HasField(name):
             return _refuse(ctx, join(path, name), what)
+    if not all(certificate_of(secret.name) for secret in common.tls_certificate_sds_secret_configs):
+        return _refuse(ctx, join(path, "tls_certificate_sds_secret_configs"), "certificates by SDS")
+    where, secret = _roots_secret(common, path)
+    if secret is not None and not roots_of(secret.name):
+        return _refuse(ctx, where, "trust by SDS")
     combined = join(path, "combined_validation_context")
     for descriptor, _ in common.combined_validation_context.ListFields():
         if descriptor.name not in _COMBINED.honoured:
-            return _refuse(ctx, join(combined, descriptor.name), "trust by SDS")
+            return _refuse(ctx, join(combined, descriptor.name), "certificate providers")
     validation, where = _validation(common, path)
     for descriptor, _ in validation.ListFields():
         if descriptor.name not in _VALIDATION.honoured and descriptor.name not in _LEFT_OUT_SAFELY:
@@ -139,6 +174,7 @@ def _upstream_tls(ctx: Context, message: Any, path: str) -> UpstreamTls:
     unusable = _unusable(ctx, common, where)
     if not unusable:
         ctx.check_fields(common, where, _COMMON)
+        _check_parameters(ctx, common, where)
         ctx.check_fields(validation, at, _VALIDATION)
     try:
         names = _subject_alt_names(ctx, validation, at)
@@ -146,7 +182,7 @@ def _upstream_tls(ctx: Context, message: Any, path: str) -> UpstreamTls:
         names, unusable = (), _refuse(ctx, error.path, error.reason)
     ca = data_source(ctx, validation.trusted_ca, join(at, "trusted_ca"))
     chain, key = _certificate(ctx, common, where)
-    return UpstreamTls(
+    found = UpstreamTls(
         sni=message.sni,
         trusted_ca=ca[0],
         trusted_ca_pem=ca[1],
@@ -166,6 +202,15 @@ def _upstream_tls(ctx: Context, message: Any, path: str) -> UpstreamTls:
         subject_alt_names=names,
         unusable=unusable,
     )
+    return replace(found, **_by_secret_names(common, where))
+
+
+def _by_secret_names(common: Any, path: str) -> dict[str, Any]:
+    _, secret = _roots_secret(common, path)
+    found = roots_of(secret.name) if secret is not None else {}
+    for certificate in common.tls_certificate_sds_secret_configs:
+        return found | certificate_of(certificate.name)
+    return found
 
 
 def transport_socket(ctx: Context, message: Any, path: str) -> UpstreamTls | None:
@@ -176,3 +221,17 @@ def transport_socket(ctx: Context, message: Any, path: str) -> UpstreamTls | Non
     if name == _RAW_BUFFER or (not name and message.name == "envoy.transport_sockets.raw_buffer"):
         return None
     return UpstreamTls(unusable=_refuse(ctx, path, f"transport socket {name or message.name}"))
+
+
+_MATCH = fields("match", "transport_socket", harmless={"name": "a name for people"})
+
+
+def transport_socket_matches(ctx: Context, messages: Any, path: str) -> tuple[TlsMatch, ...]:
+    """`transport_socket_matches`, which Istio's automatic mutual TLS is made of."""
+    found = []
+    for index, message in enumerate(messages):
+        where = f"{path}[{index}]"
+        ctx.check_fields(message, where, _MATCH)
+        socket = transport_socket(ctx, message.transport_socket, join(where, "transport_socket"))
+        found.append(TlsMatch(struct(message.match), socket))
+    return tuple(found)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from meshlib.model.cluster import UpstreamTls
 from meshlib.sources.xds.decode.common import duration, unpack, wrapped
 from meshlib.sources.xds.decode.context import NOTHING, Context, fields, join
 
@@ -14,10 +15,12 @@ _OPTIONS = fields(
     "common_http_protocol_options",
     "explicit_http_config",
     "auto_config",
+    "upstream_http_protocol_options",
     harmless={"use_downstream_protocol_config": "every door speaks its own protocol: HTTP/1.1 for httpx, 2 for gRPC"},
     instead={"http_filters": "upstream filters are not run"},
 )
 _COMMON = fields("idle_timeout", "max_requests_per_connection")
+_UPSTREAM = fields("auto_sni", "auto_san_validation")
 _DEFAULT_IDLE = 3600.0
 
 
@@ -28,6 +31,14 @@ class UpstreamHttp:
     http2: bool = False
     idle_timeout: float | None = _DEFAULT_IDLE
     max_requests_per_connection: int | None = None
+    auto_sni: bool = False
+    auto_san_validation: bool = False
+
+    def apply(self, tls: UpstreamTls | None) -> UpstreamTls | None:
+        """The TLS of the same cluster, with what these options say of names."""
+        if tls is None or not (self.auto_sni or self.auto_san_validation):
+            return tls
+        return replace(tls, auto_sni=self.auto_sni and not tls.sni, auto_san_validation=self.auto_san_validation)
 
 
 def _common(ctx: Context, message: Any, path: str, *, http2: bool) -> UpstreamHttp:
@@ -67,6 +78,9 @@ def _extension(ctx: Context, cluster: Any) -> UpstreamHttp | None:
         common = join(path, "common_http_protocol_options")
         http2 = _uses_http2(ctx, message, path)
         found = _common(ctx, message.common_http_protocol_options, common, http2=http2)
+        names = message.upstream_http_protocol_options
+        ctx.check_fields(names, join(path, "upstream_http_protocol_options"), _UPSTREAM)
+        found = replace(found, auto_sni=names.auto_sni, auto_san_validation=names.auto_san_validation)
     return found
 
 

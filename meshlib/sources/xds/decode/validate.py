@@ -19,13 +19,17 @@ _WRAPPERS = frozenset(
     f"google.protobuf.{name}Value"
     for name in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
 )
+_TLS = "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext"
 _NOT_ASKED = frozenset(
     {
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stat_prefix",
         "envoy.config.route.v3.VirtualHost.name",
+        f"{_TLS}.CombinedCertificateValidationContext.validation_context_sds_secret_config",
     }
 )
-"""Names for metrics only: istiod leaves them empty for gRPC clients and servers, who do not ask for them."""
+"""What istiod leaves out for gRPC clients and servers, who do not ask for it: names for metrics, and a secret by SDS
+where a certificate provider stands in for it.
+"""
 _MAX_DURATION_SECONDS = 315_576_000_000
 
 
@@ -130,7 +134,9 @@ def _plan(descriptor: Any) -> _Message:
     required, always, fields = [], [], {}
     for field in descriptor.fields:
         rules = rules_of(field)
-        if _is_required(rules) and field.containing_oneof is None:  # of a oneof's member it is said once it is chosen
+        if (
+            _is_required(rules) and field.containing_oneof is None and field.full_name not in _NOT_ASKED
+        ):  # of a oneof's member it is said once it is chosen
             required.append(field.name)
         compiled = _compile(field, rules)
         if not field.has_presence and not compiled.is_map and compiled.checks:

@@ -1,0 +1,79 @@
+"""The same Istio objects twice: read from a file by our translation, and sent by istiod's generator over xDS."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from differential.istio_differences import comparable_cluster, comparable_explanation
+from meshlib import Mesh
+from meshlib.explain import Explainer
+from meshlib.explain.explanation import Explanation
+from meshlib.model.cluster import Cluster
+from meshlib.model.endpoint import ClusterLoadAssignment, LbEndpoint
+from meshlib.model.snapshot import Snapshot
+from meshlib.sources.files.loader import load
+from meshlib.sources.files.snapshot import build_snapshot
+from parts.istio_nodes import istio_mesh, refusals
+from parts.istio_server import IstioServer
+
+Request = tuple[str, str, tuple[tuple[str, str], ...]]
+"""Method, URL, headers."""
+
+
+class IstioTwin:
+    """Both configurations of one YAML text, as a sidecar node sees them."""
+
+    def __init__(self, folder: Path, objects: str) -> None:
+        self.folder = folder
+        self.server = IstioServer(folder, objects)
+        file = folder / "objects" / "objects.yaml"
+        self.ours, self.issues = build_snapshot(load([file]))
+        self.theirs = _followed(istio_mesh(self.server))
+        self._explainers = (Explainer(self.ours), Explainer(self.theirs))
+
+    def close(self) -> None:
+        self.server.stop()
+
+    def clusters(self) -> Iterator[tuple[str, Any, Any]]:
+        """Every outbound cluster of either side with what it is on both, in comparable form."""
+        names = {name for side in (self.ours, self.theirs) for name in side.clusters if name.startswith("outbound|")}
+        for name in sorted(names):
+            yield name, _described(self.ours, name), _described(self.theirs, name)
+
+    def ask(self, requests: Iterable[Request]) -> Iterator[tuple[Request, dict[str, Any], dict[str, Any]]]:
+        """Each request with the decision of both sides, in comparable form."""
+        for number, request in enumerate(requests):
+            ours, theirs = (self._explain(explainer, number, request) for explainer in self._explainers)
+            yield request, comparable_explanation(ours, self.ours), comparable_explanation(theirs, self.theirs)
+
+    def _explain(self, explainer: Explainer, number: int, request: Request) -> Explanation:
+        explainer._rng.seed(number)  # the same draws on both sides, whatever was asked before
+        method, url, headers = request
+        return explainer.explain(method, url, headers)
+
+
+def _followed(mesh: Mesh) -> Snapshot:
+    with mesh:
+        mesh.wait_ready()
+        assert refusals(mesh) == 0
+        return mesh.plan.snapshot
+
+
+def _described(side: Snapshot, name: str) -> Any:
+    found = side.clusters.get(name)
+    return None if found is None else (comparable_cluster(found), _endpoints(side, found))
+
+
+def _endpoints(side: Snapshot, cluster: Cluster) -> Any:
+    """Localities with their endpoints, in an order of their own; what istiod tells telemetry of them is left out."""
+    found = side.assignment(cluster) or ClusterLoadAssignment(cluster.name)
+    localities = [
+        (str(entry.locality), entry.priority, entry.weight, sorted(map(str, _members(cluster, entry.endpoints))))
+        for entry in found.localities
+    ]
+    return sorted(localities, key=str), found.overprovisioning_factor
+
+
+def _members(cluster: Cluster, endpoints: Iterable[LbEndpoint]) -> Iterator[tuple[Any, ...]]:
+    for each in endpoints:
+        yield str(each.address), each.weight, each.health_status, each.hostname, cluster.tls_of(each)
