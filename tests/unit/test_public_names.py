@@ -118,6 +118,7 @@ PUBLIC: dict[str, set[str]] = {
         "RoundRobin",
         "SubsetSelector",
         "Thresholds",
+        "TlsMatch",
         "UnsupportedLbPolicy",
         "UpstreamTls",
     },
