@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -9,7 +11,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from meshlib.context import CallContext, serving
+from meshlib.context import serving
 from meshlib.http import server, wsgi
 from meshlib.http.inbound import REQUEST_ID
 
@@ -37,75 +39,122 @@ class MeshMiddleware:
         """The response, or what is awaited for it."""
         if self._is_async:
             return self._acall(request)
-        answer, context = self._admitted(request)
-        if answer is None:
-            with serving(context):
-                answer = self._get_response(request)
-        return self._marked(answer, context)
+        ready = self._ready(request)
+        if ready is not None:
+            return ready
+        admission = self._admitted(request)
+        if admission.reply is not None:
+            return _marked(_response(admission.reply), admission)
+        with _inside(admission):
+            answer = self._get_response(request)
+        return _served(_marked(answer, admission), request, admission)
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
-        answer, context = self._admitted(request)
-        if answer is None:
-            with serving(context):
-                answer = await self._get_response(request)
-        response = self._marked(answer, context)
+        ready = self._ready(request)
+        if ready is not None:
+            return ready
+        admission = self._admitted(request)
+        if admission.reply is not None:
+            return self._closing(_marked(_response(admission.reply), admission))
+        with _inside(admission):
+            answer = await self._get_response(request)
+        return self._closing(_served(_marked(answer, admission), request, admission))
+
+    def _ready(self, request: HttpRequest) -> HttpResponse | None:
+        """The answer to a readiness probe; None for any other request."""
+        reply = self._inbound.readiness(request.path_info)
+        return None if reply is None else _response(reply)
+
+    def _admitted(self, request: HttpRequest) -> Any:
+        """Whether the request is to be served, and its context, which the request gets."""
+        scope = getattr(request, "scope", None)
+        found = wsgi.admit(self._inbound, request.META) if scope is None else server.admit(self._inbound, scope)
+        request.mesh = found.context  # type: ignore[attr-defined]  # ours, as request.user is another's
+        return found
+
+    def _closing(self, response: HttpResponseBase) -> HttpResponseBase:
+        """Draining, a request to close the connection. (Under WSGI the connection is the server's.)"""
         if self._inbound.drain.draining:
-            response.headers["Connection"] = "close"  # under WSGI the connection is the server's
+            response.headers["Connection"] = "close"
         return response
 
-    def _admitted(self, request: HttpRequest) -> tuple[Any, CallContext]:
-        """The answer if the request is not to be served (None: it is), and its context."""
-        scope: Any = getattr(request, "scope", None)
-        reply, context = self._inbound.readiness(request.path_info), CallContext()
-        if reply is None:
-            head = wsgi.request_head(request.META) if scope is None else server.request_head(scope)
-            admission = self._inbound.admit(head)
-            reply, context = admission.reply, admission.context
-            request.mesh = context  # type: ignore[attr-defined]  # ours, as request.user is another's
-        if reply is None:
-            return None, context
-        response = HttpResponse(reply.body, status=reply.status, content_type="text/plain; charset=utf-8")
-        for name, value in reply.headers:
-            response.headers[name.decode("latin-1")] = value.decode("latin-1")
-        return response, context
 
-    def _marked(self, response: Any, context: CallContext) -> HttpResponseBase:
-        """The response with the request id, and a streamed body in the request's context."""
-        marked: HttpResponseBase = response
-        if context.request_id:
-            marked.headers.setdefault(REQUEST_ID, context.request_id)
-        # A file is the server's to send, and calls nothing.
-        if response.streaming and getattr(response, "file_to_stream", None) is None:
-            body = response.streaming_content
-            response.streaming_content = _AsyncBody(body, context) if response.is_async else _Body(body, context)
-        return marked
+def _response(reply: Any) -> HttpResponse:
+    """An answer of the mesh's own as Django's."""
+    response = HttpResponse(reply.body, status=reply.status, content_type="text/plain; charset=utf-8")
+    for name, value in reply.headers:
+        response.headers[name.decode("latin-1")] = value.decode("latin-1")
+    return response
 
 
-class _Body:
-    """A streamed body, each step of which is made in the request's context."""
+def _marked(response: Any, admission: Any) -> HttpResponseBase:
+    """The response with the request id, unless a view set one."""
+    marked: HttpResponseBase = response
+    marked.headers.setdefault(REQUEST_ID, admission.context.request_id)
+    return marked
 
-    def __init__(self, body: Iterator[bytes], context: CallContext) -> None:
-        self._body = iter(body)
-        self._context = context
+
+def _served(response: Any, request: HttpRequest, admission: Any) -> HttpResponseBase:
+    """The response, which if it is streamed is made in the request's context, and is over when it is closed."""
+    served: HttpResponseBase = response
+    match = request.resolver_match
+    route = f"/{match.route}" if match is not None else ""
+    # A file is the server's to send, and calls nothing.
+    if response.streaming and getattr(response, "file_to_stream", None) is None:
+        kind = _AsyncBody if response.is_async else _Body
+        response.streaming_content = kind(response.streaming_content, admission, response.status_code, route)
+    elif admission.watch is not None:
+        admission.watch.ended(time.monotonic(), response.status_code, route=route)
+    return served
+
+
+@contextlib.contextmanager
+def _inside(admission: Any) -> Iterator[None]:
+    """The application runs: in the request's context, and for whoever watches it."""
+    watch = admission.watch
+    with serving(admission.context):
+        if watch is not None:
+            watch.enter()
+        try:
+            yield
+        finally:
+            if watch is not None:
+                watch.leave()
+
+
+class _Streamed:
+    """A streamed body. Django closes it with its response."""
+
+    def __init__(self, body: Any, admission: Any, status: int, route: str) -> None:
+        self._body = aiter(body) if isinstance(self, _AsyncBody) else iter(body)
+        self._admission = admission
+        self._ended = status, route
+
+    def close(self) -> None:
+        """The response is over, whole or not."""
+        watch, self._admission.watch = self._admission.watch, None
+        if watch is not None:
+            status, route = self._ended
+            watch.ended(time.monotonic(), status, route=route)
+
+
+class _Body(_Streamed):
+    """Each step of which is made in the request's context."""
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        with serving(self._context):
-            return next(self._body)
+        with _inside(self._admission):
+            return bytes(next(self._body))
 
 
-class _AsyncBody:
+class _AsyncBody(_Streamed):
     """The same for ASGI."""
-
-    def __init__(self, body: AsyncIterator[bytes], context: CallContext) -> None:
-        self._body = aiter(body)
-        self._context = context
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        with serving(self._context):
-            return await anext(self._body)
+        with _inside(self._admission):
+            return bytes(await anext(self._body))

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from meshlib.context import current, serving
-from meshlib.engine.exchange import REQUEST_ID, inbound_context
+from meshlib.engine.exchange import REQUEST_ID, Admission, inbound_context
 from meshlib.engine.filters import LocalReply
 from meshlib.http.drain import Drain
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
@@ -20,7 +20,7 @@ from meshlib.model.request import RequestHead
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
 
-__all__ = ["MeshMiddleware", "request_head"]
+__all__ = ["MeshMiddleware", "admit"]
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -78,7 +78,7 @@ class MeshMiddleware:
         if ready is not None:
             await self._answer(ready, scope, send, b"")
             return
-        admission = self.inbound.admit(request_head(scope), introduce(scope))
+        admission = admit(self.inbound, scope)
         context = admission.context
         request_id = context.request_id.encode("ascii")
         if admission.reply is not None:
@@ -156,6 +156,11 @@ class MeshMiddleware:
         if self.drain.draining and scope.get("http_version", "1.1").startswith("1"):
             marked.append((b"connection", b"close"))
         return marked
+
+
+def admit(inbound: Inbound, scope: Scope) -> Admission:
+    """Whether the request of a scope is to be served, and in which context: for a middleware of another kind."""
+    return inbound.admit(request_head(scope), introduce(scope))
 
 
 def request_head(scope: Scope) -> RequestHead:

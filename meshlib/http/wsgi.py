@@ -20,7 +20,7 @@ from meshlib.model.filters import LocalRateLimit
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
 
-__all__ = ["MeshMiddleware", "request_head"]
+__all__ = ["MeshMiddleware", "admit"]
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -66,8 +66,7 @@ class MeshMiddleware:
         ready = self.inbound.readiness(environ.get("PATH_INFO", ""))
         if ready is not None:
             return _answer(ready, start_response, "")
-        # Whoever the transport has verified, and what is told of the request as a server's, goes in with `admit`.
-        admission = self.inbound.admit(EnvironHead(environ))
+        admission = admit(self.inbound, environ)
         if admission.reply is not None:
             return _answer(admission.reply, start_response, admission.context.request_id)
         environ[ENVIRON_KEY] = admission.context
@@ -140,9 +139,12 @@ def _is_file(result: object, environ: Environ) -> bool:
     return isinstance(wrapper, type) and isinstance(result, wrapper)
 
 
-def request_head(environ: Environ) -> EnvironHead:
-    """The neutral head of an environ. Its path is the one on the wire, where the server tells it."""
-    return EnvironHead(environ)
+def admit(inbound: Inbound, environ: Environ) -> Admission:
+    """Whether the request of an environ is to be served, and in which context: for a middleware of another kind. The
+    path is the one on the wire, where the server tells it. Who called is not known: WSGI says nothing of the
+    connection, and headers can be anybody's.
+    """
+    return inbound.admit(EnvironHead(environ))
 
 
 def _answer(reply: LocalReply, start_response: StartResponse, request_id: str) -> list[bytes]:

@@ -65,8 +65,8 @@ PUBLIC: dict[str, set[str]] = {
     "meshlib.http.httpx": {"AsyncMeshTransport", "MeshTransport"},
     "meshlib.http.httpx2": {"AsyncMeshTransport", "MeshTransport"},
     "meshlib.http.inbound": {"REQUEST_ID", "Inbound"},
-    "meshlib.http.server": {"MeshMiddleware", "request_head"},
-    "meshlib.http.wsgi": {"MeshMiddleware", "request_head"},
+    "meshlib.http.server": {"MeshMiddleware", "admit"},
+    "meshlib.http.wsgi": {"MeshMiddleware", "admit"},
     "meshlib.http.wire": {
         "Address",
         "AsyncPool",

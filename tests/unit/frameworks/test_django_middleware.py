@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from meshlib.context import NO_CONTEXT, current
+from meshlib.engine.events import Event, RequestServed
 from meshlib.integrations import django as mesh_django
 from meshlib.integrations.django.process import current_process
 
@@ -84,6 +85,18 @@ def test_readiness_and_draining(kind: str, configured: Any) -> None:
     assert (ask(kind, "/ready").status_code, ask(kind, "/ready").content) == (503, b"draining")
     # Under WSGI the connection is the server's, and a header about it is forbidden.
     assert ask(kind, "/sync").headers.get("connection") == ("close" if kind == "asgi" else None)
+
+
+@pytest.mark.parametrize("view", ["/sync", "/async", "/stream", "/async-stream", "/file", "/fails"])
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
+def test_observers_are_told_of_every_request_once(kind: str, view: str) -> None:
+    events: list[Event] = []
+    mesh_django.mesh().on_event(events.append)
+    ask(kind, view)
+    (served,) = (event for event in events if isinstance(event, RequestServed))
+    assert (served.method, served.path, served.route) == ("GET", view, view)
+    assert served.status == (500 if view == "/fails" else 200)
 
 
 def test_the_mesh_and_its_clients_are_the_processs(configured: Any) -> None:

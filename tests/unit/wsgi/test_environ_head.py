@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from meshlib.http.wsgi import request_head
+from meshlib.http.environ import EnvironHead
 
 
 def environ(**changes: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def environ(**changes: Any) -> dict[str, Any]:
 
 
 def test_headers_are_found_by_name_and_as_a_list() -> None:
-    head = request_head(environ())
+    head = EnvironHead(environ())
     assert (head.method, head.scheme, head.authority) == ("GET", "https", "payments:8080")
     assert (head.get("x-tag"), head.get("content-type"), head.get("content-length")) == ("a,b", "text/plain", "3")
     assert (head.get("missing"), head.get("server-name"), head.get("host")) == (None, None, "payments:8080")
@@ -58,7 +58,7 @@ def test_headers_are_found_by_name_and_as_a_list() -> None:
     ],
 )
 def test_the_path_is_the_one_on_the_wire_if_it_is_the_applications(told: dict[str, str], target: str) -> None:
-    head = request_head(environ(**told))
+    head = EnvironHead(environ(**told))
     query = told.get("QUERY_STRING")
     assert head.path == target
     assert head.query == (query or "")
