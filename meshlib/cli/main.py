@@ -24,17 +24,21 @@ class _Module(Protocol):
 
 
 COMMANDS: Final = {
+    "run": _Command("meshlib.cli.run", "run a program in the mesh, with no change of its code"),
     "check": _Command("meshlib.cli.check", "validate configuration files: what, where, why, and how to fix it"),
     "explain": _Command("meshlib.cli.explain", "where a request would go, and why"),
     "control-plane": _Command("meshlib.cli.control_plane", "serve a directory of YAML over xDS, live on change"),
+    "ca": _Command("meshlib.cli.ca", "a certificate authority for development: mutual TLS in a minute"),
 }
 
 EPILOG = """\
 examples:
+  meshlib run --config conf/ -- python app.py
   meshlib check conf/                        every mistake in a directory, with file and line
   meshlib check --json bootstrap.yaml        the same for programs
   meshlib explain GET http://payments/ --config conf/
   meshlib control-plane --dir conf/          serve conf/ to Envoy, gRPC and meshlib on 127.0.0.1:18000
+  meshlib ca init dev-ca                     a certificate authority for development
 
 'meshlib COMMAND --help' explains a command.
 """

@@ -31,7 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "telemetry": VALUES | {"context", "state"},  # how things are said and passed on; the engine says them
     "engine": DECIDES | {"context", "telemetry"},
     "drivers": ENGINE | {"context", "telemetry"},
-    "identity": {"flags", "errors", "model", "routing", "security"},  # certificates in use: files, contexts, an authority
+    # Certificates in use: files, contexts, an authority.
+    "identity": {"flags", "errors", "model", "routing", "security"},
     "http": DOORS | {"identity"},
     "grpc": DOORS | {"identity"},
     "decorators": DOORS,
@@ -48,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": EVERYTHING,
     "__main__": {"cli"},
     "testing": EVERYTHING,
+    "zero_code": EVERYTHING,  # `meshlib run`: puts a mesh under a program's own clients and servers
     "settings": {"cli", "errors", "mesh", "model", "policy"},  # a mesh from names and values
     "process": {"http", "mesh", "settings"},
     "integrations": {

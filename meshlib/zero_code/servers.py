@@ -1,0 +1,56 @@
+"""ASGI and WSGI servers: the program's application behind the mesh's middleware."""
+
+from __future__ import annotations
+
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+from meshlib.zero_code.process import behind_mesh
+
+_WSGI_WORKERS = ("gunicorn.workers.sync", "gunicorn.workers.gthread", "gunicorn.workers.ggevent")
+_ASGI_WORKERS = ("gunicorn.workers.gasgi",)
+
+
+def mesh_uvicorn(module: ModuleType) -> None:
+    """Patch `uvicorn.config`: whatever serves through uvicorn (its command, `uvicorn.run`, gunicorn's workers)."""
+    config = module.Config
+    own = config.load
+
+    @wraps(own)
+    def load(self: Any) -> None:
+        own(self)
+        if not _has_middleware(self.loaded_app):
+            self.loaded_app = behind_mesh(self.loaded_app, "asgi")
+
+    config.load = load
+
+
+def mesh_gunicorn(module: ModuleType) -> None:
+    """Patch `gunicorn.workers.base`: workers that serve WSGI, or ASGI by gunicorn itself."""
+    worker = module.Worker
+    own = worker.load_wsgi
+
+    @wraps(own)
+    def load_wsgi(self: Any) -> None:
+        own(self)
+        homes = {base.__module__ for base in type(self).__mro__}
+        if homes.intersection(_WSGI_WORKERS):
+            self.wsgi = behind_mesh(self.wsgi, "wsgi")
+        elif homes.intersection(_ASGI_WORKERS):
+            self.wsgi = behind_mesh(self.wsgi, "asgi")
+
+    worker.load_wsgi = load_wsgi
+
+
+def _has_middleware(application: Any) -> bool:
+    """Whether the program has put its application behind the mesh itself."""
+    from meshlib.http.server import MeshMiddleware
+
+    layer = application
+    while layer is not None:
+        added = (getattr(middleware, "cls", None) for middleware in getattr(layer, "user_middleware", ()))
+        if isinstance(layer, MeshMiddleware) or MeshMiddleware in added:
+            return True
+        layer = getattr(layer, "app", None)
+    return False
