@@ -131,7 +131,7 @@ class Stage:
         revision = self.conf.edit(**values)
         effect = await self.effect_of(revision, began)
         self.results.effects.append(effect)
-        self.screen.say(f"edit {revision} in effect {effect * 1000:.0f} ms after the file was written")
+        self.screen.say(f"edit {revision} in effect {effect * 1000:.0f} ms after it was written")
         return revision
 
     async def effect_of(self, revision: int, began: float) -> float:
