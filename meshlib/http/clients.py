@@ -8,7 +8,7 @@ its own way, and so does a method that something else (an instrumentation) has p
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 from meshlib.http.cookies import patient_cookies
@@ -18,6 +18,7 @@ from meshlib.http.urls import UrlReader
 
 _BODILESS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))  # those the library gives no Content-Length
 _BODY = ("content", "data", "files", "json", "params", "cookies")
+_OPTIONS = frozenset((*_BODY, "headers", "timeout", "extensions"))  # of any other we do not know what it does
 _SAMPLES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("GET", "http://payments/charge/42?x=1", {}),
     ("GET", "/charge", {"headers": {"x-b": "2", "ACCEPT": "text/html"}, "timeout": 2.0}),
@@ -57,8 +58,8 @@ def _building(base: Any, lib: Library) -> Any:
     request_type, headers_type, timeout_type = lib.Request, lib.module.Headers, lib.module.Timeout
     unset = lib.module.USE_CLIENT_DEFAULT
 
+    @wraps(theirs)
     def build_request(self: Any, method: str, url: Any, **options: Any) -> Any:
-        """Build and return a request instance."""
         where = host = None
         if method in _BODILESS and base.build_request is theirs and _plain(self, options):
             where = self._merge_url(url)
@@ -83,6 +84,8 @@ def _building(base: Any, lib: Library) -> Any:
 
 def _plain(client: Any, options: dict[str, Any]) -> bool:
     """Whether a request has nothing but a URL, headers, a timeout and extensions."""
+    if not options.keys() <= _OPTIONS:
+        return False
     for name in _BODY:
         if options.get(name) is not None:
             return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -42,6 +44,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     ("POST", "/charge", {"files": {"f": b"content"}, "headers": {"content-type": "multipart/form-data; boundary=x"}}),
     ("QUERY", "/charge", {}),
     ("BREW", "/pot", {}),
+    ("GET", "/charge", {"no_such_option": None}),
 ]
 
 
@@ -150,3 +153,14 @@ def test_so_is_one_replaced_before_the_first_client(
 def test_the_shortcut_is_taken_with_the_installed_libraries(kinds: tuple[type[Any], type[Any]]) -> None:
     """A canary: when it fails, a new version of the library makes calls dearer; nothing is wrong with them."""
     assert {"build_request", "_merge_url", "cookies"} <= set(vars(kinds[0]))
+    ours, _ = pair(kinds, base_url="http://payments")
+    sending = ours.get("/charge")  # with every option that `get` hands on
+    if inspect.iscoroutine(sending):
+        asyncio.run(sending)
+    assert "_last_headers" in vars(ours)
+
+
+def test_it_is_documented_and_called_as_the_librarys(kinds: tuple[type[Any], type[Any]]) -> None:
+    ours, theirs = kinds
+    assert inspect.signature(ours.build_request) == inspect.signature(theirs.build_request)
+    assert ours.build_request.__doc__ == theirs.build_request.__doc__
