@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 from consul import base
 
+from meshlib.sources.consul.address import ConsulAddress
 from meshlib.sources.consul.settings import ConsulSettings, load_settings
 from meshlib.sources.consul.tls import tls_context, tls_server_name
 
@@ -38,6 +39,11 @@ class ConsulApi(base.Consul):  # type: ignore[misc]  # py-consul ships no types
         self._timeout = timeout
         super().__init__("127.0.0.1", 8500, scheme="http", verify=True, dc=self._settings.datacenter or None)
         self.token = None  # py-consul has taken it from the environment; the transport knows the right one
+
+    @property
+    def address(self) -> ConsulAddress:
+        """The agent's."""
+        return self._settings.address
 
     def http_connect(self, host: str, port: int, scheme: str, verify: bool | str = True, cert: Any = None) -> Any:
         """py-consul's seam for a transport."""
