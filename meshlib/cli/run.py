@@ -19,7 +19,8 @@ examples:
   meshlib run --xds 127.0.0.1:18000 -- uvicorn shop.main:app --port 8000
   meshlib run --consul 127.0.0.1:8500 -- gunicorn shop.wsgi
   GRPC_XDS_BOOTSTRAP=bootstrap.json meshlib run -- python app.py
-  opentelemetry-instrument meshlib run -- python app.py       (in this order or the other)
+  meshlib run --config conf/ -- opentelemetry-instrument python app.py
+  MESHLIB_CONFIG=conf/ opentelemetry-instrument meshlib run -- python app.py
 
 Each option stands for an environment variable, which a child process inherits:
   --config PATH     MESHLIB_CONFIG          files or folders, Envoy-format or Istio-style, separated by '{pathsep}'

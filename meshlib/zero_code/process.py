@@ -6,13 +6,14 @@ import atexit
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-from meshlib.zero_code.environment import settings
+from meshlib.zero_code.environment import is_launched, settings
 from meshlib.zero_code.imports import when_imported
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
 
 _made: dict[str, Mesh] = {}
+_installed: list[bool] = []
 
 
 def process_mesh() -> Mesh:
@@ -47,12 +48,23 @@ def behind_mesh(application: Any, kind: Literal["asgi", "wsgi"]) -> Any:
 
 
 def install() -> None:
-    """Wait for the libraries that can be meshed. Called before the program, so it imports none of them."""
+    """Wait for the libraries that can be meshed. Called before the program, so it imports none of them. Idempotent."""
+    if _installed:
+        return
+    _installed.append(True)
     when_imported("httpx", _clients)
     when_imported("httpx2", _clients)
     when_imported("grpc", _channels)
     when_imported("uvicorn.config", _uvicorn)
     when_imported("gunicorn.workers.base", _gunicorn)
+
+
+def install_if_launched() -> None:
+    """`install` in a program of `meshlib run`. An entry point of OpenTelemetry: `opentelemetry-instrument` puts its own
+    `sitecustomize` before ours when it is the later of the two commands, and runs no other.
+    """
+    if is_launched(os.environ):
+        install()
 
 
 def _clients(module: Any) -> None:
