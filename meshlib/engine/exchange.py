@@ -22,6 +22,16 @@ from meshlib.telemetry.propagators import DEFAULT, Propagation
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = REQUEST_ID.encode("ascii")
 _DEADLINE_EXCEEDED = 4
+_READ = {
+    name.encode("ascii"): name
+    for name in (
+        deadlines.EXPECTED_TIMEOUT_HEADER,
+        deadlines.GRPC_TIMEOUT_HEADER,
+        REQUEST_ID,
+        "traceparent",
+        "tracestate",
+    )
+}
 
 
 @dataclass(slots=True)
@@ -49,6 +59,7 @@ def inbound_context(
     `timeout`: seconds the transport itself gives the request (a gRPC server hides the header). `peer`: the caller's
     identity, as the transport has verified it. `propagation`: which trace headers and what baggage go on.
     """
+    head.look_for(_READ)
     told = deadlines.inherited(head.get(deadlines.EXPECTED_TIMEOUT_HEADER), head.get(deadlines.GRPC_TIMEOUT_HEADER))
     given = head.get(REQUEST_ID)
     request_id = given if given and valid_request_id(given) else new_request_id(rng)

@@ -38,6 +38,9 @@ class EnvironHead(RequestHead):
         value = self._environ.get(_UNPREFIXED.get(name) or f"HTTP_{name.upper().replace('-', '_')}")
         return [] if value is None else [value]
 
+    def look_for(self, names: Mapping[bytes, str]) -> None:
+        """There is nothing to gain: the environ finds a header at once."""
+
     @property
     def headers(self) -> RawHeaders:
         """All headers as the wire's pairs, in no order that means anything."""

@@ -5,7 +5,7 @@ It lives beside the model because routing, balancing, policies and the engine al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 __all__ = ["RawHeaders", "RequestHead"]
 
@@ -55,18 +55,31 @@ class RequestHead:
 
     def get_all(self, name: str) -> list[str]:
         """Every value of a header (`name` in lower case) or pseudo header, in order; an empty list when missing."""
-        if name.startswith(":"):
+        known = self._known
+        if known is not None:
+            values = known.get(name)
+            if values is not None:
+                return values
+        if name[:1] == ":":
             value = self._pseudo(name)
             return [] if value is None else [value]
-        known = self._known
         if known is None:
             # Most requests are asked for one header only: it is looked for, and the others are left as they are.
             self._known = {name: (found := self._scan(name))}
             return found
-        values = known.get(name)
-        if values is None:
-            values = known[name] = self._indexed(name)
+        values = known[name] = self._indexed(name)
         return values
+
+    def look_for(self, names: Mapping[bytes, str]) -> None:
+        """Find several headers in one pass, for whoever is about to ask for them: `names` by their bytes, in lower
+        case. Asking for others is as ever.
+        """
+        known: dict[str, list[str]] = {name: [] for name in names.values()}
+        for raw_name, raw_value in self.headers:
+            name = names.get(raw_name) or names.get(raw_name.lower())
+            if name is not None:
+                known[name].append(raw_value.decode("latin-1"))
+        self._known = known
 
     def get(self, name: str) -> str | None:
         """The header's values joined by `,` as Envoy matches them, None when missing."""

@@ -45,3 +45,10 @@ def test_a_request_without_host_has_its_authority(warm: list[str]) -> None:
         request.get_all(name)
     assert request.get("host") == "b:80"
     assert head([], "").get("host") is None
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_headers_that_were_looked_for_and_others_are_the_same(name: str) -> None:
+    request = head(HEADERS)
+    request.look_for({b"x-tag": "x-tag", b"missing": "missing"})
+    assert request.get_all(name) == EXPECTED[name]
