@@ -14,6 +14,7 @@ from grpc import aio
 
 from meshlib.engine.commands import Start
 from meshlib.grpc.aio_calls import Call
+from meshlib.grpc.aio_interceptors import intercepted, sorted_by_kind
 from meshlib.grpc.aio_methods import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from meshlib.grpc.connectivity import state_of
 from meshlib.grpc.multicallable import Method
@@ -44,6 +45,7 @@ class AsyncMeshChannel(aio.Channel):  # type: ignore[misc]  # grpcio ships no ty
         self.settings = settings
         self.compression = compression
         self._shared = shared
+        self._interceptors = sorted_by_kind(interceptors)
         self._fallback: dict[asyncio.AbstractEventLoop, Any] = {}
         self._calls: weakref.WeakSet[Call] = weakref.WeakSet()
         self._closed = False
@@ -81,10 +83,10 @@ class AsyncMeshChannel(aio.Channel):  # type: ignore[misc]  # grpcio ships no ty
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> UnaryUnary:
+    ) -> Any:
         """A method with one request and one response."""
         known = Method("unary_unary", method, request_serializer, response_deserializer, _registered_method)
-        return UnaryUnary(self, known)
+        return intercepted(UnaryUnary(self, known), "unary_unary", known.path, self._interceptors["unary_unary"])
 
     def unary_stream(
         self,
@@ -92,10 +94,10 @@ class AsyncMeshChannel(aio.Channel):  # type: ignore[misc]  # grpcio ships no ty
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> UnaryStream:
+    ) -> Any:
         """A method with one request and a stream of responses."""
         known = Method("unary_stream", method, request_serializer, response_deserializer, _registered_method)
-        return UnaryStream(self, known)
+        return intercepted(UnaryStream(self, known), "unary_stream", known.path, self._interceptors["unary_stream"])
 
     def stream_unary(
         self,
@@ -103,10 +105,10 @@ class AsyncMeshChannel(aio.Channel):  # type: ignore[misc]  # grpcio ships no ty
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> StreamUnary:
+    ) -> Any:
         """A method with a stream of requests and one response."""
         known = Method("stream_unary", method, request_serializer, response_deserializer, _registered_method)
-        return StreamUnary(self, known)
+        return intercepted(StreamUnary(self, known), "stream_unary", known.path, self._interceptors["stream_unary"])
 
     def stream_stream(
         self,
@@ -114,10 +116,10 @@ class AsyncMeshChannel(aio.Channel):  # type: ignore[misc]  # grpcio ships no ty
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> StreamStream:
+    ) -> Any:
         """A method with a stream of requests and a stream of responses."""
         known = Method("stream_stream", method, request_serializer, response_deserializer, _registered_method)
-        return StreamStream(self, known)
+        return intercepted(StreamStream(self, known), "stream_stream", known.path, self._interceptors["stream_stream"])
 
     def get_state(self, try_to_connect: bool = False) -> Any:
         """The channel's connectivity."""

@@ -14,7 +14,7 @@ from meshlib.grpc.aio_requests import RequestWriter
 from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
 from meshlib.grpc.multicallable import Method
-from meshlib.grpc.outcome import answered, failed
+from meshlib.grpc.outcome import answered, failed, single
 from meshlib.model.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -138,14 +138,14 @@ class OneResponse(AsyncExchange):
             return answered(None, response=await call)
         except aio.AioRpcError as error:
             self._lost(self.call)
-            return failed(error, start.host.endpoint.address, self.out_of_time())
+            return single(failed(error, start.host.endpoint.address, self.out_of_time()))
         finally:
             subchannel.leave(start)
 
     def committed(self, commit: Commit) -> None:
         """The response, or an error of the server."""
-        self.finish()
         outcome = commit.outcome
+        self.finish_single(outcome)
         if outcome.error is None:
             self.response = outcome.response
         else:

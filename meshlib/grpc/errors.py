@@ -32,7 +32,7 @@ _BY_FLAG: dict[ResponseFlag, grpc.StatusCode] = {
 }
 
 # `Grpc::Utility::httpToGrpcStatus`: what an HTTP status of the mesh's own is to a gRPC client; anything else UNKNOWN.
-_BY_HTTP = {
+BY_HTTP = {
     400: grpc.StatusCode.INTERNAL,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
@@ -74,7 +74,7 @@ def reply_exception(reply: Reply, library: Library) -> Any:
     """The exception for an answer of the mesh's own: gRPC has no other word for one. Its headers are the metadata, its
     body the details.
     """
-    code = _BY_HTTP.get(reply.status, grpc.StatusCode.UNKNOWN)
+    code = BY_HTTP.get(reply.status, grpc.StatusCode.UNKNOWN)
     if reply.grpc_status is not None:
         code = status_code(reply.grpc_status)
     details = reply.body.decode("utf-8", "replace")

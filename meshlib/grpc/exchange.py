@@ -9,8 +9,9 @@ from meshlib.context import current
 from meshlib.engine.call import call_flow
 from meshlib.engine.commands import BodyEnd, Commit, Flow, Replayable, Start
 from meshlib.grpc.metadata import head_of, metadata_of
+from meshlib.grpc.outcome import AttemptError
 from meshlib.grpc.subchannels import Settings
-from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.outcome import GRPC_STATUS_PENDING, Failure, Outcome
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -89,6 +90,12 @@ class Exchange:
             self.flow.send(BodyEnd(time.monotonic(), failure, grpc_status))
         except StopIteration:
             return
+
+    def finish_single(self, outcome: Outcome) -> None:
+        """The same for a response of one message, or the error in its place (`outcome.single`)."""
+        error = outcome.error
+        pending = outcome.grpc_status == GRPC_STATUS_PENDING
+        self.finish(None, error.code if pending and isinstance(error, AttemptError) else None)
 
     def time_remaining(self) -> float | None:
         """Seconds until the caller's deadline, None without one."""

@@ -1,4 +1,4 @@
-"""`mesh.grpc`: channels for grpcio and grpc.aio."""
+"""`mesh.grpc`: channels for grpcio and grpc.aio, and the server's end."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     import grpc
     from grpc import aio
 
+    from meshlib.drain import Draining
     from meshlib.grpc.aio_channel import AsyncMeshChannel
+    from meshlib.grpc.aio_server import AioServerInterceptor
+    from meshlib.grpc.server import ServerInterceptor
     from meshlib.grpc.sync_channel import MeshChannel
     from meshlib.mesh import Mesh
+    from meshlib.model.filters import LocalRateLimit
 
 
 class GrpcFactory:
@@ -59,3 +63,52 @@ class GrpcFactory:
 
         settings = Settings(tuple(options), credentials)
         return AsyncMeshChannel(self._mesh, self._shared, target, settings, compression, interceptors)
+
+    def server_interceptor(self, *, rate_limits: Sequence[LocalRateLimit | str] = ()) -> ServerInterceptor:
+        """For `grpc.server(pool, interceptors=[...])`: trace, deadline, limits and peer, see `ServerInterceptor`.
+        `rate_limits` as text (`"100/minute"`) or as Envoy's filter.
+        """
+        from meshlib.grpc.server import ServerInterceptor
+
+        return ServerInterceptor(self._mesh, rate_limits)
+
+    def aio_server_interceptor(self, *, rate_limits: Sequence[LocalRateLimit | str] = ()) -> AioServerInterceptor:
+        """The same for `grpc.aio.server(interceptors=[...])`."""
+        from meshlib.grpc.aio_server import AioServerInterceptor
+
+        return AioServerInterceptor(self._mesh, rate_limits)
+
+    def wait_for_termination(
+        self,
+        server: grpc.Server,
+        *,
+        drain_seconds: float = 0.0,
+        grace: float = 30.0,
+        drain: Draining | None = None,
+        health: Any = None,
+    ) -> None:
+        """`server.wait_for_termination()` with a drain on SIGTERM (`meshlib.grpc.termination`), in the main thread.
+
+        `drain_seconds`: how long to go on accepting; or `drain`, a `Draining` of the application's own, to hang hooks
+        on. `grace`: seconds for the calls then in flight. `health`: grpcio-health-checking's `HealthServicer`, told
+        first. The mesh starts here and closes at the end.
+        """
+        from meshlib.drain import Draining
+        from meshlib.grpc.termination import wait_for_termination
+
+        wait_for_termination(self._mesh, server, drain or Draining(drain_seconds), grace=grace, health=health)
+
+    async def aio_wait_for_termination(
+        self,
+        server: aio.Server,
+        *,
+        drain_seconds: float = 0.0,
+        grace: float = 30.0,
+        drain: Draining | None = None,
+        health: Any = None,
+    ) -> None:
+        """The same for `grpc.aio.server`, on its loop; `health` is then `grpc_health.v1.health.aio.HealthServicer`."""
+        from meshlib.drain import Draining
+        from meshlib.grpc.termination import aio_wait_for_termination
+
+        await aio_wait_for_termination(self._mesh, server, drain or Draining(drain_seconds), grace=grace, health=health)

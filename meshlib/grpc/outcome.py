@@ -31,12 +31,13 @@ from typing import Any
 from meshlib.grpc.metadata import received
 from meshlib.grpc.tunnel.client import tunnel_in
 from meshlib.model.endpoint import Address
-from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.outcome import GRPC_STATUS_PENDING, Failure, Outcome
 
 OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED = 0, 1, 2, 4
 UNAVAILABLE = 14
 _CONNECT = ("failed to connect to all addresses; last error: ", "errors resolving ")
 _REMOVED = "Stream removed ("
+_OUT_OF_TIME = ("Deadline Exceeded", "Stream removed (Deadline Exceeded)")
 _WIRE = ("Socket closed", "recvmsg:", "sendmsg", "Connection reset", "Broken pipe", "GOAWAY received", "RST_STREAM")
 _LOCAL = (
     "Exception serializing request!",
@@ -92,8 +93,8 @@ def failed(rpc_error: Any, address: Address | None, out_of_time: Failure | None)
     code, details = int(rpc_error.code().value[0]), _of_the_endpoint(rpc_error.details() or "", address)
     error = AttemptError(code, details or rpc_error.code().name, rpc_error)
     trailing = rpc_error.trailing_metadata()
-    if code == DEADLINE_EXCEEDED and out_of_time is not None:
-        return Outcome(failure=out_of_time, error=error)
+    if code == DEADLINE_EXCEEDED and (out_of_time is not None or details in _OUT_OF_TIME):
+        return Outcome(failure=out_of_time or Failure.TIMEOUT, error=error)
     if not trailing:
         found = _of_the_wire(code, details, address)
         if found is not None:
@@ -105,6 +106,15 @@ def failed(rpc_error: Any, address: Address | None, out_of_time: Failure | None)
     return Outcome(
         int(http_status[1]) if http_status else 200, headers, grpc_status=code, response=rpc_error, error=error
     )
+
+
+def single(outcome: Outcome) -> Outcome:
+    """The outcome of an attempt whose response is one message. An error whose headers came first is the call's, however
+    it ends: neither gRPC (A6) nor Envoy retries what has begun. It is judged by its status at the call's end.
+    """
+    if outcome.failure is None and early_metadata(outcome.response):
+        outcome.grpc_status = GRPC_STATUS_PENDING
+    return outcome
 
 
 def _of_the_endpoint(details: str, address: Address | None) -> str:

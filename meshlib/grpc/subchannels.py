@@ -21,7 +21,7 @@ MAX_AUTHORITIES = 64
 they must have an end."""
 _KEEPALIVE = 330_000  # servers of grpcio and grpc-go allow a ping every 5 minutes; one more often is punished
 _PING_TIMEOUT = 20_000
-_COMMON: Options = (
+COMMON_OPTIONS: Options = (
     ("grpc.service_config_disable_resolution", 1),  # the route says what is retried, nobody's DNS does
     ("grpc.enable_retries", 0),  # the engine does those that gRPC calls transparent, too
     ("grpc.enable_http_proxy", 0),  # endpoints are dialled, as Envoy dials them
@@ -152,7 +152,7 @@ class SubChannels:
         config, where = start.cluster.config, start.host.endpoint.address
         _, _, authority, settings = key
         options: Options = (
-            *_COMMON,
+            *COMMON_OPTIONS,
             ("grpc.min_reconnect_backoff_ms", max(1, int(config.connect_timeout * 1000))),  # bounds connecting, too
             ("grpc.default_authority", authority),
         )

@@ -11,7 +11,7 @@ from meshlib.engine.commands import Commit, Start
 from meshlib.errors import ConfigurationError
 from meshlib.grpc.exchange import Asked, unusable
 from meshlib.grpc.multicallable import Method
-from meshlib.grpc.outcome import answered, failed
+from meshlib.grpc.outcome import answered, failed, single
 from meshlib.grpc.subchannels import SubChannel
 from meshlib.grpc.sync_base import Progress
 from meshlib.grpc.sync_unary import told
@@ -54,7 +54,7 @@ class FutureProgress(Progress):
 
     def committed(self, commit: Commit) -> None:
         """The response, or an error of the server."""
-        self.finish()
+        self.finish_single(commit.outcome)
         self.settle(told(commit.outcome.response, commit))
 
     def pass_through(self, call: Any) -> None:
@@ -74,4 +74,4 @@ class FutureProgress(Progress):
         if attempt.code() is grpc.StatusCode.OK:
             ended(answered(None, response=attempt))
         else:
-            ended(failed(attempt, start.host.endpoint.address, self.out_of_time()))
+            ended(single(failed(attempt, start.host.endpoint.address, self.out_of_time())))

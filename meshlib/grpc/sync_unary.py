@@ -12,7 +12,7 @@ from meshlib.errors import ConfigurationError
 from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
 from meshlib.grpc.multicallable import Method
-from meshlib.grpc.outcome import answered, failed
+from meshlib.grpc.outcome import answered, failed, single
 from meshlib.grpc.requests import RequestStream
 from meshlib.model.outcome import Outcome
 
@@ -74,7 +74,7 @@ class BlockingCall(Exchange):
             request = self.request.attempt() if isinstance(self.request, RequestStream) else self.request
             return answered(None, response=invoke(request, **self.options(start)))
         except grpc.RpcError as error:
-            return failed(error, start.host.endpoint.address, self.out_of_time())
+            return single(failed(error, start.host.endpoint.address, self.out_of_time()))
         finally:
             subchannel.leave(start)
 
@@ -82,8 +82,8 @@ class BlockingCall(Exchange):
         """Nothing to drop: the response is whole, or an error."""
 
     def _committed(self, commit: Commit) -> Any:
-        self.finish()
         outcome = commit.outcome
+        self.finish_single(outcome)
         if outcome.error is not None:
             raise told(outcome.response, commit)
         if not self.with_call:

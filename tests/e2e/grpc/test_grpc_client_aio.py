@@ -264,7 +264,7 @@ async def test_a_stream_that_is_let_go_of_is_cancelled(stub: Make, grpc_stubs: S
     del call
     gc.collect()
     async with asyncio.timeout(PATIENCE):
-        while _load(echo.mesh):
+        while _load(echo.mesh):  # noqa: ASYNC110  nobody tells when the last reference goes
             await asyncio.sleep(0.01)
 
 
@@ -311,6 +311,57 @@ async def test_ready_once_the_plan_is_there(stub: Make) -> None:
     channel = stub().channel
     await asyncio.wait_for(channel.channel_ready(), PATIENCE)
     assert channel.get_state() is grpc.ChannelConnectivity.READY
+
+
+class Seen(
+    aio.UnaryUnaryClientInterceptor,
+    aio.UnaryStreamClientInterceptor,
+    aio.StreamUnaryClientInterceptor,
+    aio.StreamStreamClientInterceptor,
+):  # type: ignore[misc]
+    """Adds metadata, and says what it saw."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        self.seen.append(details.method.decode().rpartition("/")[2])
+        details.metadata.add("x-seen", "yes")
+        return await continuation(details, request)
+
+    intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = intercept_unary_unary
+
+
+async def test_interceptors_see_each_call_once(stub: Make, grpc_stubs: Stubs) -> None:
+    interceptor = Seen()
+    echo = stub(1, interceptors=[interceptor], retries=2)
+    ask = grpc_stubs.ask("x", key="seen", statuses=[UNAVAILABLE, OK])
+    call = echo.Unary(ask)
+    answer = await call
+    assert answer.arrival == 2
+    assert {pair.name: pair.value for pair in answer.metadata}["x-seen"] == b"yes"
+    assert await call.code() is grpc.StatusCode.OK
+    assert [answer.number async for answer in echo.ServerStream(grpc_stubs.ask(answers=2))] == [1, 2]
+    assert (await echo.ClientStream([ask, ask])).heard == 2
+    both = echo.Both()
+    await both.write(grpc_stubs.ask("written"))
+    assert (await both.read()).text == "written"
+    await both.done_writing()
+    assert await both.read() is aio.EOF
+    with pytest.raises(aio.AioRpcError) as caught:
+        await echo.Unary(grpc_stubs.ask(statuses=[NOT_FOUND]))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert interceptor.seen == ["Unary", "ServerStream", "ClientStream", "Both", "Unary"]
+
+
+async def test_an_interceptor_may_answer_itself(stub: Make, grpc_stubs: Stubs) -> None:
+    class Cache(aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+        async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+            return grpc_stubs.messages.Answer(text="cached")
+
+    call = stub([], interceptors=[Cache()]).Unary(grpc_stubs.ask())
+    assert (await call).text == "cached"
+    assert await call.code() is grpc.StatusCode.OK
 
 
 def test_several_loops_one_after_the_other_and_at_once(
