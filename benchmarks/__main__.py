@@ -52,9 +52,10 @@ def measure(quick: bool, cores: Cores) -> dict[str, Any]:
             "quick": quick,
             "calls": _part("calls", cores, options | sidecars | shared),
             "decisions": _part("decisions", cores, options),
-            "changes": _part("changes", cores, options),
+            "changes": _part("changes", cores, options) | _part("consul", cores, options),
             "scale": _part("scale", cores, options),
             "parsers": _part("parsers", cores, options),
+            "mtls": _part("mtls", cores, options | {"server_core": cores.server}),
         }
 
 

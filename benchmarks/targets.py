@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import mtls
 from benchmarks.calls import BARE, BARE2, KINDS, MESH, OWN, RELATIVE, TWO
 from benchmarks.changes import DELTA, FILES, SOTW
+from benchmarks.consul import FROM_ITS_ANSWER
 
 Results = Mapping[str, Any]
 
@@ -53,6 +55,10 @@ def _bodies(kind: str, part: str = "bodies") -> Callable[[Results], float]:
     return lambda r: float(r["calls"][part][MESH][kind] / r["calls"][part][BARE][kind])
 
 
+def _over_tls(results: Results, kind: str) -> float:
+    return float(results["mtls"][kind][mtls.MESH] / results["mtls"][kind][mtls.BARE])
+
+
 def _change(way: str) -> Callable[[Results], float]:
     return lambda r: float(r["changes"][way]["p99"])
 
@@ -70,12 +76,15 @@ TARGETS = (
     ),
     *(Target(f"1 MB {kind}, to bare httpx", 1, False, "x", _bodies(kind)) for kind in KINDS),
     *(Target(f"sync 1 MB {kind}, to bare httpx", 1, False, "x", _bodies(kind, "sync_bodies")) for kind in KINDS),
+    Target("mTLS async p50, to bare httpx over TLS", 0.6, True, "x", lambda r: _over_tls(r, "latency")),
+    Target("mTLS sync p50, to bare httpx over TLS", 0.6, True, "x", lambda r: _over_tls(r, "sync_latency")),
     Target("decision, one endpoint", 15, True, " µs", lambda r: float(r["decisions"]["by_endpoints"]["1"])),
     Target("decision, 10 000 endpoints", 15, True, " µs", lambda r: float(r["decisions"]["by_endpoints"]["10000"])),
     Target("decision, 500 routes", 15, True, " µs", lambda r: float(r["decisions"]["by_routes"]["500"])),
     Target("change to effect, p99, files", 50, True, " ms", _change(FILES)),
     Target("change to effect, p99, control plane SotW", 50, True, " ms", _change(SOTW)),
     Target("change to effect, p99, control plane delta", 50, True, " ms", _change(DELTA)),
+    Target("change to effect, p99, Consul, from its answer", 50, True, " ms", _change(FROM_ITS_ANSWER)),
 )
 
 
