@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.consul import binary as consul_binary
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -50,7 +52,9 @@ def test_every_figure_of_a_call_is_there_and_positive(run: tuple[str, Path]) -> 
         assert "meshlib (httpx), transport in a client of your own" in calls[part]
         assert ("meshlib (httpx), and a limit shared by Redis" in calls[part]) == (which("redis-server") is not None)
     assert all(cost > 0 for costs in results["parsers"].values() for cost in costs.values())
-    assert set(results["changes"]) == {"files", "control plane, SotW", "control plane, delta"}
+    changes = {"files", "control plane, SotW", "control plane, delta"}
+    by_consul = {"Consul, from the write", "Consul, from its answer to the write"}
+    assert set(results["changes"]) == changes | (by_consul if consul_binary() else set())
     assert all(cost > 0 for costs in results["decisions"].values() for cost in costs.values())
 
 
