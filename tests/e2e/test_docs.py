@@ -1,19 +1,23 @@
 """Every page of the documentation is followed as printed, and what is generated in it is up to date."""
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from parts.doc_pages import ROOT, Reader, blocks
 from parts.fixtures import Servers
+from parts.registry import path_of
 
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
 RUN = ("python", "console")
+NEEDS = re.compile(r"<!-- needs: ([a-z_]+) -->")
 LINK = re.compile(r"\[[^\]]*\]\((?!https?://|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -21,8 +25,22 @@ def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(b.language in RUN for b in blocks(page))], ids=name)
-def test_the_page_holds_as_printed(page: Path, tmp_path: Path, servers: Servers, free_port: Callable[[], int]) -> None:
+def marks(page: Path) -> list[pytest.MarkDecorator]:
+    """A page that says `<!-- needs: consul -->` is followed where that part is, and finds its program on PATH."""
+    return [pytest.mark.needs(*NEEDS.findall(page.read_text(encoding="utf-8")))]
+
+
+def followed() -> list[Any]:
+    run = (page for page in PAGES if any(block.language in RUN for block in blocks(page)))
+    return [pytest.param(page, marks=marks(page), id=name(page)) for page in run]
+
+
+@pytest.mark.parametrize("page", followed())
+def test_the_page_holds_as_printed(
+    page: Path, tmp_path: Path, servers: Servers, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in NEEDS.findall(page.read_text(encoding="utf-8")):
+        monkeypatch.setenv("PATH", f"{Path(path_of(part)).parent}{os.pathsep}{os.environ['PATH']}")
     runnable = [block for block in blocks(page) if block.language in RUN and not block.title and not block.skipped]
     assert Reader(page, tmp_path, servers, free_port).follow() == len(runnable)
 
