@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 
 from differential.calls_twin import Twin, bootstrap
+from differential.grpc_xds_twin import Plane, World
 from differential.routing_envoy import RoutingEnvoy
 from parts.envoy_server import EnvoyServer
 from parts.fast_backend import FastBackend
 from parts.fixtures import Servers
+from parts.grpc_calls import XdsCaller
+from parts.grpc_stubs import Stubs
 
 
 @pytest.fixture
@@ -33,3 +36,26 @@ def make_twin(envoy: Callable[..., EnvoyServer], servers: Servers) -> Iterator[C
     yield make
     for twin in twins:
         twin.close()
+
+
+@pytest.fixture(scope="session")
+def _xds_plane(grpc_stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Plane, XdsCaller]]:
+    plane = Plane()
+    caller = XdsCaller(plane.address, grpc_stubs, tmp_path_factory.mktemp("xds") / "grpcio.log")
+    yield plane, caller
+    caller.stop()
+    plane.stop()
+
+
+@pytest.fixture
+def xds_world(_xds_plane: tuple[Plane, XdsCaller], grpc_stubs: Stubs) -> Iterator[Callable[[], World]]:
+    """``xds_world()``: a listener followed by grpcio and by a mesh; see ``World.put``."""
+    worlds: list[World] = []
+
+    def make() -> World:
+        worlds.append(World(*_xds_plane, grpc_stubs))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()

@@ -1,4 +1,4 @@
-"""A gRPC service that answers with its name and misbehaves by script (grpc_echo.proto); sync or asyncio, a process each.
+"""A gRPC service that answers with its name and misbehaves by script (grpc_echo.proto), on threads or on asyncio.
 
 An error before the first answer is trailers-only, as a real server's is, unless the script says `headers_first`.
 """
@@ -50,8 +50,7 @@ class SyncEcho:
     def ClientStream(self, asks: Iterator[Any], context: Any) -> Any:  # noqa: N802
         with self._call(context) as gone:
             part, heard = None, 0
-            for ask in asks:
-                heard += 1
+            for heard, ask in enumerate(asks, 1):  # noqa: B007  how many there were is the answer
                 if part is None:
                     part = self._book.arrive(ask)
                     self._before(part, context, gone)
@@ -62,8 +61,7 @@ class SyncEcho:
     def Both(self, asks: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
         with self._call(context) as gone:
             part, heard = None, 0
-            for ask in asks:
-                heard += 1
+            for heard, ask in enumerate(asks, 1):
                 if part is None:
                     part = self._book.arrive(ask)
                     self._before(part, context, gone)
@@ -200,13 +198,11 @@ class Control:
 def bind(server: Any, options: argparse.Namespace) -> int:
     address = f"127.0.0.1:{options.port}"
     if not options.key:
-        port: int = server.add_insecure_port(address)
-        return port
+        return int(server.add_insecure_port(address))
     key, chain = options.key.read_bytes(), options.certificate.read_bytes()
     roots = options.roots.read_bytes() if options.roots else None
     credentials = grpc.ssl_server_credentials([(key, chain)], roots, require_client_auth=roots is not None)
-    port = server.add_secure_port(address, credentials)
-    return port
+    return int(server.add_secure_port(address, credentials))
 
 
 def serve_sync(stubs: Stubs, book: Book, options: argparse.Namespace) -> None:

@@ -33,8 +33,11 @@ class Stubs:
         self.services: Any = importlib.import_module(STUBS)
 
     def echo(self, channel: Any) -> Any:
-        """A stub of the service, over any channel."""
-        return self.services.EchoStub(channel)
+        """A stub of the service, over any channel; with a method `Missing` that no server has."""
+        stub = self.services.EchoStub(channel)
+        serialize, parse = self.messages.Ask.SerializeToString, self.messages.Answer.FromString
+        stub.Missing = channel.unary_unary("/meshlib.test.Echo/Missing", serialize, parse)
+        return stub
 
     def ask(self, text: str = "hello", *, key: str = "", payload: bytes = b"", **script: Any) -> Any:
         """A request with a script in it; `initial` and `trailing` as (name, value) pairs."""

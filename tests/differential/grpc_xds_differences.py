@@ -1,0 +1,26 @@
+"""Where a gRPC call through meshlib differs from one through grpcio's own `xds:///` (1.85) on purpose: the mesh does
+what Envoy does with the same configuration. Everything else that differs is a bug.
+
+1. Endpoint weights count in every balancer, and a degraded endpoint takes what the healthy ones cannot; grpcio takes
+   all endpoints it may use alike, and no degraded one.
+2. A priority that is only partly healthy shares its load with the next (overprovisioning); grpcio stays with the first
+   priority that has any endpoint connected.
+3. Localities share by their weights only where the cluster says so (`locality_weighted_lb_config`); in grpcio always.
+4. A call is balanced over what the control plane calls healthy. grpcio passes over endpoints it has no connection to;
+   here a refused connection is an attempt that failed, to be retried by the route's policy and to be counted by outlier
+   detection.
+5. Of a repeated header one value that matches is enough; grpcio matches all values joined by commas.
+6. `:path` and `grpc-timeout` match no header rule; in grpcio they do (gRFC A28 says they should not).
+7. A route with a direct response or a redirect answers with its HTTP status in gRPC's words, 200 as UNKNOWN and 403 as
+   PERMISSION_DENIED; grpcio says UNAVAILABLE.
+8. `num_retries` is what the route says; grpcio makes at most five attempts.
+9. `timeout` of a route, `per_try_timeout`, `retriable_status_codes` and the other words of `retry_on` hold; grpcio has
+   `max_stream_duration` and five words.
+10. The first configuration being refused (NACK), a call waits for a better one until `fetch_timeout`; grpcio's fails at
+    once.
+11. Of a route's `max_stream_duration` and `grpc_timeout_header_max` the former counts, with the caller's own deadline;
+    grpcio prefers the latter. (Istio sends both alike.)
+12. The upstream is told `x-envoy-expected-rq-timeout-ms`, as by Envoy, beside `grpc-timeout`.
+13. Balancers and filters grpcio does not know (LEAST_REQUEST, RANDOM, a local rate limit) make it refuse the whole
+    resource; here they work, or are left out and reported.
+"""
