@@ -16,6 +16,8 @@ from meshlib.engine.exchange import REQUEST_ID, Admission, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
 from meshlib.flags import ResponseFlag
 from meshlib.grpc import secure
+from meshlib.grpc.errors import BY_HTTP, status_code
+from meshlib.grpc.metadata import received
 from meshlib.grpc.served import Metadata
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
@@ -31,12 +33,8 @@ KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Any]]] = {
     (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
     (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
 }
-CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 HEALTH = "/grpc.health.v1.Health/"
 _NO_DEADLINE = 1e9  # seconds; a grpc.server tells "none" by the largest number it knows
-
-# Envoy's `httpToGrpcStatus`, which is gRPC's doc/http-grpc-status-mapping.md; what is not listed is UNKNOWN.
-_GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Inbound:
         runtime = self._mesh.runtime
         remaining = context.time_remaining()
         return admit_request(
-            RequestHead("POST", "http", "", method, [_raw(*pair) for pair in context.invocation_metadata()]),
+            RequestHead("POST", "http", "", method, received(context.invocation_metadata())),
             time.monotonic(),
             filters,
             runtime.rng,
@@ -75,9 +73,10 @@ class Inbound:
         """The answer to a call that is not served. Headers of the reply go as metadata."""
         if reply.flag is ResponseFlag.RL:
             self._mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, method))
-        status = reply.grpc_status if reply.grpc_status is not None else _GRPC_OF_HTTP.get(reply.status, 2)
+        by_http = BY_HTTP.get(reply.status, grpc.StatusCode.UNKNOWN)
+        code = by_http if reply.grpc_status is None else status_code(reply.grpc_status)
         headers = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in reply.headers)
-        return Refusal(CODES[status], reply.body.decode("latin-1"), (*headers, (REQUEST_ID, request_id)))
+        return Refusal(code, reply.body.decode("latin-1"), (*headers, (REQUEST_ID, request_id)))
 
 
 def _caller(context: Any) -> str:
@@ -96,7 +95,3 @@ def peer_of(auth_context: Mapping[str, Sequence[bytes]]) -> str:
 
 def _filter(limit: LocalRateLimit | str) -> Filter:
     return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit)
-
-
-def _raw(name: str, value: str | bytes) -> tuple[bytes, bytes]:
-    return name.encode("latin-1"), value if isinstance(value, bytes) else value.encode("latin-1", "replace")

@@ -17,9 +17,6 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from meshlib import Mesh
 from meshlib.drain import Draining
-from meshlib.grpc.aio_server import AioServerInterceptor
-from meshlib.grpc.server import ServerInterceptor
-from meshlib.grpc.termination import aio_wait_for_termination, wait_for_termination
 from parts.grpc_stubs import Stubs
 
 
@@ -64,25 +61,25 @@ def servicer(kind: type[Slow], stubs: Stubs) -> Any:
 
 
 def blocking(mesh: Mesh, stubs: Stubs, drain: Draining, grace: float) -> None:
-    server = grpc.server(ThreadPoolExecutor(8), interceptors=[ServerInterceptor(mesh)])
+    server = grpc.server(ThreadPoolExecutor(8), interceptors=[mesh.grpc.server_interceptor()])
     checks = health.HealthServicer()
     stubs.services.add_EchoServicer_to_server(servicer(Slow, stubs), server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     say(f"port {port}")
-    wait_for_termination(mesh, server, drain, grace=grace, health=checks)
+    mesh.grpc.wait_for_termination(server, drain=drain, grace=grace, health=checks)
 
 
 async def on_a_loop(mesh: Mesh, stubs: Stubs, drain: Draining, grace: float) -> None:
-    server = grpc.aio.server(interceptors=[AioServerInterceptor(mesh)])
+    server = grpc.aio.server(interceptors=[mesh.grpc.aio_server_interceptor()])
     checks = health.aio.HealthServicer()
     stubs.services.add_EchoServicer_to_server(servicer(AioSlow, stubs), server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     say(f"port {port}")
-    await aio_wait_for_termination(mesh, server, drain, grace=grace, health=checks)
+    await mesh.grpc.aio_wait_for_termination(server, drain=drain, grace=grace, health=checks)
 
 
 def main() -> None:

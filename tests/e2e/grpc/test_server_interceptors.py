@@ -13,8 +13,6 @@ from e2e.grpc.hosts import AioHost, SyncHost
 from e2e.grpc.relays import AioRelay, ReadWriteRelay, Relay
 from meshlib import Mesh
 from meshlib.engine.events import RateLimited
-from meshlib.grpc.aio_server import AioServerInterceptor
-from meshlib.grpc.server import ServerInterceptor
 from meshlib.model.filters import LocalRateLimit, TokenBucket
 from meshlib.model.matchers import ALWAYS
 from parts.fast_backend import FastBackend
@@ -40,10 +38,12 @@ class World:
         else:
             of_kind = AioRelay if kind == "aio" else ReadWriteRelay
             relay = of_kind(stubs.messages, lambda: self.mesh.http.async_client("stock"))
-        host, interceptor = (SyncHost, ServerInterceptor) if kind == "sync" else (AioHost, AioServerInterceptor)
+        doors = self.mesh.grpc
+        sync = kind == "sync"
+        host, interceptor = (SyncHost, doors.server_interceptor) if sync else (AioHost, doors.aio_server_interceptor)
         self.host = host(
             lambda server: stubs.services.add_EchoServicer_to_server(relay, server),
-            [interceptor(self.mesh, limits)],
+            [interceptor(rate_limits=limits)],
             credentials=credentials,
         )
         self.channel = grpc.insecure_channel(self.host.address)
