@@ -26,6 +26,12 @@ class CallContext:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     peer: str = ""
 
+    def until(self, deadline: float | None) -> CallContext:
+        """The same with another deadline."""
+        if deadline == self.deadline:
+            return self
+        return CallContext(deadline, self.request_id, self.headers, self.peer)
+
 
 NO_CONTEXT = CallContext()
 current: ContextVar[CallContext] = ContextVar("meshlib_call_context", default=NO_CONTEXT)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from meshlib.model.request import RequestHead
+
+if TYPE_CHECKING:
+    from meshlib.engine.commands import Start
 
 __all__ = ["Attempt", "current_attempt"]
 
@@ -32,11 +36,16 @@ class Attempt:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
-running: ContextVar[Attempt | None] = ContextVar("meshlib_attempt", default=None)
+running: ContextVar[tuple[Any, Start] | None] = ContextVar("meshlib_guarded", default=None)
+"""The innermost guarded call, and the attempt it is in."""
 
 
 def current_attempt() -> Attempt | None:
     """The attempt of the innermost guarded function that is running; None outside, and for a host that passes through
     the mesh.
     """
-    return running.get()
+    found = running.get()
+    if found is None:
+        return None
+    start = found[1]
+    return Attempt(start.attempt, start.cluster.name, start.host.address, start.deadline, start.head)

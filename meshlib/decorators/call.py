@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from dataclasses import replace
+from collections.abc import Callable
+from contextvars import Token
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from meshlib.context import CallContext, current
 from meshlib.decorators import errors
-from meshlib.decorators.attempt import Attempt, running
+from meshlib.decorators.attempt import running
 from meshlib.decorators.outcome import EXCLUDED, OK, of_error
 from meshlib.drivers import aio, sync
 from meshlib.engine.call import call_flow
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from meshlib.decorators.policy import GuardPolicy
     from meshlib.mesh import Mesh
 
-
-_enclosing: ContextVar[Call | None] = ContextVar("meshlib_guarded_call", default=None)
+Tokens = tuple[Token[CallContext], Token[Any]]
 
 
 class Call:
@@ -44,7 +42,8 @@ class Call:
         self.policy = policy
         self.function = function
         self.context = context
-        self.enclosing = _enclosing.get()
+        around = running.get()
+        self.enclosing: Call | None = None if around is None else around[0]
         self.judged: list[BaseException] = []
         self.final_deadline: float | None = None
         self.flow = call_flow(
@@ -56,21 +55,16 @@ class Call:
             stand_in=STAND_IN,
         )
 
-    @contextlib.contextmanager
-    def entered(self, start: Start) -> Iterator[None]:
-        """Run the function in the attempt's context: what it calls through the mesh inherits the attempt's deadline."""
+    def enter(self, start: Start) -> Tokens:
+        """Into the attempt's context: what the function calls through the mesh inherits the attempt's deadline."""
         self.final_deadline = start.final_deadline
-        attempt = Attempt(start.attempt, start.cluster.name, start.host.address, start.deadline, start.head)
-        inner = current.set(replace(self.context, deadline=start.deadline))
-        outer = running.set(attempt)
-        around = _enclosing.set(self)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(ValueError):  # a coroutine that is closed from another context
-                _enclosing.reset(around)
-                running.reset(outer)
-                current.reset(inner)
+        return current.set(self.context.until(start.deadline)), running.set((self, start))
+
+    def leave(self, tokens: Tokens) -> None:
+        """Out of it."""
+        with contextlib.suppress(ValueError):  # a coroutine that is closed from another context
+            running.reset(tokens[1])
+            current.reset(tokens[0])
 
     def returned(self, value: Any) -> Outcome:
         """The function returned."""
@@ -125,11 +119,13 @@ class SyncCall(Call):
 
     def attempt(self, start: Start) -> Outcome:
         """Call the function once."""
-        with self.entered(start):
-            try:
-                value = self.function()
-            except Exception as error:  # noqa: BLE001  whatever it is, it is the function's word and is raised again
-                return self._raised(error, start)
+        tokens = self.enter(start)
+        try:
+            value = self.function()
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the function's word and is raised again
+            return self._raised(error, start)
+        finally:
+            self.leave(tokens)
         if isinstance(value, CoroutineType):
             value.close()
             raise TypeError("the guarded function returned a coroutine; guard the async function itself")
@@ -165,12 +161,14 @@ class AsyncCall(Call):
     async def attempt(self, start: Start) -> Outcome:
         """Await the function once, at most until the attempt's deadline."""
         limit = asyncio.timeout(None if start.deadline is None else start.deadline - time.monotonic())
-        with self.entered(start):
-            try:
-                async with limit:
-                    value = await self.function()
-            except Exception as error:  # noqa: BLE001  whatever it is, it is the function's word and is raised again
-                return Outcome(failure=start.on_deadline) if limit.expired() else self.raised(error)
+        tokens = self.enter(start)
+        try:
+            async with limit:
+                value = await self.function()
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the function's word and is raised again
+            return Outcome(failure=start.on_deadline) if limit.expired() else self.raised(error)
+        finally:
+            self.leave(tokens)
         return self.returned(value)
 
     async def discard(self, outcome: Outcome) -> None:
