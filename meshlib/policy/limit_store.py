@@ -2,7 +2,7 @@
 
 What is avoided here: a synchronous client on an event loop; an asyncio client used from a second loop; no timeout at
 all; redis-py's own retries, whose default depends on its version and on how the client is made, and which would turn a
-dead Redis into seconds per call.
+dead Redis into seconds per call; a connection for each of a thousand calls at once.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ STRATEGIES: Mapping[Strategy, str] = {
     "sliding": "sliding-window-counter",
     "moving": "moving-window",
 }
+
+MAX_CONNECTIONS = 32
+"""To one Redis from one process (asyncio: from one event loop). Further hits wait for one, within the timeout."""
 
 
 class StoreUnavailableError(Exception):
@@ -87,8 +90,8 @@ class LimitStore:
         """Close this process's sync connections."""
         limiter = self._sync.pop(os.getpid(), None)
         client: Any = getattr(limiter.storage, "storage", None) if limiter is not None else None
-        if hasattr(client, "close"):  # the memory store has nothing to close
-            client.close()
+        if hasattr(client, "connection_pool"):  # the memory store has nothing to close
+            client.connection_pool.disconnect()
 
     async def aclose(self) -> None:
         """Close the running loop's connections, and the sync ones."""
@@ -97,7 +100,7 @@ class LimitStore:
         limiter = self._async.pop(asyncio.get_running_loop(), None)
         bridge = getattr(limiter.storage, "bridge", None) if limiter is not None else None
         if bridge is not None:
-            await bridge.storage.aclose()
+            await bridge.storage.connection_pool.disconnect()
         self.close()
 
     def _limiter(self) -> RateLimiter:
@@ -129,15 +132,28 @@ class LimitStore:
             return options
         from redis.backoff import NoBackoff
 
+        pools: Any
         if asynchronous:
+            from redis import asyncio as pools
             from redis.asyncio.retry import Retry as AsyncRetry
 
-            options |= {"implementation": "redispy", "retry": AsyncRetry(NoBackoff(), 0)}
+            options["implementation"] = "redispy"
+            retry: Any = AsyncRetry(NoBackoff(), 0)
         else:
+            import redis as pools
             from redis.retry import Retry
 
-            options["retry"] = Retry(NoBackoff(), 0)
-        return options | {"socket_timeout": self._timeout, "socket_connect_timeout": self._timeout}
+            retry = Retry(NoBackoff(), 0)
+        # redis-py's own pool refuses the 101st call at once, as if the store were gone; in this one it waits.
+        options["connection_pool"] = pools.BlockingConnectionPool.from_url(
+            self._uri.replace("redis+unix://", "unix://"),
+            max_connections=MAX_CONNECTIONS,
+            timeout=self._timeout,
+            retry=retry,
+            socket_timeout=self._timeout,
+            socket_connect_timeout=self._timeout,
+        )
+        return options
 
     def _figures(self, stats: WindowStats) -> tuple[int, float]:
         # limits answers in wall-clock time; the difference is kept within the window, so that a clock step cannot

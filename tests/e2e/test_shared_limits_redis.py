@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from meshlib.flags import ResponseFlag
+from meshlib.policy.limit_store import MAX_CONNECTIONS
 from meshlib.policy.shared_limit import DEFAULT_TIMEOUT, OnError, SharedRateLimit, SharedVerdict
 from parts.redis_server import RedisServer
 
@@ -88,6 +89,38 @@ def test_sixteen_threads_get_exactly_the_quota(redis_server: RedisServer) -> Non
 def _hit_in_child(url: str, answers: "multiprocessing.Queue[int]", limit: SharedRateLimit | None) -> None:
     limit = limit or SharedRateLimit("20/minute", url, name="forked", timeout=5.0)
     answers.put(sum(limit.hit().allowed for _ in range(10)))
+
+
+def connections_of(redis_server: RedisServer) -> int:
+    """How many connections clients have; the one that asks is not counted."""
+    return int(redis_server.info("connected_clients")) - 1
+
+
+def until_closed(redis_server: RedisServer) -> int:
+    """How many connections are left: Redis notices their end a moment later."""
+    until = time.monotonic() + 5
+    while (left := connections_of(redis_server)) and time.monotonic() < until:
+        time.sleep(0.01)
+    return left
+
+
+async def test_hundreds_of_hits_at_once_share_some_connections(redis_server: RedisServer) -> None:
+    limit = SharedRateLimit("1000000/hour", redis_server.url, on_error="closed", timeout=5.0)
+    verdicts = await asyncio.gather(*(limit.ahit() for _ in range(300)))
+    assert {verdict.source for verdict in verdicts} == {"store"}
+    assert connections_of(redis_server) <= MAX_CONNECTIONS
+    await limit.aclose()
+    assert until_closed(redis_server) == 0
+
+
+def test_so_do_threads(redis_server: RedisServer) -> None:
+    limit = SharedRateLimit("1000000/hour", redis_server.url, on_error="closed", timeout=5.0)
+    with ThreadPoolExecutor(150) as threads:
+        verdicts = list(threads.map(lambda _: limit.hit(), range(600)))
+    assert {verdict.source for verdict in verdicts} == {"store"}
+    assert connections_of(redis_server) <= MAX_CONNECTIONS
+    limit.close()
+    assert until_closed(redis_server) == 0
 
 
 def test_a_forked_child_goes_on_with_a_connection_of_its_own(redis_server: RedisServer) -> None:

@@ -31,6 +31,13 @@ class RedisServer(Server):
             with connection.makefile("rb") as answer:
                 return answer.readline().decode().strip()
 
+    def info(self, field: str) -> str:
+        """One field of INFO."""
+        with socket.create_connection((self.host, self.port), timeout=5) as connection:
+            connection.sendall(b"INFO\r\nQUIT\r\n")
+            with connection.makefile("r", encoding="utf-8") as answer:
+                return next(line.partition(":")[2].strip() for line in answer if line.startswith(f"{field}:"))
+
     def _start(self) -> Process:
         options = {"port": self.port, "bind": self.host, "save": "", "appendonly": "no", "dir": self._folder}
         argv = [path_of("redis"), *(word for key, value in options.items() for word in (f"--{key}", str(value)))]
