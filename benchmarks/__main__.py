@@ -55,6 +55,7 @@ def measure(quick: bool, cores: Cores) -> dict[str, Any]:
             "changes": _part("changes", cores, options) | _part("consul", cores, options),
             "scale": _part("scale", cores, options),
             "parsers": _part("parsers", cores, options),
+            "servers": _part("servers", cores, options),
             "mtls": _part("mtls", cores, options | {"server_core": cores.server}),
         }
 

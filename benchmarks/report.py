@@ -80,6 +80,7 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
             ("response", *next(iter(parsers.values()))),
             [(name, *(f"{cost:.1f}" for cost in costs.values())) for name, costs in parsers.items()],
         ),
+        *_servers(results["servers"]),
         (
             "Size",
             ("", "", ""),
@@ -91,6 +92,18 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
             ],
         ),
     ]
+
+
+def _servers(figures: Mapping[str, Mapping[str, float]]) -> Iterable[Table]:
+    names = {
+        "asgi": "an ASGI middleware adds to a request",
+        "wsgi": "a WSGI middleware adds to a request",
+        "django": "a Django middleware adds to a request",
+        "functions": "decorating a function adds to a call of it",
+    }
+    for part, costs in figures.items():
+        if costs:
+            yield f"What {names[part]} (µs)", ("", ""), [(name, f"{cost:.1f}") for name, cost in costs.items()]
 
 
 def _by_kind(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
