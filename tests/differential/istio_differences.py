@@ -4,6 +4,11 @@ else that differs is a bug of the translation.
 1. Automatic mutual TLS: istiod sends it for every service of the mesh, to be used with the endpoints that have a
    sidecar (`security.istio.io/tlsMode: istio`). From files no endpoint has one, because there is no workload to ask.
    A cluster whose calls pass through has no TLS on either side: it is the caller's own connection.
+2. A call that passes through does so by istiod's `virtualOutbound`, or by a port's `allow_any`; from files a port that
+   no object names has no listener at all, and `Mesh(unknown_hosts=...)` decides.
+3. istiod serves VirtualServices for hosts that no service has on port 80, if any service has that port, which in a
+   cluster is so; from files on port 80 in any case.
+4. From files a service has the listener of a proxyless client besides, found by its name first: with the same routes.
 """
 
 from dataclasses import replace
@@ -12,9 +17,9 @@ from typing import Any
 from meshlib.explain.explanation import Explanation
 from meshlib.model.cluster import Cluster
 from meshlib.model.metadata import EMPTY_METADATA
-from meshlib.model.snapshot import Snapshot
 
-_SAME_THING = ("listener", "endpoint", "method", "url", "trials", "balancing", "filters", "reason")
+_NAMES = ("listener", "route_configuration", "reason")
+_DRAWN = ("endpoint",)
 
 
 def comparable_cluster(cluster: Cluster) -> Cluster:
@@ -24,7 +29,20 @@ def comparable_cluster(cluster: Cluster) -> Cluster:
     return replace(cluster, metadata=EMPTY_METADATA, load_assignment=None, tls_matches=())
 
 
-def comparable_explanation(explanation: Explanation, side: Snapshot) -> dict[str, Any]:
-    """The decision, without names of listeners and with what was drawn from the endpoints left out."""
+def comparable_explanation(explanation: Explanation) -> dict[str, Any]:
+    """The decision without names that only say where it was found. The endpoints stand in `balancing`, in an order of
+    their own; which one is drawn of them depends on that order.
+    """
     found = explanation.to_dict()
-    return {name: value for name, value in found.items() if name not in _SAME_THING}
+    if found["pass_through"]:
+        return {"pass_through": True}
+    if found["balancing"]:
+        found["balancing"] = _without_order(found["balancing"])
+    return {name: value for name, value in found.items() if name not in (*_NAMES, *_DRAWN)}
+
+
+def _without_order(balancing: dict[str, Any]) -> dict[str, Any]:
+    priorities = [
+        {**priority, "endpoints": sorted(priority["endpoints"], key=str)} for priority in balancing["priorities"]
+    ]
+    return {**balancing, "priorities": priorities}

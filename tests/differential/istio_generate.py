@@ -28,7 +28,7 @@ def generate(seed: int, services: int = 12, requests: int = 12) -> World:
     draw = _Draw(random.Random(seed))
     hosts = [draw.host(number) for number in range(services)]
     entries = [draw.entry(number, host) for number, host in enumerate(hosts)]
-    documents = list(entries)
+    documents = [ANCHOR, *entries]
     for number, entry in enumerate(entries):
         documents += draw.policies(number, entry)
         documents += draw.virtual_service(number, entry, entries)
@@ -39,6 +39,19 @@ def generate(seed: int, services: int = 12, requests: int = 12) -> World:
 def _document(kind: str, name: str, spec: Json, namespace: str = "default") -> Json:
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+ANCHOR = _document(
+    "ServiceEntry",
+    "anchor",
+    {
+        "hosts": ["anchor.example.com"],
+        "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+        "resolution": "STATIC",
+        "endpoints": [{"address": "10.9.0.1"}],
+    },
+)
+"""Some service has port 80, as in every cluster."""
 
 
 class _Draw:

@@ -44,7 +44,7 @@ class IstioTwin:
         """Each request with the decision of both sides, in comparable form."""
         for number, request in enumerate(requests):
             ours, theirs = (self._explain(explainer, number, request) for explainer in self._explainers)
-            yield request, comparable_explanation(ours, self.ours), comparable_explanation(theirs, self.theirs)
+            yield request, comparable_explanation(ours), comparable_explanation(theirs)
 
     def _explain(self, explainer: Explainer, number: int, request: Request) -> Explanation:
         explainer._rng.seed(number)  # the same draws on both sides, whatever was asked before

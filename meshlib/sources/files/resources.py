@@ -43,7 +43,8 @@ class Origin:
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedResource:
     """One Envoy resource. `static`: it stood in a bootstrap's `static_resources`. `defaults` are the fields that were
-    generated without being written in the file: what becomes of them is nobody's news.
+    generated without being written in the file: what becomes of them is nobody's news. `by_port`: a listener for calls
+    to its own port only, though an Envoy that is sent it has to bind it.
     """
 
     type_name: str
@@ -52,6 +53,7 @@ class LoadedResource:
     origin: Origin
     static: bool = False
     defaults: frozenset[str] = frozenset()
+    by_port: bool = False
 
     @property
     def label(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from meshlib.model.listener import Listener
 from meshlib.model.report import Issue, ResourceError
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.files.located import parse_path
@@ -35,7 +37,7 @@ class SnapshotBuilder:
                 issues.append(located(resource, Issue("error", resource.label, result.path, result.reason)))
                 continue
             issues.extend(located(resource, issue) for issue in result.issues if issue.path not in resource.defaults)
-            usable.setdefault(resource.type_name, {})[resource.name] = result.resource
+            usable.setdefault(resource.type_name, {})[resource.name] = _placed(resource, result)
             good.append(resource)
         issues.extend(check_duplicates(loaded.resources))
         if not any(issue.severity == "error" for issue in loaded.issues):
@@ -56,6 +58,11 @@ class SnapshotBuilder:
 def build_snapshot(loaded: Loaded) -> tuple[Snapshot, tuple[Issue, ...]]:
     """`SnapshotBuilder.build`, once."""
     return SnapshotBuilder().build(loaded)
+
+
+def _placed(resource: LoadedResource, decoded: Decoded) -> Any:
+    found = decoded.resource
+    return replace(found, bound=False) if resource.by_port and isinstance(found, Listener) else found
 
 
 def _snapshot(usable: dict[str, dict[str, Any]], version: str) -> Snapshot:

@@ -18,7 +18,7 @@ _ROUTER = {
 def sidecar_listener(port: int) -> Json:
     """The outbound listener of a port."""
     name = f"0.0.0.0_{port}"
-    manager = {"@type": _HCM, "stat_prefix": f"outbound_{name}", "stream_idle_timeout": "0s", **_manager(str(port))}
+    manager = {"@type": _HCM, "stat_prefix": f"outbound_{name}", **_manager(str(port))}
     return {
         "name": name,
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},  # noqa: S104 - Istio's wildcard
@@ -37,4 +37,5 @@ def proxyless_listener(host: str, port: int, table: str) -> Json:
 
 def _manager(table: str) -> Json:
     source = {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
-    return {"rds": {"config_source": source, "route_config_name": table}, "http_filters": [_ROUTER]}
+    rds = {"config_source": source, "route_config_name": table}
+    return {"rds": rds, "http_filters": [_ROUTER], "stream_idle_timeout": "0s"}

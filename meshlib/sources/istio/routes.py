@@ -98,7 +98,8 @@ def proxyless_table(entry: HostRoutes, service: Service, port: int) -> Json:
 
 
 def _virtual_host(entry: HostRoutes, port: int, names: list[str]) -> Json:
-    return {"name": f"{bracketed(entry.host)}:{port}", "domains": names, "routes": list(entry.routes)}
+    name = f"{bracketed(entry.host)}:{port}"
+    return {"name": name, "domains": names, "routes": list(entry.routes), "include_request_attempt_count": True}
 
 
 def _allow_any() -> Json:
@@ -107,6 +108,7 @@ def _allow_any() -> Json:
         "name": "allow_any",
         "domains": ["*"],
         "routes": [{"name": "allow_any", "match": {"prefix": "/"}, "route": route}],
+        "include_request_attempt_count": True,
     }
 
 

@@ -27,7 +27,8 @@ def translate(documents: Iterable[IstioDocument]) -> Content:
         name = value.get("name") or value["cluster_name"]
         issues.extend(origin.issue(problem, f"{short_name(type_name)} {name}") for problem in problems)
         if message is not None:
-            resources.append(LoadedResource(type_name, name, message, origin, defaults=DEFAULTS))
+            by_port = type_name == LISTENER and "api_listener" not in value
+            resources.append(LoadedResource(type_name, name, message, origin, defaults=DEFAULTS, by_port=by_port))
     return Content(tuple(resources), issues=_unique(issues))
 
 

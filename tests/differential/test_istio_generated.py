@@ -1,0 +1,45 @@
+"""Istio objects of every field we claim, through our files and through istiod's generator: the same decisions."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from differential.istio_generate import generate
+from differential.istio_twin import IstioTwin
+
+pytestmark = pytest.mark.needs("istio_generator")
+SEEDS = range(1, 7)
+MET = {"balancing", "pass_through", "redirect", "direct_response", "response_flag", "weights", "retry_policy"}
+
+
+@pytest.fixture
+def make_twin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[str], IstioTwin]]:
+    caplog.set_level(logging.ERROR, "meshlib")  # what is degraded is another test's
+    twins: list[IstioTwin] = []
+
+    def make(objects: str) -> IstioTwin:
+        twins.append(IstioTwin(tmp_path, objects))
+        return twins[-1]
+
+    yield make
+    for twin in twins:
+        twin.close()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_same_objects_lead_to_the_same_decisions(seed: int, make_twin: Callable[[str], IstioTwin]) -> None:
+    world = generate(seed)
+    twin = make_twin(world.objects)
+    assert [str(issue) for issue in twin.issues if issue.severity == "error"] == []
+    compared = 0
+    for name, ours, theirs in twin.clusters():
+        assert ours == theirs, f"seed {seed}: cluster {name}"
+        compared += 1
+    assert compared > 30
+    met = set()
+    for request, ours, theirs in twin.ask(world.requests):
+        assert ours == theirs, f"seed {seed}: {request}"
+        met |= {name for name in MET if ours.get(name)}
+    assert met == MET, "the requests met all that can become of one"
