@@ -152,7 +152,7 @@ class _Call:
         return said
 
     async def debug_error_string(self) -> str | None:
-        """grpcio's own words."""
+        """Grpcio's own words."""
         said: str | None = await self._of("debug_error_string")
         return said
 
