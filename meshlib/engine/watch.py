@@ -48,9 +48,9 @@ class RequestWatch:
         )
 
 
-def watch(runtime: Runtime, head: RequestHead, now: float) -> RequestWatch | None:
-    """A watch of a request that arrived at `now`; None when nobody looks."""
-    tracing = runtime.tracing
+def watch(runtime: Runtime, head: RequestHead, now: float, *, spans: bool = True) -> RequestWatch | None:
+    """A watch of a request that arrived at `now`; None when nobody looks. `spans` False: somebody else makes them."""
+    tracing = runtime.tracing if spans else None
     if tracing is None and not runtime.observers:
         return None
     return RequestWatch(runtime, head, now, None if tracing is None else tracing.request(head, now))

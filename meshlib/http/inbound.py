@@ -12,6 +12,7 @@ from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
 from meshlib.http.drain import Drain
+from meshlib.http.watched import makes_server_spans
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
 from meshlib.policy.notation import local_limit
@@ -34,7 +35,7 @@ class Inbound:
     `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application.
     """
 
-    __slots__ = ("_drain_tried", "_filters", "_readiness_path", "drain", "mesh")
+    __slots__ = ("_drain_tried", "_filters", "_makes_spans", "_readiness_path", "app", "drain", "mesh")
 
     def __init__(
         self,
@@ -50,6 +51,9 @@ class Inbound:
         self._drain_tried = False
         self._filters: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
         self._readiness_path = readiness_path
+        self._makes_spans: bool | None = None
+        self.app: object = None
+        """The application behind, where there is one object for it."""
 
     def readiness(self, path: str) -> LocalReply | None:
         """The answer to a readiness probe, None for any other path. The first request installs the drain: whoever
@@ -68,13 +72,21 @@ class Inbound:
         """
         runtime, now = self.mesh.runtime, time.monotonic()
         admission = admit_request(head, now, self._filters, runtime.rng, peer=peer, propagation=runtime.propagation)
-        admission.watch = watch(runtime, head, now)
+        admission.watch = watch(runtime, head, now, spans=not self._instrumented())
         reply = admission.reply
         if reply is not None and reply.flag is ResponseFlag.RL:
             runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, head.path_only))
         if reply is not None and admission.watch is not None:
             admission.watch.ended(time.monotonic(), reply.status, flag=reply.flag)
         return admission
+
+    def _instrumented(self) -> bool:
+        """Whether the application makes server spans itself; asked once, of its first request."""
+        if self.mesh.runtime.tracing is None:
+            return False
+        if self._makes_spans is None:
+            self._makes_spans = makes_server_spans(self.app)
+        return self._makes_spans
 
     def install_drain(self) -> None:
         """Put the drain before the server's own handler of SIGTERM, if that can be done here."""

@@ -59,6 +59,7 @@ class MeshMiddleware:
         self.inbound = Inbound(
             mesh, rate_limits=rate_limits, drain_seconds=drain_seconds, drain=drain, readiness_path=readiness_path
         )
+        self.inbound.app = app
         self.drain = self.inbound.drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

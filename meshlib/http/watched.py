@@ -8,6 +8,8 @@ from typing import Any
 
 from meshlib.engine.watch import RequestWatch
 
+_MOST_LAYERS = 50
+
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 
@@ -43,3 +45,18 @@ def route_of(scope: Scope) -> str:
     """The template of the route that served the request, as Starlette and FastAPI tell it; empty where none is told."""
     path = getattr(scope.get("route"), "path", "")
     return f"{scope.get('app_root_path', '')}{path}" if isinstance(path, str) else ""
+
+
+def makes_server_spans(app: object) -> bool:
+    """Whether OpenTelemetry's own instrumentation is somewhere inside an application: in the applications that wrap
+    each other as `.app` (Starlette's and Flask's know that they were instrumented).
+    """
+    for _ in range(_MOST_LAYERS):
+        if app is None:
+            return False
+        if getattr(app, "_is_instrumented_by_opentelemetry", False) is True:
+            return True
+        if type(app).__module__.startswith("opentelemetry.instrumentation."):
+            return True
+        app = getattr(app, "app", None)
+    return False
