@@ -132,10 +132,9 @@ def _server(core: int, folder: Path) -> Iterator[int]:
 
 
 async def _serve(folder: Path) -> None:
-    from meshlib.identity import ServerTls
-    from meshlib.identity.dev_ca import identity_in
+    from meshlib.identity import Identity, ServerTls
 
-    context = ServerTls(identity_in(folder / "server")).context
+    context = ServerTls(Identity.from_folder(folder / "server")).context
     server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

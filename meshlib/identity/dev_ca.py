@@ -20,13 +20,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from meshlib.errors import ConfigurationError
-from meshlib.identity.identity import REFRESH_SECONDS, Identity
+from meshlib.identity.identity import FILES, Identity
 from meshlib.security.spiffe import SpiffeId
 
-__all__ = ["DevCA", "Issued", "identity_in"]
+__all__ = ["DevCA", "Issued"]
 
-CERTIFICATE, KEY = "ca.crt", "ca.key"
-LEAF_CERTIFICATE, LEAF_KEY = "tls.crt", "tls.key"
+LEAF_CERTIFICATE, LEAF_KEY, CERTIFICATE = FILES
+KEY = "ca.key"
 _AUTHORITY_LIFE = timedelta(days=365)
 _LIFE = timedelta(hours=24)
 _SKEW = timedelta(minutes=5)  # clocks differ: nothing begins to be valid only now
@@ -134,14 +134,6 @@ class DevCA:
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         signed: x509.Certificate = builder.add_extension(issuer, critical=False).sign(self._key, hashes.SHA256())
         return signed
-
-
-def identity_in(folder: str | os.PathLike[str], *, refresh_interval: float = REFRESH_SECONDS) -> Identity:
-    """The identity `Issued.write` (or `meshlib ca issue`) put into a folder."""
-    path = Path(folder)
-    return Identity.from_files(
-        path / LEAF_CERTIFICATE, path / LEAF_KEY, path / CERTIFICATE, refresh_interval=refresh_interval
-    )
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, public: Any, begin: datetime, life: timedelta) -> Any:

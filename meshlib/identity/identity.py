@@ -19,6 +19,8 @@ log = logging.getLogger("meshlib.identity")
 REFRESH_SECONDS = 1.0
 _NEARLY = 0.1  # of a certificate's life: what is left when nobody has renewed it and somebody should know
 
+FILES = ("tls.crt", "tls.key", "ca.crt")
+
 Listener = Callable[[Material, Material], None]
 
 
@@ -63,6 +65,14 @@ class Identity:
         identity._files, identity._signature = files, signature
         files.warn_if_readable()
         return identity
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str], *, refresh_interval: float = REFRESH_SECONDS) -> Identity:
+        """`from_files` of `tls.crt`, `tls.key` and `ca.crt` in a folder: what a mounted Kubernetes secret of
+        cert-manager holds, and what `meshlib ca issue` writes.
+        """
+        names = (os.path.join(folder, name) for name in FILES)  # noqa: PTH118 - any path-like
+        return cls.from_files(*names, refresh_interval=refresh_interval)
 
     @classmethod
     def from_pem(cls, certificate: bytes = b"", key: bytes = b"", ca: bytes = b"") -> Identity:

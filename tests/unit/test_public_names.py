@@ -101,7 +101,7 @@ PUBLIC: dict[str, set[str]] = {
     "meshlib.security.peer": {"Peer", "PeerError", "PeerRules"},
     "meshlib.security.spiffe": {"SpiffeId", "SpiffeIdError", "SpiffePattern", "trust_domain"},
     "meshlib.identity": {"Identity", "KeyPair", "Material", "MaterialError", "ServerTls", "TrustBundle", "mtls"},
-    "meshlib.identity.dev_ca": {"DevCA", "Issued", "identity_in"},
+    "meshlib.identity.dev_ca": {"DevCA", "Issued"},
     "meshlib.integrations.starlette": {"MeshMiddleware"},
     "meshlib.model.cluster": {
         "CircuitBreaker",

@@ -20,7 +20,7 @@ import uvicorn
 from meshlib import Mesh
 from meshlib.http.server import MeshMiddleware
 from meshlib.identity import Identity, mtls
-from meshlib.identity.dev_ca import DevCA, Issued, identity_in
+from meshlib.identity.dev_ca import DevCA, Issued
 from meshlib.integrations.uvicorn import config
 from meshlib.model.cluster import Cluster
 from meshlib.sources.static import static_cluster
@@ -39,7 +39,7 @@ class Workload:
         self.authority = authority
         self.trusts: tuple[DevCA, ...] = (authority,)
         self.renew()
-        self.identity: Identity = identity_in(folder, refresh_interval=REFRESH)
+        self.identity: Identity = Identity.from_folder(folder, refresh_interval=REFRESH)
 
     def renew(self) -> Issued:
         """Another certificate of the present authority, and the present bundle, into the files."""

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from meshlib.identity import Identity, KeyPair, MaterialError, TrustBundle
-from meshlib.identity.dev_ca import DevCA, Issued, identity_in
+from meshlib.identity.dev_ca import DevCA, Issued
 
 ME = "spiffe://demo.test/ns/shop/sa/me"
 AUTHORITY = DevCA.new()
@@ -44,7 +44,7 @@ def parts(issued: Issued) -> tuple[bytes, bytes, bytes]:
 
 
 def test_an_identity_says_who_it_is(folder: Path) -> None:
-    identity = identity_in(folder)
+    identity = Identity.from_folder(folder)
     assert str(identity.spiffe_id) == ME
     assert identity.expires_at is not None
     assert 23 < (identity.expires_at - datetime.now(UTC).timestamp()) / 3600 < 25
@@ -52,7 +52,7 @@ def test_an_identity_says_who_it_is(folder: Path) -> None:
 
 
 def test_a_renewed_certificate_is_taken(folder: Path) -> None:
-    identity = identity_in(folder)
+    identity = Identity.from_folder(folder)
     identity.poll()
     assert identity.version == 0
     issued = AUTHORITY.issue(ME)
@@ -68,7 +68,7 @@ def test_a_renewed_certificate_is_taken(folder: Path) -> None:
 def test_a_half_written_pair_never_replaces_a_good_one(
     folder: Path, order: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    identity = identity_in(folder)
+    identity = Identity.from_folder(folder)
     before = in_force(identity)
     issued = AUTHORITY.issue(ME)
     new = {"tls.crt": issued.certificate, "tls.key": issued.key}
@@ -88,7 +88,7 @@ def test_a_half_written_pair_never_replaces_a_good_one(
 
 
 def test_every_prefix_of_a_bundle_is_refused_but_a_whole_one(folder: Path) -> None:
-    identity = identity_in(folder)
+    identity = Identity.from_folder(folder)
     before = in_force(identity)
     longer = AUTHORITY.pem + DevCA.new().pem
     for end in range(len(AUTHORITY.pem) + 30, len(longer) - 1, 97):
@@ -106,18 +106,18 @@ def test_every_prefix_of_a_bundle_is_refused_but_a_whole_one(folder: Path) -> No
 
 
 def test_a_key_that_does_not_fit_is_refused(folder: Path) -> None:
-    identity = identity_in(folder)
+    identity = Identity.from_folder(folder)
     before = in_force(identity)
     write(folder / "tls.key", AUTHORITY.issue(ME).key)
     identity.poll()
     assert in_force(identity) == before
     assert "KEY_VALUES_MISMATCH" in identity.problem
     with pytest.raises(MaterialError, match=r"tls\.crt, .*tls\.key: certificate and key do not work together"):
-        identity_in(folder)
+        Identity.from_folder(folder)
 
 
 def test_files_that_vanish_and_come_back(folder: Path) -> None:
-    identity = identity_in(folder)
+    identity = Identity.from_folder(folder)
     before = in_force(identity)
     (folder / "tls.crt").unlink()
     identity.poll()
@@ -141,7 +141,7 @@ def test_the_swap_of_a_mounted_secret(tmp_path: Path) -> None:
         if generation == 0:
             for name in ("tls.crt", "tls.key", "ca.crt"):
                 (tmp_path / name).symlink_to(f"..data/{name}")
-            identity = identity_in(tmp_path)
+            identity = Identity.from_folder(tmp_path)
         identity.poll()
         assert in_force(identity) == parts(issued)
         assert identity.version == generation
@@ -154,10 +154,10 @@ def test_certificate_and_key_may_share_a_file(tmp_path: Path) -> None:
 
 
 def test_a_key_everybody_can_read_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    identity_in(folder)
+    Identity.from_folder(folder)
     assert caplog.text == ""
     (folder / "tls.key").chmod(0o644)
-    identity_in(folder)
+    Identity.from_folder(folder)
     assert "tls.key can be read by every user of this machine" in caplog.text
 
 
@@ -241,7 +241,7 @@ def test_no_repr_and_no_error_holds_a_key(folder: Path, caplog: pytest.LogCaptur
         shown += [str(caught.value), repr(caught.value), repr(caught.value.__cause__)]
     with pytest.raises(MaterialError) as caught:
         TrustBundle.of(issued.key)
-    watching = identity_in(folder)
+    watching = Identity.from_folder(folder)
     write(folder / "tls.key", issued.key)
     watching.poll()
     shown += [str(caught.value), watching.problem, caplog.text]
