@@ -10,20 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meshlib.model.headers import NO_MUTATIONS, HeaderMutations, HeaderValueOption
-from meshlib.model.matchers import (
-    HeaderMatcher,
-    PathMatcher,
-    Present,
-    QueryParameterMatcher,
-    RegexRewrite,
-    RouteMatch,
-    StringMatcher,
-)
+from meshlib.model.matchers import RegexRewrite, RouteMatch
 from meshlib.model.report import ResourceError
 from meshlib.model.route import (
     DEFAULT_ROUTE_TIMEOUT,
-    HashPolicy,
     RetryPolicy,
     Route,
     RouteAction,
@@ -32,12 +22,11 @@ from meshlib.model.route import (
     WeightedClusters,
 )
 from meshlib.sources.consul.chain import Chain
+from meshlib.sources.consul.chain_match import EVERYTHING, route_match
+from meshlib.sources.consul.chain_policies import hash_policies, mutations, retry_policy
 from meshlib.sources.consul.fields import Fields
 
-_EVERYTHING = RouteMatch(PathMatcher("prefix", "/"))
 _HUNDREDTHS = 100  # Consul's weights have two decimals, Envoy's are whole numbers
-_PATHS = (("PathExact", "path"), ("PathPrefix", "prefix"), ("PathRegex", "safe_regex"))
-_VALUES = (("Exact", "exact"), ("Regex", "safe_regex"), ("Prefix", "prefix"), ("Suffix", "suffix"))
 _DESTINATION = (
     "Service",
     "ServiceSubset",
@@ -86,18 +75,18 @@ class _Translation:
             case "router":
                 return tuple(self._route(index, route) for index, route in enumerate(start.objects("Routes")))
             case "splitter":
-                return (Route(_EVERYTHING, self._split(start, self._timeout), name="split"),)
+                return (Route(EVERYTHING, self._split(start, self._timeout), name="split"),)
             case "resolver":
                 resolver = self._chain.resolver(self._chain.start, start)
                 timeout = _timeout(resolver.request_timeout, self._timeout)
-                return (Route(_EVERYTHING, self._resolve(self._chain.start, start, timeout), name="default"),)
+                return (Route(EVERYTHING, self._resolve(self._chain.start, start, timeout), name="default"),)
         raise ResourceError(start.at("Type"), f"{start.text('Type')!r} is unknown", start.resource)
 
     def _route(self, index: int, route: Fields) -> Route:
         route.only("Definition", "NextNode")
         definition = route.object("Definition")
         said = definition.object("Destination") if definition else None
-        match = _match(definition.object("Match") if definition else None)
+        match = route_match(definition.object("Match") if definition else None)
         action = self._next(route, _timeout(said.duration("RequestTimeout") if said else None, self._timeout))
         if said is None:
             return Route(match, action, name=f"route {index}")
@@ -107,12 +96,12 @@ class _Translation:
             action.cluster,
             timeout=action.timeout,
             idle_timeout=_idle(said.duration("IdleTimeout")),
-            retry_policy=_retries(said),
+            retry_policy=retry_policy(said),
             hash_policies=action.hash_policies,
             prefix_rewrite=prefix,
             regex_rewrite=regex,
         )
-        request, response = _mutations(said, "RequestHeaders"), _mutations(said, "ResponseHeaders")
+        request, response = mutations(said, "RequestHeaders"), mutations(said, "ResponseHeaders")
         return Route(match, action, name=f"route {index}", request_headers=request, response_headers=response)
 
     def _next(self, route: Fields, timeout: float | None) -> RouteAction:
@@ -124,14 +113,14 @@ class _Translation:
 
     def _resolve(self, name: str, from_where: Fields, timeout: float | None) -> RouteAction:
         resolver = self._chain.resolver(name, from_where)
-        hashes = _hash_policies(self._chain.node(name, from_where))
+        hashes = hash_policies(self._chain.node(name, from_where))
         return RouteAction(self._clusters[resolver.target], timeout=timeout, hash_policies=hashes)
 
     def _split(self, node: Fields, timeout: float | None) -> RouteAction:
         shares = tuple(self._share(split) for split in node.objects("Splits"))
         if not sum(share.weight for share in shares):
             raise ResourceError(node.at("Splits"), "the weights add up to nothing", node.resource)
-        return RouteAction(WeightedClusters(shares), timeout=timeout, hash_policies=_hash_policies(node))
+        return RouteAction(WeightedClusters(shares), timeout=timeout, hash_policies=hash_policies(node))
 
     def _share(self, split: Fields) -> WeightedCluster:
         split.only("Definition", "Weight", "NextNode")
@@ -146,8 +135,8 @@ class _Translation:
         return WeightedCluster(
             self._clusters[resolver.target],
             weight,
-            request_headers=_mutations(said, "RequestHeaders"),
-            response_headers=_mutations(said, "ResponseHeaders"),
+            request_headers=mutations(said, "RequestHeaders"),
+            response_headers=mutations(said, "ResponseHeaders"),
         )
 
 
@@ -162,40 +151,6 @@ def _idle(said: float | None) -> float | None:
     return None if not said else max(0.0, said)  # 0 switches it off for the route
 
 
-def _match(said: Fields | None) -> RouteMatch:
-    http = said.object("HTTP") if said else None
-    if said:
-        said.only("HTTP")
-    if http is None:
-        return _EVERYTHING
-    http.only("PathExact", "PathPrefix", "PathRegex", "CaseInsensitive", "Header", "QueryParam", "Methods")
-    sensitive = not http.flag("CaseInsensitive")
-    path = next((PathMatcher(kind, http.text(key), sensitive) for key, kind in _PATHS if http.text(key)), None)  # type: ignore[arg-type]
-    headers = tuple(_header(header) for header in http.objects("Header"))
-    if methods := http.texts("Methods"):
-        wanted = "|".join(re.escape(method) for method in methods)
-        headers = (*headers, HeaderMatcher(":method", StringMatcher("safe_regex", wanted)))
-    queries = tuple(_query_parameter(query) for query in http.objects("QueryParam"))
-    return RouteMatch(path or PathMatcher("prefix", "/", sensitive), headers, queries)
-
-
-def _header(said: Fields) -> HeaderMatcher:
-    said.only("Name", "Present", "Exact", "Prefix", "Suffix", "Regex", "Invert")
-    return HeaderMatcher(said.text("Name").lower(), _value(said), invert=said.flag("Invert"))
-
-
-def _query_parameter(said: Fields) -> QueryParameterMatcher:
-    said.only("Name", "Present", "Exact", "Regex")
-    return QueryParameterMatcher(said.text("Name"), _value(said))
-
-
-def _value(said: Fields) -> StringMatcher | Present:
-    found = next((StringMatcher(kind, said.text(key)) for key, kind in _VALUES if said.text(key)), None)  # type: ignore[arg-type]
-    if found is None and not said.flag("Present"):
-        raise ResourceError(said.path, "one of Present, Exact, Prefix, Suffix and Regex is needed", said.resource)
-    return found or Present()
-
-
 def _rewrite(said: Fields, match: RouteMatch) -> tuple[str, RegexRewrite | None]:
     """A prefix replaced by "/" takes the slash that follows with it, as Consul does it since 1.22."""
     rewrite = said.text("PrefixRewrite")
@@ -205,54 +160,3 @@ def _rewrite(said: Fields, match: RouteMatch) -> tuple[str, RegexRewrite | None]
         return rewrite, None
     flags = "" if match.path.case_sensitive else "(?i)"
     return "", RegexRewrite(f"{flags}^{re.escape(match.path.value)}(/?)(.*)", r"/\2")
-
-
-def _retries(said: Fields) -> RetryPolicy | None:
-    number, codes = said.integer("NumRetries"), said.integers("RetryOnStatusCodes")
-    conditions = list(said.texts("RetryOn"))
-    if said.flag("RetryOnConnectFailure") and "connect-failure" not in conditions:
-        conditions.append("connect-failure")
-    if codes:
-        conditions.append("retriable-status-codes")
-    if not conditions and not number:
-        return None
-    return RetryPolicy(tuple(conditions), num_retries=number or 1, retriable_status_codes=codes)
-
-
-def _hash_policies(node: Fields) -> tuple[HashPolicy, ...]:
-    balancer = node.object("LoadBalancer")
-    if balancer is None or balancer.text("Policy") not in ("ring_hash", "maglev"):
-        return ()
-    return tuple(_hash_policy(policy) for policy in balancer.objects("HashPolicies"))
-
-
-def _hash_policy(said: Fields) -> HashPolicy:
-    said.only("Field", "FieldValue", "CookieConfig", "SourceIP", "Terminal")
-    terminal = said.flag("Terminal")
-    if said.flag("SourceIP"):
-        return HashPolicy("source_ip", terminal=terminal)
-    name = said.text("FieldValue")
-    match said.text("Field"):
-        case "header":
-            return HashPolicy("header", name.lower(), terminal)
-        case "query_parameter":
-            return HashPolicy("query_parameter", name, terminal)
-        case "cookie":
-            cookie = said.object("CookieConfig")
-            ttl = cookie.duration("TTL") if cookie else None
-            ttl = 0.0 if cookie and cookie.flag("Session") else ttl or None
-            return HashPolicy("cookie", name, terminal, ttl=ttl, path=cookie.text("Path") if cookie else "")
-    raise ResourceError(said.at("Field"), f"{said.text('Field')!r} is unknown", said.resource)
-
-
-def _mutations(said: Fields, key: str) -> HeaderMutations:
-    headers = said.object(key)
-    if headers is None:
-        return NO_MUTATIONS
-    headers.only("Add", "Set", "Remove")
-    added = [HeaderValueOption(name.lower(), value) for name, value in headers.mapping("Add").items()]
-    put = [
-        HeaderValueOption(name.lower(), value, "OVERWRITE_IF_EXISTS_OR_ADD")
-        for name, value in headers.mapping("Set").items()
-    ]
-    return HeaderMutations((*added, *put), tuple(name.lower() for name in headers.texts("Remove")))
