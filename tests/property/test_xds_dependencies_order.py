@@ -44,7 +44,7 @@ class AnyOrder(RuleBasedStateMachine):
     @initialize(wildcard=st.booleans())
     def begin(self, wildcard: bool) -> None:
         self.wildcard = wildcard
-        self.dependencies = Dependencies(wildcard=wildcard, grace=GRACE)
+        self.dependencies = Dependencies(wildcard=wildcard, grace=GRACE, first_grace=GRACE)
         for name in LISTENERS:
             self.dependencies.want(name)
         self.truth: dict[Key, Resource] = {}

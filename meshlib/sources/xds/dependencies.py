@@ -34,6 +34,7 @@ Key = tuple[str, str]
 _BOTTOM_UP = (CLUSTER_LOAD_ASSIGNMENT, CLUSTER, ROUTE_CONFIGURATION, LISTENER)
 DEFAULT_GRACE = 2.0
 """Seconds. Servers send clusters before the routes to them, so that waiting is for those that do not."""
+FIRST_GRACE = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,9 +56,10 @@ def _children(references: References) -> tuple[Key, ...]:
 class Dependencies:
     """Feed it what arrives, call `settle`, and read `subscriptions`, `snapshot` and `deadline`."""
 
-    def __init__(self, *, wildcard: bool, grace: float = DEFAULT_GRACE) -> None:
+    def __init__(self, *, wildcard: bool, grace: float = DEFAULT_GRACE, first_grace: float = FIRST_GRACE) -> None:
         self._wildcard = wildcard
-        self._grace = grace
+        self._later_grace = grace
+        self._first_grace = first_grace
         self._roots: dict[str, None] = {}  # in the order they were asked for
         self._latest: dict[Key, _Version] = {}
         self._active: dict[Key, _Version] = {}
@@ -161,6 +163,10 @@ class Dependencies:
     def deadline(self) -> float | None:
         """When `settle` must be called again though nothing arrived: a cluster is waited for no longer."""
         return min(self._awaited.values()) + self._grace if self._awaited else None
+
+    @property
+    def _grace(self) -> float:
+        return self._first_grace if self._is_first else self._later_grace
 
     # Completeness --------------------------------------------------------------------------------------------------
 

@@ -233,6 +233,13 @@ def test_a_route_to_a_cluster_nobody_sent_waits_for_the_grace_only() -> None:
     assert set(story.snapshot.clusters) == {"a", "late"}
 
 
+def test_before_anything_is_in_force_the_wait_is_short() -> None:
+    story = sidecar(listener("l", "r"), cluster("a"), assignment("a"), routes("r", "missing"))
+    assert story.last is None
+    assert story.dependencies.deadline == 0.1
+    assert story.settle(0.1).snapshot.routes == {"r": routes("r", "missing")}
+
+
 def test_a_cluster_that_comes_in_time_stops_the_clock() -> None:
     story = sidecar(listener("l", "r"), routes("r", "a"), cluster("a"), assignment("a"))
     story.comes(routes("r", "late"), now=10.0).comes(assignment("late"), cluster("late"), now=10.5)
