@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from meshlib.engine.table import split_port
 from meshlib.grpc.tunnel.client import ALPN, ClientTunnel
 from meshlib.identity.upstream import Secured, Upstreams
 from meshlib.model.cluster import UpstreamTls
@@ -16,16 +17,20 @@ from meshlib.model.endpoint import Address
 Options = tuple[tuple[str, Any], ...]
 
 
-def secured(upstreams: Upstreams, tls: UpstreamTls) -> Secured:
-    """The newest context for gRPC to a cluster. Raises ConfigurationError naming what cannot be honoured; connecting
-    then fails, never with less protection.
+def secured(upstreams: Upstreams, tls: UpstreamTls, authority: str) -> Secured:
+    """The newest context for gRPC to a cluster, for calls to `authority`. Raises ConfigurationError naming what cannot
+    be honoured; connecting then fails, never with less protection.
     """
-    return upstreams.secure(tls, ALPN)
+    return upstreams.secure(tls, ALPN, split_port(authority)[0].removeprefix("[").removesuffix("]"))
 
 
-def tunnel_to(upstreams: Upstreams, tls: UpstreamTls, address: Address, connect_timeout: float) -> ClientTunnel:
+def tunnel_to(
+    upstreams: Upstreams, tls: UpstreamTls, address: Address, authority: str, connect_timeout: float
+) -> ClientTunnel:
     """A way to the endpoint for one sub-channel; close it with the channel."""
-    return ClientTunnel(address, lambda: secured(upstreams, tls), lambda left: _dial(address, left), connect_timeout)
+    return ClientTunnel(
+        address, lambda: secured(upstreams, tls, authority), lambda left: _dial(address, left), connect_timeout
+    )
 
 
 @lru_cache(maxsize=1)

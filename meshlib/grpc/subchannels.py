@@ -15,6 +15,7 @@ from meshlib.engine.plan import Plan
 from meshlib.grpc.credentials import Options, secured, tunnel_credentials, tunnel_to
 from meshlib.grpc.target import dialled
 from meshlib.identity.upstream import PLAIN, Secured, Upstreams
+from meshlib.model.cluster import UpstreamTls
 
 MAX_AUTHORITIES = 64
 """Sub-channels of one endpoint that differ by `:authority` or a channel's options: callers and headers choose those, so
@@ -39,6 +40,14 @@ class Settings(NamedTuple):
 
     options: Options = ()
     credentials: Any = None
+
+
+class Demands(NamedTuple):
+    """What of a cluster the connections to an endpoint depend on."""
+
+    tls: UpstreamTls | None
+    connect_timeout: float
+    idle_timeout: float | None
 
 
 class SubChannel:
@@ -83,7 +92,7 @@ class SubChannel:
 
 Key = tuple[str, str, str, Settings]
 """Cluster, endpoint, authority, and what the mesh channel asked for."""
-Found = tuple[ClusterPlan, SubChannel, Secured]
+Found = tuple[ClusterPlan, SubChannel, Secured, "Demands"]
 T = TypeVar("T")
 
 
@@ -130,13 +139,12 @@ class SubChannels:
 
     def _adopt(self, key: Key, start: Start, found: Found | None) -> Found:
         """Take a sub-channel over to the attempt's plan if its settings are the same, else make one."""
-        cluster = start.cluster
-        if found is not None and not found[2].stale and _settings(found[0]) == _settings(cluster):
-            kept = self._found[key] = (cluster, found[1], found[2])
+        cluster, demands = start.cluster, _demands(start)
+        if found is not None and not found[2].stale and found[3] == demands:
+            kept = self._found[key] = (cluster, found[1], found[2], demands)
             return kept
-        tls = cluster.config.tls
-        protection = PLAIN if tls is None else secured(self._upstreams, tls)
-        made = (cluster, self._new(key, start), protection)
+        protection = PLAIN if demands.tls is None else secured(self._upstreams, demands.tls, key[2])
+        made = (cluster, self._new(key, start, demands), protection, demands)
         if found is not None:
             self._found[key] = made
             found[1].drain()
@@ -148,21 +156,21 @@ class SubChannels:
         self._bound(key)
         return kept
 
-    def _new(self, key: Key, start: Start) -> SubChannel:
-        config, where = start.cluster.config, start.host.endpoint.address
+    def _new(self, key: Key, start: Start, demands: Demands) -> SubChannel:
+        where = start.host.endpoint.address
         _, _, authority, settings = key
         options: Options = (
             *COMMON_OPTIONS,
-            ("grpc.min_reconnect_backoff_ms", max(1, int(config.connect_timeout * 1000))),  # bounds connecting, too
+            ("grpc.min_reconnect_backoff_ms", max(1, int(demands.connect_timeout * 1000))),  # bounds connecting, too
             ("grpc.default_authority", authority),
         )
-        if config.idle_timeout is not None:
-            options = (*options, ("grpc.client_idle_timeout_ms", max(1000, int(config.idle_timeout * 1000))))
+        if demands.idle_timeout is not None:
+            options = (*options, ("grpc.client_idle_timeout_ms", max(1000, int(demands.idle_timeout * 1000))))
         options = _merged(options, settings.options)
-        if config.tls is None:
+        if demands.tls is None:
             target = dialled(where.host, where.port, where.path)
             return SubChannel(self._make(target, options, settings.credentials), self._close)
-        tunnel = tunnel_to(self._upstreams, config.tls, where, config.connect_timeout)
+        tunnel = tunnel_to(self._upstreams, demands.tls, where, authority, demands.connect_timeout)
 
         def close(channel: Any) -> None:
             self._close(channel)
@@ -180,7 +188,7 @@ class SubChannels:
     def _follow(self, plan: Plan) -> None:
         """Drain the sub-channels of endpoints the new plan does not have."""
         self._plan = plan
-        for key, (cluster, channel, _) in list(self._found.items()):
+        for key, (cluster, channel, _, _) in list(self._found.items()):
             now = plan.clusters.get(key[0])
             if now is cluster:
                 continue
@@ -196,7 +204,6 @@ def _merged(options: Options, asked: Options) -> Options:
     return (*(pair for pair in options if pair[0] not in ours or pair[0] == "grpc.default_authority"), *asked)
 
 
-def _settings(cluster: ClusterPlan) -> tuple[object, ...]:
-    """What of a cluster its connections depend on."""
-    config = cluster.config
-    return (config.tls, config.connect_timeout, config.idle_timeout)
+def _demands(start: Start) -> Demands:
+    config = start.cluster.config
+    return Demands(config.tls_of(start.host.endpoint), config.connect_timeout, config.idle_timeout)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from meshlib.errors import ConfigurationError
