@@ -14,6 +14,7 @@ from meshlib.context import serving
 from meshlib.grpc.inbound import KINDS, Inbound
 from meshlib.grpc.served import AioServedContext, MigratedContext
 from meshlib.grpc.server import Behaviour, Blocking
+from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -85,9 +86,10 @@ class _Call:
         request_id = admission.context.request_id
         if admission.reply is not None:
             refusal = self._inbound.refusal(admission.reply, self._method, request_id)
+            refused(admission, refusal.code)
             await context.abort(refusal.code, refusal.details, refusal.trailing)
         served = AioServedContext(context, request_id)
-        with serving(admission.context):
+        with serving(admission.context), Watched(admission.watch, served):
             try:
                 yield served
             except Exception:

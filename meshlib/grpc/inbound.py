@@ -14,10 +14,11 @@ import grpc
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, Admission, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
+from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
 from meshlib.grpc import secure
 from meshlib.grpc.errors import BY_HTTP, status_code
-from meshlib.grpc.metadata import received
+from meshlib.grpc.metadata import CONTENT_TYPE, received
 from meshlib.grpc.served import Metadata
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
@@ -59,15 +60,19 @@ class Inbound:
         """
         filters = () if method.startswith(HEALTH) else self._filters
         runtime = self._mesh.runtime
-        remaining = context.time_remaining()
-        return admit_request(
-            RequestHead("POST", "http", "", method, received(context.invocation_metadata())),
-            time.monotonic(),
+        remaining, now = context.time_remaining(), time.monotonic()
+        head = RequestHead("POST", "http", "", method, [CONTENT_TYPE, *received(context.invocation_metadata())])
+        admission = admit_request(
+            head,
+            now,
             filters,
             runtime.rng,
             timeout=None if remaining is None or remaining > _NO_DEADLINE else remaining,
             peer=_caller(context),
+            propagation=runtime.propagation,
         )
+        admission.watch = watch(runtime, head, now)
+        return admission
 
     def refusal(self, reply: LocalReply, method: str, request_id: str) -> Refusal:
         """The answer to a call that is not served. Headers of the reply go as metadata."""

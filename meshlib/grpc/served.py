@@ -78,6 +78,7 @@ class MigratedContext(ServedContext):
 
     def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> None:
         """As the server's own: raises."""
+        self._code = code
         trailing = tuple(trailing_metadata) or self._trailing
         self._context.abort(code, details, trailing if self._begun else marked(trailing, self._request_id))
 

@@ -12,6 +12,7 @@ import grpc
 from meshlib.context import serving
 from meshlib.grpc.inbound import KINDS, Inbound
 from meshlib.grpc.served import ServedContext
+from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -100,10 +101,11 @@ class Blocking:
         request_id = admission.context.request_id
         if admission.reply is not None:
             refusal = self._inbound.refusal(admission.reply, self._method, request_id)
+            refused(admission, refusal.code)
             context.set_trailing_metadata(refusal.trailing)
             context.abort(refusal.code, refusal.details)
         served = self._served(context, request_id)
-        with serving(admission.context):
+        with serving(admission.context), Watched(admission.watch, served):
             try:
                 yield served
             except Exception:

@@ -6,10 +6,7 @@ import asyncio
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import grpc
-from grpc import aio
-
-from meshlib.grpc.credentials import Options
+from meshlib.grpc import unpatched
 from meshlib.grpc.subchannels import SubChannels
 
 if TYPE_CHECKING:
@@ -75,7 +72,7 @@ class Shared:
         return any(isinstance(other, type(channel)) for other in list(self._open))
 
     def _reset(self) -> None:
-        self._sync = SubChannels(self._mesh.upstreams, _sync_channel, _close_sync)
+        self._sync = SubChannels(self._mesh.upstreams, unpatched.channel, _close_sync)
         self._by_loop = {}
         self._closers = {}
         self._last = None
@@ -92,7 +89,7 @@ class Shared:
                 self._by_loop.pop(old, None)
                 self._closers.pop(old, None)
         closer = self._closers[loop] = _Closer(loop)
-        return self._by_loop.setdefault(loop, SubChannels(self._mesh.upstreams, _aio_channel, closer))
+        return self._by_loop.setdefault(loop, SubChannels(self._mesh.upstreams, unpatched.aio_channel, closer))
 
 
 class _Closer:
@@ -111,18 +108,6 @@ class _Closer:
         """Until everything that is being closed is closed."""
         if self._tasks:
             await asyncio.wait(self._tasks)
-
-
-def _sync_channel(target: str, options: Options, credentials: Any) -> Any:
-    if credentials is None:
-        return grpc.insecure_channel(target, options=options)
-    return grpc.secure_channel(target, credentials, options=options)
-
-
-def _aio_channel(target: str, options: Options, credentials: Any) -> Any:
-    if credentials is None:
-        return aio.insecure_channel(target, options=options)
-    return aio.secure_channel(target, credentials, options=options)
 
 
 def _close_sync(channel: Any) -> None:
