@@ -110,17 +110,87 @@ class Call:
 
 
 class UnaryResponse(Call):
-    """A call with one response."""
+    """A call with one response. Whoever awaits it first carries it on; if nobody does, a task of its own."""
 
     _exchange: OneResponse
 
+    def __init__(self, exchange: OneResponse, loop: asyncio.AbstractEventLoop) -> None:
+        self._exchange = exchange
+        self._loop = loop
+        self._own: asyncio.Task[None] | None = None
+        self._attended = False
+        if not exchange.begin(self._unattended):
+            self._alone()
+
     def __await__(self) -> Generator[Any, None, Any]:
         """The response, or the error."""
-        yield from self._task
         exchange = self._exchange
+        if not self._attended and self._own is None and not exchange.settled:
+            self._attended = True
+            yield from exchange.attended().__await__()
+            self._attended = False
+        if not exchange.settled:
+            yield from (self._settled() if self._attended else self._alone())
+        if exchange.cancelled:
+            raise asyncio.CancelledError
         if exchange.error is not None:
             raise exchange.error
         return exchange.response
+
+    def cancel(self) -> bool:
+        """Cancel the attempt under way and whatever would follow; False when it is over already."""
+        exchange = self._exchange
+        if exchange.settled:
+            return False
+        exchange.cancelled = True
+        if self._own is not None:
+            self._own.cancel()
+        else:
+            exchange.call.cancel()
+        return True
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        cancelled: bool = self._exchange.cancelled
+        return cancelled
+
+    def done(self) -> bool:
+        """Whether it is over."""
+        return self._exchange.settled
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call `callback(call)` when it is over."""
+        if self._exchange.settled:
+            callback(self)
+        else:
+            self._exchange.when_over(partial(callback, self))
+
+    async def _begun(self) -> Any:
+        exchange = self._exchange
+        if not exchange.settled:
+            if self._attended or self._own is not None:
+                await self._settled()
+            else:
+                await asyncio.wait((self._alone(),))
+        return cancelled_error("aio") if exchange.cancelled else exchange.error
+
+    def _settled(self) -> asyncio.Future[None]:
+        """The end, for those who only wait for it."""
+        settled = self._loop.create_future()
+        self._exchange.when_over(lambda: settled.done() or settled.set_result(None))
+        return settled
+
+    def _unattended(self, call: Any) -> None:
+        """An attempt has its status; unless somebody awaits the call, nobody would go on."""
+        if not self._attended and self._own is None:
+            self._alone()
+
+    def _alone(self) -> asyncio.Task[None]:
+        """The task that carries the call on."""
+        if self._own is None:
+            self._own = self._loop.create_task(self._exchange.rest())
+            self._own.add_done_callback(self._exchange.driven)
+        return self._own
 
 
 class StreamResponse(Call):
@@ -214,7 +284,6 @@ class StreamRequest(Call):
         """Where the requests come from: `requests`, or, when that is None, `write`."""
         self._writer = writer
         self._given = requests
-        self._task.add_done_callback(self._exchange.driven)
         if requests is not None:
             writer.consume(requests, self.cancel)
 

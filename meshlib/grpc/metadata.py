@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from meshlib.context import CallContext
+from meshlib.engine.decision import EXPECTED_TIMEOUT
 from meshlib.model.request import RawHeaders, RequestHead
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 CONTENT_TYPE = (b"content-type", b"application/grpc")
 _BARE: RawHeaders = (CONTENT_TYPE,)
-# grpcio writes these itself, and refuses metadata that does.
-_OURS_TO_LEAVE_OUT = frozenset((b"content-type", b"te", b"host", b"user-agent", b"grpc-timeout"))
+# grpcio writes these itself, and refuses metadata that does. The attempt's deadline goes as `grpc-timeout`: once is
+# enough, and every pair costs both ends.
+_OURS_TO_LEAVE_OUT = frozenset((b"content-type", b"te", b"host", b"user-agent", b"grpc-timeout", EXPECTED_TIMEOUT))
 
 
 class GrpcHead(RequestHead):
@@ -47,8 +49,8 @@ def head_of(authority: str, path: str, metadata: Any, context: CallContext) -> t
 
 def metadata_of(headers: RawHeaders, binary: Metadata) -> Metadata:
     """The metadata of one attempt: what the engine made of the headers, and the binary metadata after it."""
-    if headers is _BARE:
-        return binary
+    if headers is _BARE or (len(headers) == 2 and headers[0] is CONTENT_TYPE and headers[1][0] is EXPECTED_TIMEOUT):
+        return binary  # what most calls are
     return (
         *((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers if _is_metadata(name)),
         *binary,

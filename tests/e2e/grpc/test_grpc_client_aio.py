@@ -211,7 +211,9 @@ async def test_what_the_mesh_refuses(stub: Make, grpc_stubs: Stubs) -> None:
 
 async def test_a_deadline_ends_the_call_and_is_seen_by_the_server(stub: Make, grpc_stubs: Stubs) -> None:
     echo = stub(1, retries=2)
-    assert 0 < (await echo.Unary(grpc_stubs.ask(), timeout=5.0)).remaining <= 5.1  # grpc-timeout is rounded up on the wire
+    assert (
+        0 < (await echo.Unary(grpc_stubs.ask(), timeout=5.0)).remaining <= 5.1
+    )  # grpc-timeout is rounded up on the wire
     call = echo.Unary(grpc_stubs.ask(hang=True), timeout=0.2)
     assert 0 < call.time_remaining() <= 0.2
     with pytest.raises(meshlib.UpstreamTimeoutError) as caught:
