@@ -24,8 +24,9 @@ from meshlib.model.request import RequestHead
 if TYPE_CHECKING:
     from meshlib.decorators.policy import GuardPolicy
     from meshlib.mesh import Mesh
+    from meshlib.telemetry.tracing import Tracing
 
-Tokens = tuple[Token[CallContext], Token[Any]]
+    Tokens = tuple[Token[CallContext], Token[Any], tuple[Tracing, object] | None]
 
 
 class Call:
@@ -56,12 +57,19 @@ class Call:
         )
 
     def enter(self, start: Start) -> Tokens:
-        """Into the attempt's context: what the function calls through the mesh inherits the attempt's deadline."""
+        """Into the attempt's context: what the function calls through the mesh inherits the attempt's deadline, and
+        belongs to the attempt's span.
+        """
         self.final_deadline = start.final_deadline
-        return current.set(self.context.until(start.deadline)), running.set((self, start))
+        tracing = self.mesh.runtime.tracing
+        entered = None if tracing is None else (tracing, tracing.enter(start.head))
+        return current.set(self.context.until(start.deadline)), running.set((self, start)), entered
 
     def leave(self, tokens: Tokens) -> None:
         """Out of it."""
+        if tokens[2] is not None:
+            tracing, entered = tokens[2]
+            tracing.leave(entered)
         with contextlib.suppress(ValueError):  # a coroutine that is closed from another context
             running.reset(tokens[1])
             current.reset(tokens[0])

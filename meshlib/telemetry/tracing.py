@@ -106,3 +106,11 @@ class Tracing(Protocol):
 
     def request(self, head: RequestHead, now: float) -> ServerTrace | None:
         """A request has arrived; None when it is traced by somebody else already, or not to be."""
+
+    def enter(self, head: RequestHead) -> object:
+        """What runs from here on, on the current thread or task, is the attempt that `head` was made for (a guarded
+        function): its own calls are children. Gives what `leave` wants.
+        """
+
+    def leave(self, entered: object) -> None:
+        """It does so no longer."""

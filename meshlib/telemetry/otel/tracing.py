@@ -9,6 +9,7 @@ from opentelemetry.context import (
     _SUPPRESS_HTTP_INSTRUMENTATION_KEY,
     _SUPPRESS_INSTRUMENTATION_KEY,
     Context,
+    attach,
     get_current,
 )
 from opentelemetry.trace import (
@@ -117,6 +118,19 @@ class OtelTracing:
             for key, value in self.propagation.baggage.values(head.get("baggage")).items():
                 served = baggage.set_baggage(key, value, served)
         return OtelRequest(self, head, span, served, grpc)
+
+    def enter(self, head: RequestHead) -> tuple[Context, Context]:
+        """The span that the attempt's own headers name is the current one."""
+        before = get_current()
+        inside, _ = self.incoming(head, before)
+        attach(inside)
+        return before, inside
+
+    def leave(self, entered: object) -> None:
+        """What was current before is so again, unless something else is current by now, or this is another context."""
+        match entered:
+            case (Context() as before, Context() as inside) if get_current() is inside:
+                attach(before)
 
     # ------------------------------------------------------------------ for the traces
 
