@@ -36,14 +36,14 @@ def parse_multi(
 
 def render_single(parent: TraceParent) -> list[tuple[bytes, bytes]]:
     """The `b3` header of a span."""
-    trace_id, span_id, sampled, _ = parent
+    trace_id, span_id, sampled = parent[:3]
     state = b"" if sampled is None else b"-1" if sampled else b"-0"
     return [(b"b3", b"%032x-%016x%b" % (trace_id, span_id, state))]
 
 
 def render_multi(parent: TraceParent) -> list[tuple[bytes, bytes]]:
     """The `x-b3-*` headers of a span."""
-    trace_id, span_id, sampled, _ = parent
+    trace_id, span_id, sampled = parent[:3]
     headers = [(b"x-b3-traceid", b"%032x" % trace_id), (b"x-b3-spanid", b"%016x" % span_id)]
     if sampled is not None:
         headers.append((b"x-b3-sampled", b"1" if sampled else b"0"))

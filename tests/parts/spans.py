@@ -47,7 +47,7 @@ def header(span: ReadableSpan) -> str:
     """The `traceparent` that names this span."""
     context = span.context
     assert context is not None
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags) & 1:02x}"
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
 
 def told(span: ReadableSpan) -> dict[str, Any]:

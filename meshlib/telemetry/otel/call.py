@@ -38,7 +38,7 @@ class UnsampledCall:
     def __init__(self, tracing: OtelTracing, span: OpenSpan) -> None:
         context = span.context
         self._tracing = tracing
-        self._parent = TraceParent(context[0], context[1], False, _state(context))
+        self._parent = TraceParent(context[0], context[1], False, _state(context), context[3])
 
     def attempt(self, number: int, cluster: str, target: Target, head: RequestHead, now: float) -> RequestHead:
         """The request with the trace's headers."""
@@ -116,7 +116,7 @@ class OtelCall:
         if in_progress.Marks.wanted:
             in_progress.attempt.set(self)
         context = span.context
-        return self._tracing.with_headers(head, TraceParent(context[0], context[1], True, _state(context)))
+        return self._tracing.with_headers(head, TraceParent(context[0], context[1], True, _state(context), context[3]))
 
     def attempted(self, outcome: Outcome) -> None:
         """The span goes on with the response's body, or is over."""

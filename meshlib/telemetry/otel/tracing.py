@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 SCOPE = "meshlib"
 SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
-_SAMPLED, _NOT_SAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
 _MAX_SERVERS = 1000
 _MAX_METHOD = 64
 _MAX_PATH = 1024
@@ -229,5 +228,5 @@ def _gate(tracer: object) -> DirectGate | None:
 
 def _span_context(found: TraceParent) -> SpanContext:
     state = TraceState.from_header([found.state]) if found.state else TraceState()
-    flags = _SAMPLED if found.sampled else _NOT_SAMPLED
-    return SpanContext(found.trace_id, found.span_id, True, flags, state)
+    flags = (TraceFlags.SAMPLED if found.sampled else 0) | found.flags
+    return SpanContext(found.trace_id, found.span_id, True, TraceFlags(flags), state)
