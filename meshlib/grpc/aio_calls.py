@@ -177,7 +177,7 @@ class UnaryResponse(Call):
     def _settled(self) -> asyncio.Future[None]:
         """The end, for those who only wait for it."""
         settled = self._loop.create_future()
-        self._exchange.when_over(lambda: settled.done() or settled.set_result(None))
+        self._exchange.when_over(partial(_set, settled))
         return settled
 
     def _unattended(self, call: Any) -> None:
@@ -325,6 +325,11 @@ class StreamUnaryCall(StreamRequest, UnaryResponse, aio.StreamUnaryCall):  # typ
 
 class StreamStreamCall(StreamRequest, StreamResponse, aio.StreamStreamCall):  # type: ignore[misc]  # grpcio ships no types
     """A stream of requests, a stream of responses."""
+
+
+def _set(settled: asyncio.Future[None]) -> None:
+    if not settled.done():
+        settled.set_result(None)
 
 
 def _call_back(callback: Callable[[Any], None], call: Any, task: asyncio.Task[None]) -> None:

@@ -17,7 +17,8 @@ from meshlib.grpc.aio_requests import RequestWriter
 from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
 from meshlib.grpc.multicallable import Method
-from meshlib.grpc.outcome import answered, failed, single
+from meshlib.grpc.outcome import answered, failed
+from meshlib.grpc.subchannels import SubChannel
 from meshlib.model.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class OneResponse(AsyncExchange):
         return True
 
     async def attended(self) -> None:
-        """See the first attempt through. The call is settled then, unless it needs more than that: then `rest` goes on."""
+        """See the first attempt through. The call is settled then, unless it takes more: then `rest` goes on."""
         try:
             outcome = await self.attempt(cast("Start", self._command))
             outcome.at = time.monotonic()
