@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshlib.model.matchers import RegexRewrite, RouteMatch
 from meshlib.model.report import ResourceError
@@ -22,7 +22,7 @@ from meshlib.model.route import (
     WeightedClusters,
 )
 from meshlib.sources.consul.chain import Chain
-from meshlib.sources.consul.chain_match import EVERYTHING, route_match
+from meshlib.sources.consul.chain_match import EVERYTHING, regex, route_match
 from meshlib.sources.consul.chain_policies import hash_policies, mutations, retry_policy
 from meshlib.sources.consul.fields import Fields
 
@@ -92,12 +92,10 @@ class _Translation:
             return Route(match, action, name=f"route {index}")
         said.only(*_DESTINATION)
         prefix, regex = _rewrite(said, match)
-        action = RouteAction(
-            action.cluster,
-            timeout=action.timeout,
+        action = replace(
+            action,
             idle_timeout=_idle(said.duration("IdleTimeout")),
             retry_policy=retry_policy(said),
-            hash_policies=action.hash_policies,
             prefix_rewrite=prefix,
             regex_rewrite=regex,
         )
@@ -154,9 +152,8 @@ def _idle(said: float | None) -> float | None:
 def _rewrite(said: Fields, match: RouteMatch) -> tuple[str, RegexRewrite | None]:
     """A prefix replaced by "/" takes the slash that follows with it, as Consul does it since 1.22."""
     rewrite = said.text("PrefixRewrite")
-    if rewrite != "/":
-        return rewrite, None
-    if match.path.kind != "prefix":
+    if rewrite != "/" or match.path.kind != "prefix":
         return rewrite, None
     flags = "" if match.path.case_sensitive else "(?i)"
-    return "", RegexRewrite(f"{flags}^{re.escape(match.path.value)}(/?)(.*)", r"/\2")
+    pattern = regex(f"{flags}^{re.escape(match.path.value)}(/?)(.*)", said, "PrefixRewrite")
+    return "", RegexRewrite(pattern, r"/\2")

@@ -90,7 +90,7 @@ def test_killed_and_restarted_with_its_state(consul_factory: Any, mesh_of: Any, 
         split(consul, 100)
         leaves(stable)
     assert_unharmed(load)
-    assert mesh.source.stats().stale_seconds == 0
+    eventually(lambda: mesh.source.stats().stale_seconds == 0, "all is well", PATIENCE)
 
 
 def test_restarted_with_nothing_in_it(consul_factory: Any, mesh_of: Any, versions: Any) -> None:

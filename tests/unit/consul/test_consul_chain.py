@@ -247,6 +247,8 @@ def test_what_is_not_honoured_is_told_with_its_path(route: dict[str, Any], path:
         (routed({"Destination": {"RequestHeaders": {"Set": {":path": "/"}}}}), "RequestHeaders.Set"),
         (routed({"Destination": {"RequestHeaders": {"Set": {"a": "100%"}}}}), "RequestHeaders.Set"),
         (routed({"Match": {"HTTP": {"Header": [{"Name": "a"}]}}}), "Header[0]"),
+        (routed({"Match": {"HTTP": {"Header": [{"Name": "a", "Regex": "("}]}}}), "Header[0].Regex"),
+        (routed({"Match": {"HTTP": {"PathRegex": "(?=x)"}}}), "Match.HTTP.PathRegex"),
         (routed({"Match": {"HTTP": {"Methods": [1]}}}), "Match.HTTP.Methods"),
         (balanced({"Policy": "ring_hash", "HashPolicies": [{"Field": "moon"}]}), "HashPolicies[0].Field"),
     ],
