@@ -72,13 +72,17 @@ def judged(error: BaseException, before: Collection[BaseException] = ()) -> bool
     route says, where it was made. Retrying it here as well would multiply the attempts.
     """
     return any(
-        isinstance(link, CallError) or _of_meshed_response(link) or any(link is other for other in before)
+        isinstance(link, CallError) or _came_by_mesh(link) or any(link is other for other in before)
         for link in _chain(error)
     )
 
 
-def _of_meshed_response(error: BaseException) -> bool:
-    """What `raise_for_status` raises for a response that came by the mesh."""
+def _came_by_mesh(error: BaseException) -> bool:
+    """An answer that a meshed call brought: a gRPC error of a mesh's channel carries what the mesh did, and so does the
+    response that `raise_for_status` raises for.
+    """
+    if getattr(error, "meshlib", None) is not None:
+        return True
     extensions = getattr(getattr(error, "response", None), "extensions", None)
     return isinstance(extensions, Mapping) and "meshlib" in extensions
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import httpx
 import pybreaker
 import pytest
@@ -32,6 +33,8 @@ from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.route import DirectResponseAction, RetryPolicy, Route, RouteAction
 from meshlib.sources.static import static_cluster
 from parts.fast_backend import FastBackend, Reply
+from parts.grpc_backend import GrpcBackend
+from parts.grpc_stubs import Stubs
 
 TWO = ["10.0.0.1:80", "10.0.0.2:80"]
 pytestmark = pytest.mark.parametrize("kind", KINDS)
@@ -324,6 +327,30 @@ def test_retries_do_not_multiply(kind: str, fast_backend: Callable[..., FastBack
     assert backend.count == 3
     assert stat(mesh, "upstream_rq_total") == 1
     assert "attempts=1" in caught.value.__notes__[-1]
+
+
+def test_retries_of_grpc_calls_do_not_multiply(
+    kind: str, grpc_stubs: Stubs, echo_backends: Callable[[int], list[GrpcBackend]]
+) -> None:
+    (backend,) = echo_backends(1)
+    backend.behave(statuses=[14] * 9)
+    asked = RetryPolicy(("5xx", "unavailable"), num_retries=2, base_interval=0.001)
+    mesh = Mesh.static({"payments": [], "ledger": [backend.address]}, retries=asked)
+    guard = mesh.guard("payments")
+
+    def function() -> None:
+        with mesh.grpc.channel("ledger") as channel:
+            grpc_stubs.echo(channel).Unary(grpc_stubs.ask())
+
+    async def afunction() -> None:
+        async with mesh.grpc.aio_channel("ledger") as channel:
+            await grpc_stubs.echo(channel).Unary(grpc_stubs.ask())
+
+    with pytest.raises(grpc.RpcError) as caught:
+        guard(function)() if kind == "sync" else asyncio.run(guard(afunction)())
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert backend.count == 3
+    assert stat(mesh, "upstream_rq_total") == 1
 
 
 def test_guards_in_guards_do_not_multiply_either(kind: str) -> None:

@@ -95,6 +95,12 @@ def test_a_grpc_error_is_its_code() -> None:
     assert of_error(grpc.RpcError()).status == 500, "one that has no code"
 
 
+def answer_of_a_meshed_channel() -> Unavailable:
+    error = Unavailable()
+    error.meshlib = object()  # type: ignore[attr-defined]
+    return error
+
+
 def failure_of_a_client() -> UpstreamConnectError:
     return UpstreamConnectError(CallFailure(ResponseFlag.UF, "refused"))
 
@@ -116,6 +122,7 @@ def wrapped(cause: BaseException, *, explicit: bool) -> Exception:
     "error",
     [
         failure_of_a_client(),
+        answer_of_a_meshed_channel(),
         wrapped(failure_of_a_client(), explicit=True),
         wrapped(failure_of_a_client(), explicit=False),
         http_error(503, meshlib=object()),
