@@ -7,6 +7,7 @@ import selectors
 import socket
 import ssl
 import time
+from pathlib import Path
 from typing import Any
 
 from meshlib.grpc.tunnel.frames import PREFACE, FrameFilter, goaway
@@ -42,7 +43,6 @@ class ServerTunnel:
         self._tls = tls
         self._path = path
         self._grace = grace
-        self._served = False
         self._listener = socket.create_server(
             address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET, backlog=_BACKLOG
         )
@@ -56,6 +56,8 @@ class ServerTunnel:
 
     def ready(self, _sock: Any) -> None:
         """A client dials."""
+        if self._stopped():
+            return
         try:
             remote, address = self._listener.accept()
         except BlockingIOError:
@@ -70,7 +72,8 @@ class ServerTunnel:
         log.warning("gRPC server: cannot accept: %s", error)
 
     def tick(self, now: float) -> None:
-        """Nothing here has a time limit."""
+        """Look whether the server is still there."""
+        self._stopped()
 
     def admitted(self, tls: Any, address: str) -> None:
         """The handshake is done: on to gRPC."""
@@ -84,17 +87,20 @@ class ServerTunnel:
         except OSError as error:
             local.close()
             tls.close()
-            if self._served:  # it was there, and is gone: the server was stopped
-                self._end()
-            else:
-                log.warning("gRPC server: not started yet, a client is turned away (%s)", error)
+            log.debug("gRPC server: not there, a client is turned away (%s)", error)
             return
         finally:
             unlink(name)
-        self._served = True
         local.setblocking(False)
         _callers[f"unix:{name}"] = (verified, address)
         _ServerLink(self._tls, verified, tls, local, f"unix:{name}", self._grace).begin()
+
+    def _stopped(self) -> bool:
+        """Whether the server was stopped: gRPC takes its socket's name away then. So the port is free at once."""
+        if Path(self._path).exists():
+            return False
+        self._end()
+        return True
 
     def _end(self) -> None:
         PUMP.want(self._listener, self, 0)
