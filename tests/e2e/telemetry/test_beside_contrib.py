@@ -13,7 +13,7 @@ from opentelemetry.instrumentation.grpc import (
     GrpcInstrumentorClient,
     GrpcInstrumentorServer,
 )
-from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXClientInstrumentor
 
 from e2e.grpc.hosts import AioHost, SyncHost
 from meshlib import Mesh
@@ -31,7 +31,7 @@ def spans() -> Spans:
 @pytest.fixture
 def contrib(spans: Spans) -> Iterator[None]:
     """Every instrumentation of clients and servers that is installed."""
-    kinds = (HTTPXClientInstrumentor, GrpcInstrumentorClient, GrpcAioInstrumentorClient)
+    kinds = (HTTPXClientInstrumentor, HTTPX2ClientInstrumentor, GrpcInstrumentorClient, GrpcAioInstrumentorClient)
     kinds = (*kinds, GrpcInstrumentorServer, GrpcAioInstrumentorServer)
     made = [kind() for kind in kinds]
     for instrumentor in made:
