@@ -77,7 +77,7 @@ class Attempts:
         self.rules = route.retry
         self.replayable = replayable
         self.load, self.thresholds = decision.cluster.thresholds(decision.action.priority)
-        timeout = route.timeout
+        timeout = route.stream_timeout if head.streams else route.timeout
         if timeout is not None and (deadline is None or now + timeout < deadline):
             deadline = now + timeout
         self.deadline = deadline

@@ -116,6 +116,7 @@ class RoutePlan:
         "retry",
         "rewrite_path",
         "shares",
+        "stream_timeout",
         "timeout",
         "virtual_host",
     )
@@ -134,6 +135,7 @@ class RoutePlan:
         self.rewrite_path: RewritePath | None = None
         self.location: Location | None = None
         self.timeout: float | None = None
+        self.stream_timeout: float | None = None
         self.idle: IdleLimit | None = None
         self.shares: tuple[Share, ...] = (self._share(None, scope, states),)
         if isinstance(route.action, RouteAction):
@@ -143,9 +145,10 @@ class RoutePlan:
 
     def _compile_action(self, action: RouteAction, scope: RouteScope, states: FilterStates) -> None:
         if action.max_stream_duration is not None:  # Envoy then looks neither at the route's timeout nor at the manager
-            self.timeout = action.max_stream_duration or None
+            self.timeout = self.stream_timeout = action.max_stream_duration or None
         else:
             self.timeout = _shorter(action.timeout, scope.max_stream_duration)
+            self.stream_timeout = scope.max_stream_duration or None
         self.retry = compile_retry(action.retry_policy or self.virtual_host.retry_policy)
         per_try_idle = self.retry.per_try_idle_timeout if self.retry else None
         self.idle = compile_idle(action.idle_timeout, scope.stream_idle_timeout, per_try_idle)

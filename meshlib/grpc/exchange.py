@@ -51,7 +51,8 @@ class Exchange:
         deadline = context.deadline
         if asked.timeout is not None and (deadline is None or now + asked.timeout < deadline):
             deadline = now + asked.timeout
-        head, self.binary = head_of(core.authority, method, asked.metadata, context)
+        streams = replayable is not True  # what keeps the requests of a stream
+        head, self.binary = head_of(core.authority, method, asked.metadata, context, streams)
         self.core = core
         self.asked = asked
         self.head = head

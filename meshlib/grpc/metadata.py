@@ -26,13 +26,23 @@ class GrpcHead(RequestHead):
         return None
 
 
-def head_of(authority: str, path: str, metadata: Any, context: CallContext) -> tuple[GrpcHead, Metadata]:
+class StreamHead(GrpcHead):
+    """The head of a call with a stream of requests."""
+
+    __slots__ = ()
+    streams = True
+
+
+def head_of(
+    authority: str, path: str, metadata: Any, context: CallContext, streams: bool = False
+) -> tuple[GrpcHead, Metadata]:
     """The neutral head of a call, and the binary metadata, which goes round the engine untouched.
 
-    Metadata values are text, or bytes under names that end in `-bin`.
+    Metadata values are text, or bytes under names that end in `-bin`. `streams`: the requests are a stream.
     """
+    kind = StreamHead if streams else GrpcHead
     if not metadata and not context.headers:
-        return GrpcHead("POST", "http", authority, path, _BARE), ()
+        return kind("POST", "http", authority, path, _BARE), ()
     headers: list[tuple[bytes, bytes]] = [CONTENT_TYPE]
     binary: list[tuple[str, str | bytes]] = []
     for name, value in metadata or ():
@@ -44,7 +54,7 @@ def head_of(authority: str, path: str, metadata: Any, context: CallContext) -> t
     if context.headers:
         present = {name for name, _ in headers}
         headers.extend(pair for pair in context.headers if pair[0] not in present)
-    return GrpcHead("POST", "http", authority, path, headers), tuple(binary)
+    return kind("POST", "http", authority, path, headers), tuple(binary)
 
 
 def metadata_of(headers: RawHeaders, binary: Metadata) -> Metadata:

@@ -6,6 +6,7 @@ It lives beside the model because routing, balancing, policies and the engine al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 __all__ = ["RawHeaders", "RequestHead"]
 
@@ -21,6 +22,10 @@ class RequestHead:
     """
 
     __slots__ = ("_index", "_known", "_split", "authority", "headers", "method", "path", "scheme")
+    streams: ClassVar[bool] = False
+    """Whether the request goes on as long as its sender likes: a route's timeout begins when it is complete (Envoy), so
+    only `max_stream_duration` bounds such a call.
+    """
 
     def __init__(self, method: str, scheme: str, authority: str, path: str, headers: RawHeaders = ()) -> None:
         self.method = method
