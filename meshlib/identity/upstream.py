@@ -62,7 +62,11 @@ class Secured:
     @property
     def stale(self) -> bool:
         """Whether a newer context is to be had: connections of this one serve what they carry, and no more."""
-        return any(identity.version != version for identity, version in self._sources)
+        # Asked before every call, so without a generator.
+        for identity, version in self._sources:  # noqa: SIM110
+            if identity.version != version:
+                return True
+        return False
 
 
 PLAIN = Secured(None, None)

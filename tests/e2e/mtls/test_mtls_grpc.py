@@ -166,15 +166,19 @@ def test_call_credentials_go_by_mutual_tls(pair: Pair, port: int) -> None:
         assert channel.unary_unary(METHOD)(b"", timeout=10, credentials=token) == KNOWN
 
 
+def _until_the_end_is_seen(channel: Any) -> None:
+    while True:
+        with contextlib.suppress(UpstreamResetError):  # of the old connection, whose end is on its way still
+            channel.unary_unary(METHOD)(b"", timeout=10)
+
+
 def test_a_server_that_went_and_came_back_is_found_again(pair: Pair) -> None:
     with grpc_server(pair.server.identity) as port:
         mesh = mesh_to(port, pair.client.identity)
         channel = mesh.grpc.channel("payments")
         assert channel.unary_unary(METHOD)(b"", timeout=10) == KNOWN
     with pytest.raises(UpstreamConnectError, match=f"127.0.0.1:{port}"):
-        while True:
-            with contextlib.suppress(UpstreamResetError):  # the end of the old connection is on its way still
-                channel.unary_unary(METHOD)(b"", timeout=10)
+        _until_the_end_is_seen(channel)
     server = grpc.server(futures.ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers((Who(),))
     assert secure.add_mtls_port(server, f"127.0.0.1:{port}", pair.server.identity) == port

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+import websockets.sync.client
 
 from e2e.mtls.workloads import (
     CLIENT_ID,
@@ -43,9 +44,13 @@ def port(pair: Pair) -> Iterator[int]:
         yield port
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("protocol", [MeshHttpToolsProtocol, MeshH11Protocol])
-def test_the_application_knows_its_caller(pair: Pair, protocol: Any) -> None:
-    with served(pair.server.identity, http=protocol) as port, client_to(port, pair.client.identity) as client:
+def test_the_application_knows_its_caller(pair: Pair, protocol: Any, loop: str) -> None:
+    with (
+        served(pair.server.identity, http=protocol, loop=loop) as port,
+        client_to(port, pair.client.identity) as client,
+    ):
         for _ in range(2):  # on the same connection
             answer = client.get("/", headers={"x-forwarded-client-cert": "URI=spiffe://demo.test/admin"}).json()
             assert answer["state"] == answer["extension"] == CLIENT_ID
@@ -53,6 +58,27 @@ def test_the_application_knows_its_caller(pair: Pair, protocol: Any) -> None:
             assert answer["tls"]["cipher_suite"] in (0x1301, 0x1302, 0x1303)
             assert "BEGIN CERTIFICATE" in answer["tls"]["client_cert_chain"][0]
             assert answer["tls"]["client_cert_name"] is None
+
+
+@pytest.mark.parametrize("protocol", [MeshHttpToolsProtocol, MeshH11Protocol])
+def test_a_websocket_knows_its_caller(pair: Pair, protocol: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        told = f"{scope['extensions']['meshlib']['peer'].spiffe_id} {scope['state']['mesh'].peer.spiffe_id}"
+        await send({"type": "websocket.send", "text": told})
+        await receive()
+
+    wrapped = MeshMiddleware(app, mesh=Mesh.static({}))
+    tls = ssl.create_default_context(cadata=pair.authority.pem.decode())
+    tls.check_hostname = False
+    assert pair.client.identity.current.pair is not None
+    pair.client.identity.current.pair.load_into(tls)
+    with (
+        served(pair.server.identity, wrapped, http=protocol) as port,
+        websockets.sync.client.connect(f"wss://127.0.0.1:{port}/", ssl=tls) as connection,
+    ):
+        assert connection.recv(10) == f"{CLIENT_ID} {CLIENT_ID}"
 
 
 async def test_the_asyncio_client_does_the_same(pair: Pair, port: int) -> None:
