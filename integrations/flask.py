@@ -17,14 +17,15 @@ from flask import Flask, current_app
 
 from meshlib.http.wsgi import MeshMiddleware
 from meshlib.process import ProcessMesh
-from meshlib.settings import SOURCES, server_options
+from meshlib.settings import SOURCES
 
 if TYPE_CHECKING:
     import httpx
 
     from meshlib import Mesh
+    from meshlib.http.drain import Drain
 
-__all__ = ["MeshMiddleware", "Meshlib", "async_client", "client", "mesh"]
+__all__ = ["MeshMiddleware", "Meshlib", "async_client", "client", "drain", "mesh"]
 
 _NAME = "meshlib"
 
@@ -46,7 +47,7 @@ class Meshlib:
         settings = self._settings(app)
         process = ProcessMesh(lambda: settings)
         app.wsgi_app = MeshMiddleware(  # type: ignore[method-assign]  # as Flask's documentation has it
-            app.wsgi_app, mesh=process.mesh, **server_options(settings)
+            app.wsgi_app, mesh=process.mesh, **process.server_options
         )
         app.extensions[_NAME] = process
 
@@ -70,6 +71,11 @@ def client(service: str) -> httpx.Client:
 def async_client(service: str) -> httpx.AsyncClient:
     """The current application's one asyncio client for a service, for async views."""
     return _process().async_client(service)
+
+
+def drain() -> Drain:
+    """The current application's drain: `drain().on_drain(leave_the_registry)`."""
+    return _process().drain
 
 
 def _process() -> ProcessMesh:

@@ -13,6 +13,7 @@ from meshlib.settings import mesh_from_settings, server_options
 if TYPE_CHECKING:
     import httpx
 
+    from meshlib.http.drain import Drain
     from meshlib.http.inbound import Inbound
     from meshlib.mesh import Mesh
 
@@ -51,8 +52,26 @@ class ProcessMesh:
 
         known: Inbound | None = self._made.get("inbound")
         if known is None:
-            known = self._made.setdefault("inbound", Inbound(self.mesh, **server_options(self._settings())))
+            known = self._made.setdefault("inbound", Inbound(self.mesh, **self.server_options))
         return known
+
+    @property
+    def drain(self) -> Drain:
+        """The process's drain, of the settings' `DRAIN_SECONDS`: to hang hooks on, and to ask whether it has begun."""
+        from meshlib.http.drain import Drain
+
+        known: Drain | None = self._made.get("drain")
+        if known is None:
+            seconds = server_options(self._settings()).get("drain_seconds", 0.0)
+            known = self._made.setdefault("drain", Drain(seconds))
+        return known
+
+    @property
+    def server_options(self) -> dict[str, Any]:
+        """What a middleware of `meshlib.http` is made with, beside the mesh."""
+        options = server_options(self._settings())
+        options.pop("drain_seconds", None)
+        return {**options, "drain": self.drain}
 
     def client(self, service: str) -> httpx.Client:
         """The process's one blocking client for a service (`mesh.http.client`); any thread may use it."""

@@ -17,10 +17,16 @@ from .process import async_client, client, current_process  # noqa: TID252  see 
 
 if TYPE_CHECKING:
     from meshlib import Mesh
+    from meshlib.http.drain import Drain
 
-__all__ = ["MeshMiddleware", "async_client", "client", "mesh"]
+__all__ = ["MeshMiddleware", "async_client", "client", "drain", "mesh"]
 
 
 def mesh() -> Mesh:
     """The process's one mesh, by the settings' `MESHLIB`; it starts with the first call."""
     return current_process().mesh
+
+
+def drain() -> Drain:
+    """The process's drain, which begins at SIGTERM: `drain().on_drain(leave_the_registry)`."""
+    return current_process().drain

@@ -86,9 +86,9 @@ PUBLIC: dict[str, set[str]] = {
         "WireError",
         "WireRequest",
     },
-    "meshlib.integrations.django": {"MeshMiddleware", "async_client", "client", "mesh"},
+    "meshlib.integrations.django": {"MeshMiddleware", "async_client", "client", "drain", "mesh"},
     "meshlib.integrations.fastapi": {"MeshMiddleware", "mesh_client"},
-    "meshlib.integrations.flask": {"MeshMiddleware", "Meshlib", "async_client", "client", "mesh"},
+    "meshlib.integrations.flask": {"MeshMiddleware", "Meshlib", "async_client", "client", "drain", "mesh"},
     "meshlib.integrations.gunicorn": {"post_worker_init"},
     "meshlib.integrations.uvicorn": {
         "MeshH11Protocol",

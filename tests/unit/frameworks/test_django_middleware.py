@@ -10,7 +10,6 @@ import pytest
 from meshlib.context import NO_CONTEXT, current
 from meshlib.engine.events import Event, RequestServed
 from meshlib.integrations import django as mesh_django
-from meshlib.integrations.django.process import current_process
 
 MINE = {"x-request-id": "mine", "grpc-timeout": "5S"}
 pytestmark = pytest.mark.usefixtures("configured")
@@ -81,7 +80,7 @@ def test_what_is_refused_never_reaches_a_view(kind: str, configured: Any) -> Non
 def test_readiness_and_draining(kind: str, configured: Any) -> None:
     configured(MESHLIB={"STATIC": {"a": ["1.2.3.4:1"]}, "READINESS_PATH": "/ready"})
     assert (ask(kind, "/ready").status_code, ask(kind, "/ready").content) == (200, b"ready")
-    current_process().inbound.drain.begin()
+    mesh_django.drain().begin()
     assert (ask(kind, "/ready").status_code, ask(kind, "/ready").content) == (503, b"draining")
     # Under WSGI the connection is the server's, and a header about it is forbidden.
     assert ask(kind, "/sync").headers.get("connection") == ("close" if kind == "asgi" else None)

@@ -50,6 +50,16 @@ def test_the_servers_settings_hold() -> None:
     assert [client.get(path).status_code for path in ("/ready", "/", "/", "/ready")] == [200, 200, 429, 200]
 
 
+def test_the_drain_is_the_applications() -> None:
+    app, left = app_of({**STATIC, "READINESS_PATH": "/ready", "DRAIN_SECONDS": 3}), []
+    with app.app_context():
+        drain = mesh_flask.drain()
+        assert (drain.seconds, drain) == (3, mesh_flask.drain())
+    drain.on_drain(lambda: left.append("the registry"))
+    drain.begin()
+    assert (app.test_client().get("/ready").status_code, left) == (503, ["the registry"])
+
+
 def test_a_mesh_of_the_applications_own_takes_the_place_of_a_source() -> None:
     mesh = Mesh.static({})
     for settings in (None, {**STATIC, "READINESS_PATH": "/ready"}):
