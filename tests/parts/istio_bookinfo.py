@@ -46,12 +46,12 @@ def services(ports: Mapping[str, tuple[int, int]]) -> str:
     )  # fmt: skip
 
 
-def subsets(name: str, policy: str = "{}") -> str:
-    """A DestinationRule with a subset for each version."""
+def subsets(name: str, policy: str = "") -> str:
+    """A DestinationRule with a subset for each version, and a traffic policy."""
     versions = ", ".join(f"{{name: {v}, labels: {{version: {v}}}}}" for v in VERSIONS[name])
     return (
         f"apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: default}}\n"
-        f"spec:\n  host: {name}\n  trafficPolicy: {policy}\n  subsets: [{versions}]\n"
+        f"spec:\n  host: {name}\n  subsets: [{versions}]\n" + (f"  trafficPolicy: {policy}\n" if policy else "")
     )
 
 

@@ -7,7 +7,7 @@ from parts.ports import free_port
 from parts.process import Process, ServerError
 from parts.registry import path_of
 
-VERDICT = re.compile(r"^(?:applied (?P<count>\d+) objects|rejected (?P<why>.*))\n", re.MULTILINE)
+VERDICT = re.compile(r"^(?:applied \d+ objects|rejected (?P<why>.*))\n", re.MULTILINE)
 REFUSED_BY_US = re.compile(r"^.*ADS:\w+: ACK ERROR.*$", re.MULTILINE)
 
 
@@ -38,19 +38,21 @@ class IstioServer:
         """``host:port``, as a bootstrap's server_uri takes it."""
         return f"{self.host}:{self.port}"
 
-    def write(self, text: str, name: str = "objects.yaml") -> int:
-        """Replace one file of the folder and wait until its objects are in the generator's store; gives their number.
+    def write(self, text: str) -> None:
+        """Replace the objects and wait until nodes are told of them.
 
         What Istio's own validation refuses is a ServerError with its reason; the old objects stay.
         """
+        file, partial = self.folder / "objects.yaml", self.folder / ".partial"
+        if (old := file.read_text()) == text:
+            return
         before = len(self.log())
-        partial = self.folder / f".{name}.partial"
         partial.write_text(text)
-        partial.rename(self.folder / name)
+        partial.rename(file)
         verdict = self._process.wait_for(lambda: VERDICT.search(self.log(), before), "verdict on the folder")
         if verdict["why"]:
+            file.write_text(old)
             raise ServerError(verdict["why"])
-        return int(verdict["count"])
 
     def nacks(self) -> list[str]:
         """What the generator says of responses that a client refused."""

@@ -71,7 +71,7 @@ def started(istio: IstioServer, kind: Kind, *, delta: bool) -> Mesh:
     mesh = istio_mesh(istio, kind, delta=delta, declared=declared if kind == "grpc" else ())
     mesh.wait_ready()
     if kind == "grpc":
-        eventually(lambda: set(mesh.plan.snapshot.listeners) == set(declared))
+        eventually(lambda: set(mesh.plan.snapshot.listeners) == set(declared), "all that was declared")
     return mesh
 
 

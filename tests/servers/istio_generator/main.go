@@ -60,7 +60,13 @@ func serve(failer *process, dir string, port int, meshFile string, poll time.Dur
 	})
 	fmt.Printf("applied %d objects\n", len(content.configs))
 	fmt.Printf("port %d\n", server.Listener.Addr().(*net.TCPAddr).Port)
-	publisher := &publisher{dir: dir, store: server.Store(), files: files, served: byKey(content.configs)}
+	publisher := &publisher{
+		dir:    dir,
+		store:  server.Store(),
+		server: server.Discovery,
+		files:  files,
+		served: byKey(content.configs),
+	}
 	go publisher.run(poll)
 }
 

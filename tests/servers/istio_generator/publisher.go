@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"istio.io/istio/pilot/pkg/model"
+	"istio.io/istio/pilot/pkg/xds"
 	"istio.io/istio/pkg/config"
 )
 
@@ -17,6 +18,7 @@ import (
 type publisher struct {
 	dir    string
 	store  model.ConfigStoreController
+	server *xds.DiscoveryServer
 	files  map[string]string
 	served map[string]config.Config
 }
@@ -42,8 +44,21 @@ func (p *publisher) refresh() error {
 	if err := p.apply(byKey(content.configs)); err != nil {
 		return err
 	}
+	p.settle()
 	fmt.Printf("applied %d objects\n", len(content.configs))
 	return nil
+}
+
+// settle waits until nodes that connect now are told of the change: until no update has come in for a while that is not
+// in what is pushed.
+func (p *publisher) settle() {
+	for quiet := 0; quiet < 5; quiet++ {
+		before := p.server.InboundUpdates.Load()
+		time.Sleep(5 * time.Millisecond)
+		if p.server.CommittedUpdates.Load() < p.server.InboundUpdates.Load() || before != p.server.InboundUpdates.Load() {
+			quiet = -1
+		}
+	}
 }
 
 func (p *publisher) apply(wanted map[string]config.Config) error {
