@@ -22,6 +22,9 @@ BENCH_STAMP := $(VENV)/.installed-bench
 DOCS_STAMP := $(VENV)/.installed-docs
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# xds-protos brings old copies of opentelemetry-proto's files; whichever pip installs last wins (docs/telemetry.md).
+RESTORE_OTLP = $(INSTALL) --force-reinstall --no-deps "$$($(BIN)/python -m pip freeze | grep '^opentelemetry-proto==')"
+
 .PHONY: help
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +89,7 @@ $(DEMO_STAMP): pyproject.toml | $(BIN)/python
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	@echo "Installing what the tests need"
 	@$(INSTALL) --editable '.[all]' --group dev
+	@$(RESTORE_OTLP)
 	@touch $@
 
 $(BENCH_STAMP): pyproject.toml $(DEV_STAMP) | $(BIN)/python
