@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.state.counter import Counter
 
-_BY_CLASS = (None, None, "upstream_rq_2xx", "upstream_rq_3xx", "upstream_rq_4xx", "upstream_rq_5xx")
+_BY_STATUS = {status: f"upstream_rq_{status // 100}xx" for status in range(200, 600)}
 _BY_FAILURE = {
     Failure.CONNECT: ("upstream_cx_connect_fail",),
     Failure.CONNECT_TIMEOUT: ("upstream_cx_connect_fail",),
@@ -29,7 +29,6 @@ def count(stats: Mapping[str, Counter], outcome: Outcome) -> None:
             stats[name].add()
         return
     stats["upstream_rq_completed"].add()
-    family = (outcome.status or 0) // 100
-    by_class = _BY_CLASS[family] if family < len(_BY_CLASS) else None
-    if by_class:
+    by_class = _BY_STATUS.get(outcome.status or 0)
+    if by_class is not None:
         stats[by_class].add()

@@ -6,11 +6,18 @@ It lives beside the model because routing, balancing, policies and the engine al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 __all__ = ["RawHeaders", "RequestHead"]
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+@lru_cache(maxsize=1024)
+def _in_bytes(name: str) -> bytes:
+    """A header's name as the wire has it. Names that are asked for come from configuration and code: they are few."""
+    return name.encode("latin-1", "replace")
 
 
 class RequestHead:
@@ -95,7 +102,7 @@ class RequestHead:
 
     def _scan(self, name: str) -> list[str]:
         """A header's values without an index."""
-        wanted = name.encode("latin-1", "replace")
+        wanted = _in_bytes(name)
         size = len(wanted)  # tells nearly all names apart, for less than lower-casing them
         found = []
         for raw_name, raw_value in self.headers:
@@ -115,7 +122,7 @@ class RequestHead:
                     index[key] = [raw_value]
                 else:
                     values.append(raw_value)
-        found = index.get(name.encode("latin-1", "replace"))
+        found = index.get(_in_bytes(name))
         return self._implied(name) if found is None else [value.decode("latin-1") for value in found]
 
     def _implied(self, name: str) -> list[str]:
