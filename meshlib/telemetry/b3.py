@@ -6,7 +6,7 @@ sampling state is `1`, `0`, `d` (debug: sampled) or missing (not decided yet).
 
 from __future__ import annotations
 
-from meshlib.telemetry.trace_parent import TraceParent
+from meshlib.telemetry.trace_parent import Ids, TraceParent
 
 _HEX = frozenset("0123456789abcdef")
 _STATES: dict[str, bool] = {"1": True, "0": False, "d": True, "true": True, "false": False}
@@ -34,14 +34,14 @@ def parse_multi(
     return _parent(trace_id, span_id, True if flags == "1" else _STATES.get(sampled or ""))
 
 
-def render_single(parent: TraceParent) -> list[tuple[bytes, bytes]]:
+def render_single(parent: Ids) -> list[tuple[bytes, bytes]]:
     """The `b3` header of a span."""
     trace_id, span_id, sampled = parent[:3]
     state = b"" if sampled is None else b"-1" if sampled else b"-0"
     return [(b"b3", b"%032x-%016x%b" % (trace_id, span_id, state))]
 
 
-def render_multi(parent: TraceParent) -> list[tuple[bytes, bytes]]:
+def render_multi(parent: Ids) -> list[tuple[bytes, bytes]]:
     """The `x-b3-*` headers of a span."""
     trace_id, span_id, sampled = parent[:3]
     headers = [(b"x-b3-traceid", b"%032x" % trace_id), (b"x-b3-spanid", b"%016x" % span_id)]

@@ -14,7 +14,7 @@ from meshlib.model.request import RequestHead
 from meshlib.telemetry import b3, propagation, trace_parent
 from meshlib.telemetry.baggage import BaggagePolicy
 from meshlib.telemetry.propagation import Bits
-from meshlib.telemetry.trace_parent import TraceParent
+from meshlib.telemetry.trace_parent import Ids, TraceParent
 
 __all__ = ["FORMATS", "Propagation"]
 
@@ -31,7 +31,7 @@ class Format:
         self,
         fields: tuple[bytes, ...],
         extract: Callable[[RequestHead], TraceParent | None],
-        render: Callable[[TraceParent], Headers],
+        render: Callable[[Ids], Headers],
     ) -> None:
         self.fields = fields
         self.extract = extract
@@ -114,7 +114,7 @@ class Propagation:
                 return True
         return False
 
-    def injected(self, headers: Sequence[tuple[bytes, bytes]], parent: TraceParent) -> Headers:
+    def injected(self, headers: Sequence[tuple[bytes, bytes]], parent: Ids) -> Headers:
         """The headers with those of a span, in every format, in place of the trace headers they had."""
         sizes, fields = self._sizes, self.fields
         kept = [pair for pair in headers if len(pair[0]) not in sizes or pair[0].lower() not in fields]
@@ -132,7 +132,7 @@ class Propagation:
         parent = self.extract(head) or _new(bits)
         return (*self.render(parent), *baggage)
 
-    def _render_all(self, parent: TraceParent) -> Headers:
+    def _render_all(self, parent: Ids) -> Headers:
         return [pair for item in self._formats for pair in item.render(parent)]
 
 

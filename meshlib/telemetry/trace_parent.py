@@ -31,7 +31,11 @@ def parse(traceparent: str | None, tracestate: str | None) -> TraceParent | None
     return TraceParent(int(trace_id, 16), int(span_id, 16), bool(bits & 1), state, bits & _RANDOM)
 
 
-def render(parent: TraceParent) -> list[tuple[bytes, bytes]]:
+Ids = tuple[int, int, bool | None, str, int]
+"""A `TraceParent` as the plain tuple it is, for where one is made for each attempt."""
+
+
+def render(parent: Ids) -> list[tuple[bytes, bytes]]:
     """The W3C headers of a span."""
     trace_id, span_id, sampled, state, flags = parent
     bits = flags & _RANDOM | (sampled is True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceState
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
 from meshlib.flags import ResponseFlag
 from meshlib.model.outcome import Outcome
@@ -17,8 +17,8 @@ from meshlib.model.request import RequestHead
 from meshlib.telemetry import in_progress
 from meshlib.telemetry.grpc_names import rpc_name, status_name
 from meshlib.telemetry.methods import KNOWN
-from meshlib.telemetry.otel.spans import Event, OpenSpan
-from meshlib.telemetry.trace_parent import TraceParent
+from meshlib.telemetry.otel.spans import NO_STATE, Event, OpenSpan
+from meshlib.telemetry.trace_parent import Ids
 from meshlib.telemetry.tracing import CallFacts, Target
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _UNSET = Status()
 _ERROR = Status(StatusCode.ERROR)
-_NO_STATE = TraceState.get_default()
 _CANCELLED = "cancelled"
+_INTERNAL, _CLIENT = SpanKind.INTERNAL, SpanKind.CLIENT  # looking up a member of an enum costs as much as a call
 
 
 class UnsampledCall:
@@ -38,7 +38,7 @@ class UnsampledCall:
     def __init__(self, tracing: OtelTracing, span: OpenSpan) -> None:
         context = span.context
         self._tracing = tracing
-        self._parent = TraceParent(context[0], context[1], False, _state(context), context[3])
+        self._parent: Ids = (context[0], context[1], False, _state(context), context[3])
 
     def attempt(self, number: int, cluster: str, target: Target, head: RequestHead, now: float) -> RequestHead:
         """The request with the trace's headers."""
@@ -110,13 +110,13 @@ class OtelCall:
             self._close_attempt(self._open, self._last.at, self._last.grpc_status, None)
         self._number, self.cluster, self._target, self._sent = number, cluster, target, head
         # A guarded function is no request on a wire.
-        kind = SpanKind.CLIENT if target.address else SpanKind.INTERNAL
+        kind = _CLIENT if target.address else _INTERNAL
         span = self._span.child(self._method, kind, self._attributes, int(now * 1e9) + self._offset)
         self._open, self._last = span, None
         if in_progress.Marks.wanted:
             in_progress.attempt.set(self)
         context = span.context
-        return self._tracing.with_headers(head, TraceParent(context[0], context[1], True, _state(context), context[3]))
+        return self._tracing.with_headers(head, (context[0], context[1], True, _state(context), context[3]))
 
     def attempted(self, outcome: Outcome) -> None:
         """The span goes on with the response's body, or is over."""
@@ -150,7 +150,7 @@ class OtelCall:
             if self._last is None and in_progress.Marks.wanted:  # left by its caller
                 in_progress.attempt.set(None)
             self._close_attempt(self._open, now, grpc_status, flag)
-        attributes = self._attributes if facts is None else {**self._attributes, **_told(facts)}
+        attributes = self._attributes if facts is None else _told(self._attributes, facts)
         error = self._result(attributes, status, grpc_status, flag)
         described = _UNSET if not error else Status(StatusCode.ERROR, self._reason) if self._reason else _ERROR
         route = "" if facts is None or self._grpc else facts.route
@@ -213,9 +213,10 @@ class OtelCall:
         return error
 
 
-def _told(facts: CallFacts) -> dict[str, Any]:
-    """What the mesh decided about a call."""
-    told: dict[str, Any] = {
+def _told(attributes: dict[str, Any], facts: CallFacts) -> dict[str, Any]:
+    """The attributes with what the mesh decided about a call."""
+    told = {
+        **attributes,
         "meshlib.route": facts.route,
         "meshlib.cluster": facts.cluster,
         "meshlib.attempts": facts.attempts,
@@ -231,4 +232,4 @@ def _told(facts: CallFacts) -> dict[str, Any]:
 
 def _state(context: SpanContext) -> str:
     state = context[4]
-    return "" if state is _NO_STATE or not len(state) else state.to_header()
+    return "" if state is NO_STATE else state.to_header()

@@ -28,14 +28,13 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags, TraceState
 
-from meshlib.telemetry.otel.spans import Attributes, Events
+from meshlib.telemetry.otel.spans import NO_STATE, Attributes, Events
 
 MOST_ATTRIBUTES = 32  # no span of ours has more
 _FLAGS = {number: TraceFlags(number) for number in range(4)}
 _LOOK_AT_THE_END_ONLY = (BatchSpanProcessor, SimpleSpanProcessor)
 _NO_EVENTS: tuple[SdkEvent, ...] = ()
 _NO_LINKS: tuple[Link, ...] = ()
-_NO_STATE = TraceState()
 
 
 class DirectSpan:
@@ -120,7 +119,7 @@ class DirectSpans:
         ids = self.ids
         if parent is None:
             if self._root is not None:
-                made = _context(ids.generate_trace_id(), ids.generate_span_id(), self._root, _NO_STATE)
+                made = _context(ids.generate_trace_id(), ids.generate_span_id(), self._root, NO_STATE)
                 return DirectSpan(self, made, None, kind, start, self._root & 1 == 1)
         elif self._follows and not parent[2]:  # a local parent has decided already
             made = _context(parent[0], ids.generate_span_id(), parent[3], parent[4])
@@ -135,7 +134,7 @@ class DirectSpans:
 
 def _context(trace_id: int, span_id: int, flags: TraceFlags, state: TraceState | None) -> SpanContext:
     """`SpanContext(...)` of ids that are valid as they are: it is a tuple, whose last item says so."""
-    return tuple.__new__(SpanContext, (trace_id, span_id, False, flags, _NO_STATE if state is None else state, True))
+    return tuple.__new__(SpanContext, (trace_id, span_id, False, flags, NO_STATE if state is None else state, True))
 
 
 class DirectGate:
@@ -184,7 +183,7 @@ def _suits(tracer: Any) -> bool:
     """Whether provider, sampler and limits are of the kinds for which the direct record is the same as the SDK's."""
     return (
         type(tracer.span_processor) is SynchronousMultiSpanProcessor
-        and tuple(SpanContext(1, 2, False, _FLAGS[1], _NO_STATE)) == (1, 2, False, _FLAGS[1], _NO_STATE, True)
+        and tuple(SpanContext(1, 2, False, _FLAGS[1], NO_STATE)) == (1, 2, False, _FLAGS[1], NO_STATE, True)
         and type(tracer._tracer_metrics).__name__ == "NoOpTracerMetrics"
         and _decides_children_alike(tracer.sampler)
         and _wide_enough(tracer._span_limits)

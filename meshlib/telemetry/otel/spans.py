@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanContext, SpanKind, Status, Tracer, set_span_in_context
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, Tracer, TraceState, set_span_in_context
 from opentelemetry.util.types import AttributeValue
+
+NO_STATE = TraceState()
+"""The empty trace state, known by its identity."""
 
 Attributes = Mapping[str, AttributeValue]
 Event = tuple[str, Attributes, int]

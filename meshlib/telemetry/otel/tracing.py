@@ -35,7 +35,7 @@ from meshlib.telemetry.otel.clock import EpochClock
 from meshlib.telemetry.otel.request import OtelRequest
 from meshlib.telemetry.otel.spans import ApiSpans, SpanMaker
 from meshlib.telemetry.propagators import Propagation
-from meshlib.telemetry.trace_parent import TraceParent
+from meshlib.telemetry.trace_parent import Ids, TraceParent
 from meshlib.telemetry.urls import QueryPolicy, full_url, shown_query, split_authority
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 SCOPE = "meshlib"
 SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
+_INTERNAL = SpanKind.INTERNAL  # looking up a member of an enum costs as much as a call
 _MAX_SERVERS = 1000
 _MAX_METHOD = 64
 _MAX_PATH = 1024
@@ -93,7 +94,7 @@ class OtelTracing:
                 context, parent = self.incoming(head, context)
         elif stands_for_the_call(current):
             return OtelCall(self, head, AdoptedSpan(current, maker), offset, attributes, grpc)
-        span = maker.open(head.method, parent, context, SpanKind.INTERNAL, attributes, int(now * 1e9) + offset)
+        span = maker.open(head.method, parent, context, _INTERNAL, attributes, int(now * 1e9) + offset)
         return OtelCall(self, head, span, offset, attributes, grpc) if span.recording else UnsampledCall(self, span)
 
     def request(self, head: RequestHead, now: float) -> OtelRequest | None:
@@ -173,7 +174,7 @@ class OtelTracing:
             attributes["http.request.method_original"] = head.method[:_MAX_METHOD]
         return attributes
 
-    def with_headers(self, head: RequestHead, parent: TraceParent) -> RequestHead:
+    def with_headers(self, head: RequestHead, parent: Ids) -> RequestHead:
         """The request of an attempt, whose span is `parent`, with its own trace headers and the allowed baggage."""
         policy = self.propagation
         headers = policy.injected(head.headers, parent)
