@@ -16,7 +16,7 @@ from meshlib.decorators.attempt import running
 from meshlib.decorators.outcome import EXCLUDED, OK, of_error
 from meshlib.drivers import aio, sync
 from meshlib.engine.call import call_flow
-from meshlib.engine.commands import BodyEnd, Commit, Fail, PassThrough, Reply, Start
+from meshlib.engine.commands import BodyEnd, Commit, Fail, PassThrough, Reply, Start, Terminal
 from meshlib.engine.stand_in import STAND_IN
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.model.request import RequestHead
@@ -87,23 +87,31 @@ class Call:
         before, self.judged = self.judged, []
         return of_error(error, before) if status is None else Outcome(status, error=error)
 
-    def committed(self, commit: Commit) -> Any:
-        """What the attempt returned or raised. A result that is late is counted as that, and is still the result."""
+    def settled(self, terminal: Terminal) -> tuple[Any, BaseException | None]:
+        """What the function returned, or the exception for its caller."""
+        if isinstance(terminal, Commit):
+            return self._committed(terminal)
+        self.flow.close()
+        if isinstance(terminal, Fail):
+            return None, self._told(errors.of_failure(terminal), terminal.outcome)
+        return None, self._told(errors.of_reply(terminal)) if isinstance(terminal, Reply) else None
+
+    def _committed(self, commit: Commit) -> tuple[Any, BaseException | None]:
+        """A result that is late is counted as that, and is still the result."""
         outcome, final = commit.outcome, self.final_deadline
         late = final is not None and outcome.at > final
         with contextlib.suppress(StopIteration):
             self.flow.send(BodyEnd(outcome.at, Failure.TIMEOUT if late else None))
-        if outcome.error is not None:
-            raise self._told(errors.of_result(outcome, commit.info))
-        return outcome.response
+        if outcome.error is None:
+            return outcome.response, None
+        return None, self._told(errors.of_result(outcome, commit.info), outcome)
 
-    def refused(self, terminal: Reply | Fail) -> BaseException:
-        """The exception for a call that brought no result."""
-        self.flow.close()
-        return self._told(errors.of_reply(terminal) if isinstance(terminal, Reply) else errors.of_failure(terminal))
-
-    def _told(self, error: BaseException) -> BaseException:
-        """The exception, of which the guarded function around this one is to know that it has been judged."""
+    def _told(self, error: BaseException, outcome: Outcome | None = None) -> BaseException:
+        """The exception, of which the guarded function around this one is to know that it has been judged. The outcome
+        lets go of it: frames of its traceback still hold that.
+        """
+        if outcome is not None:
+            outcome.error = None
         if self.enclosing is not None:
             self.enclosing.judged.append(error)
         return error
@@ -116,14 +124,18 @@ class SyncCall(Call):
 
     def run(self) -> Any:
         """The function's result, or an exception."""
-        match sync.drive(self.flow, self, self.mesh):
-            case Commit() as commit:
-                return self.committed(commit)
-            case Reply() | Fail() as terminal:
-                raise self.refused(terminal)
-            case PassThrough():
-                self.flow.close()
-                return self.function()
+        terminal = sync.drive(self.flow, self, self.mesh)
+        if isinstance(terminal, PassThrough):
+            self.flow.close()
+            return self.function()
+        value, error = self.settled(terminal)
+        if error is None:
+            return value
+        del terminal
+        try:
+            raise error
+        finally:
+            del error  # or it would hold itself, by its traceback and this frame
 
     def attempt(self, start: Start) -> Outcome:
         """Call the function once."""
@@ -157,14 +169,18 @@ class AsyncCall(Call):
 
     async def run(self) -> Any:
         """The function's result, or an exception."""
-        match await aio.drive(self.flow, self, self.mesh):
-            case Commit() as commit:
-                return self.committed(commit)
-            case Reply() | Fail() as terminal:
-                raise self.refused(terminal)
-            case PassThrough():
-                self.flow.close()
-                return await self.function()
+        terminal = await aio.drive(self.flow, self, self.mesh)
+        if isinstance(terminal, PassThrough):
+            self.flow.close()
+            return await self.function()
+        value, error = self.settled(terminal)
+        if error is None:
+            return value
+        del terminal
+        try:
+            raise error
+        finally:
+            del error  # as above
 
     async def attempt(self, start: Start) -> Outcome:
         """Await the function once, at most until the attempt's deadline."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -382,3 +384,40 @@ def test_observers_are_told(kind: str) -> None:
         200,
         None,
     )
+
+
+@pytest.mark.parametrize("wrong", [ValueError, ConnectionRefusedError, TimeoutError])
+def test_an_exception_that_was_dealt_with_is_gone_at_once(kind: str, wrong: type[Exception]) -> None:
+    """Its traceback must not lead back to it, or every failure would wait for the garbage collector."""
+
+    class Mine(wrong):  # type: ignore[misc, valid-type]
+        """One that can be referred to weakly."""
+
+    def fail() -> None:
+        raise Mine("no")
+
+    async def afail() -> None:
+        raise Mine("no")
+
+    guard = mesh_of(quick()).guard("payments")
+    found: list[weakref.ref[Exception]] = []
+
+    def blocking() -> None:
+        try:
+            guard(fail)()
+        except Mine as error:
+            found.append(weakref.ref(error))
+
+    async def awaited() -> None:
+        try:
+            await guard(afail)()
+        except Mine as error:
+            found.append(weakref.ref(error))
+
+    gc.collect()
+    gc.disable()
+    try:
+        blocking() if kind == "sync" else asyncio.run(awaited())
+        assert found[0]() is None
+    finally:
+        gc.enable()
