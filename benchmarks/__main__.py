@@ -56,6 +56,7 @@ def measure(quick: bool, cores: Cores) -> dict[str, Any]:
             "scale": _part("scale", cores, options),
             "parsers": _part("parsers", cores, options),
             "servers": _part("servers", cores, options),
+            "telemetry": _part("telemetry", cores, options),
             "mtls": _part("mtls", cores, options | {"server_core": cores.server}),
         }
 

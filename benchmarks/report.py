@@ -81,6 +81,7 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
             [(name, *(f"{cost:.1f}" for cost in costs.values())) for name, costs in parsers.items()],
         ),
         *_servers(results["servers"]),
+        *_telemetry(results["telemetry"]),
         (
             "Size",
             ("", "", ""),
@@ -104,6 +105,18 @@ def _servers(figures: Mapping[str, Mapping[str, float]]) -> Iterable[Table]:
     for part, costs in figures.items():
         if costs:
             yield f"What {names[part]} (µs)", ("", ""), [(name, f"{cost:.1f}") for name, cost in costs.items()]
+
+
+def _telemetry(figures: Mapping[str, Mapping[str, Any]]) -> Iterable[Table]:
+    if figures["call"]:
+        rows = [(way, *(f"{cost:.1f}" for cost in costs.values())) for way, costs in figures["call"].items()]
+        yield (
+            "What a call costs the mesh itself with spans and metrics, CPU (µs)",
+            ("", "its thread", "all threads"),
+            rows,
+        )
+        added = [(name, f"{cost:.1f}") for name, cost in figures["added"].items()]
+        yield "What spans add to a call, CPU (µs)", ("", ""), added
 
 
 def _by_kind(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import mtls, servers
+from benchmarks import mtls, servers, telemetry
 from benchmarks.calls import BARE, BARE2, KINDS, MESH, OWN, RELATIVE, TWO
 from benchmarks.changes import DELTA, FILES, SOTW
 from benchmarks.consul import FROM_ITS_ANSWER
@@ -81,6 +81,7 @@ TARGETS = (
     Target("decision, one endpoint", 15, True, " µs", lambda r: float(r["decisions"]["by_endpoints"]["1"])),
     Target("decision, 10 000 endpoints", 15, True, " µs", lambda r: float(r["decisions"]["by_endpoints"]["10000"])),
     Target("decision, 500 routes", 15, True, " µs", lambda r: float(r["decisions"]["by_routes"]["500"])),
+    Target("a traced call", 40, True, " µs", lambda r: float(r["telemetry"]["call"][telemetry.TRACED]["thread"])),
     Target("ASGI middleware", 20, True, " µs", lambda r: float(r["servers"]["asgi"][servers.OURS])),
     Target("change to effect, p99, files", 50, True, " ms", _change(FILES)),
     Target("change to effect, p99, control plane SotW", 50, True, " ms", _change(SOTW)),

@@ -58,6 +58,7 @@ def test_every_figure_of_a_call_is_there_and_positive(run: tuple[str, Path]) -> 
     assert all(cost > 0 for costs in results["servers"].values() for cost in costs.values())
     assert set(results["changes"]) == changes | (by_consul if consul_binary() else set())
     assert all(cost > 0 for costs in results["decisions"].values() for cost in costs.values())
+    assert all(cost > 0 for costs in results["telemetry"]["call"].values() for cost in costs.values())
 
 
 def test_the_page_shows_the_tables_and_the_plots_that_were_drawn(run: tuple[str, Path]) -> None:
