@@ -34,13 +34,18 @@ def write_config(folder: Path, payments: FastBackend) -> None:
 class Shop:
     """A gunicorn master with two workers that serve one of the examples."""
 
-    def __init__(self, app: str, worker: str, preload: bool, folder: Path, payments: FastBackend) -> None:
+    def __init__(
+        self, app: str, worker: str, preload: bool, folder: Path, payments: FastBackend, *, hook: bool = True
+    ) -> None:
         self.config = folder / "mesh"
         self.config.mkdir()
         write_config(self.config, payments)
         project = ROOT / "examples" / FOLDERS[app]
         argv = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "gunicorn", "--bind", "127.0.0.1:0"]
-        argv += ["--chdir", str(project), "--config", str(project / "gunicorn.conf.py"), "--workers", str(WORKERS)]
+        argv += ["--chdir", str(project), "--workers", str(WORKERS)]
+        nothing = folder / "nothing.conf.py"
+        nothing.touch()
+        argv += ["--config", str(project / "gunicorn.conf.py" if hook else nothing)]
         argv += ["--worker-class", CLASSES.get(worker, worker), *(["--preload"] if preload else [])]
         argv += ["--threads", "4"] if worker == "gthread" else []
         environment = {"MESH_CONFIG": str(self.config), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from e2e.frameworks.shops import WORKERS, Shop, assert_connections_belong_to_one_process, pids, write_config
+from e2e.frameworks.shops import ROOT, WORKERS, Shop, assert_connections_belong_to_one_process, pids, write_config
 from parts.fast_backend import FastBackend, Reply
 from parts.xds import eventually
 
@@ -113,3 +115,21 @@ def test_what_the_mesh_refuses_is_told(tmp_path: Path, servers: Any, fast_backen
     payments.behave(Reply(fault="hang"))
     response = shop.get("/checkout", **{"x-envoy-expected-rq-timeout-ms": "200"})
     assert (response.status_code, response.json()) == (503, {"failed": "UT"})
+
+
+def test_a_sync_worker_drains_without_the_servers_hook_once_it_has_served(
+    tmp_path: Path, servers: Any, fast_backend: Callable[..., FastBackend]
+) -> None:
+    shop: Shop = servers.keep(Shop("django", "sync", False, tmp_path, fast_backend("old"), hook=False))
+    shop.until("/checkout", lambda seen: len(pids(seen)) == WORKERS, "both workers answer")
+    finished = drained(shop)
+    assert (finished["code"], finished["statuses"]) == (0, {200}), shop.log()
+    assert finished["seconds"] > 0.5
+
+
+def test_the_examples_settings_are_in_order(tmp_path: Path) -> None:
+    argv = [sys.executable, "manage.py", "check", "--fail-level", "WARNING"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    project = ROOT / "examples" / "django_project"
+    done = subprocess.run(argv, cwd=project, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "System check identified no issues (0 silenced).\n"), done.stderr
