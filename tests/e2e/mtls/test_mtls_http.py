@@ -11,6 +11,9 @@ import httpx
 import pytest
 import uvicorn
 import websockets.sync.client
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from e2e.mtls.workloads import (
     CLIENT_ID,
@@ -144,6 +147,47 @@ def test_a_server_that_is_somebody_else_is_refused(pair: Pair, port: int) -> Non
         client.get("/")
     with client_to(port, pair.client.identity, other, "spiffe://demo.test/ns/shop/*") as client:
         assert client.get("/").status_code == 200
+
+
+def named_server(authority: DevCA, *names: x509.GeneralName, common_name: str = "") -> Identity:
+    """A server's identity with any names in its certificate."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    subject = [x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)] if common_name else []
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name(subject))
+        .issuer_name(authority._certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - DAY)
+        .not_valid_after(now + DAY)
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not subject)
+    certificate = builder.sign(authority._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return Identity.from_pem(certificate, key.private_bytes(*plain), authority.pem)
+
+
+@pytest.mark.parametrize(
+    "names,common_name",
+    [
+        ((x509.UniformResourceIdentifier(SERVER_ID), x509.UniformResourceIdentifier("spiffe://demo.test/b")), ""),
+        ((x509.UniformResourceIdentifier("spiffe://demo.test/b"), x509.UniformResourceIdentifier(SERVER_ID)), ""),
+        ((x509.DNSName(SERVER_ID),), ""),
+        ((x509.DNSName("payments"),), SERVER_ID),
+        ((), SERVER_ID),
+    ],
+    ids=["two URIs", "two URIs, turned round", "a DNS name", "a common name", "only a common name"],
+)
+def test_a_server_whose_only_uri_is_not_the_wanted_one_is_refused(
+    pair: Pair, names: tuple[x509.GeneralName, ...], common_name: str
+) -> None:
+    identity = named_server(pair.authority, *names, common_name=common_name)
+    tls = ServerTls(identity, trust_domains=["demo.test"])
+    refused = pytest.raises(UpstreamConnectError, match="no subjectAltName matches")
+    with served(tls) as port, client_to(port, pair.client.identity) as client, refused:
+        client.get("/")
 
 
 def test_a_server_of_another_authority_is_refused(pair: Pair, port: int) -> None:

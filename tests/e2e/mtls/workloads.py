@@ -217,7 +217,7 @@ class Intruder:
     def _call(self, connection: ssl.SSLSocket) -> bool:
         try:
             connection.sendall(b"GET / HTTP/1.1\r\nhost: payments\r\n\r\n")
-            answer = connection.recv(65536)
+            answer = _response(connection)
         except OSError:
             return False
         self._session = connection.session or self._session
@@ -226,6 +226,22 @@ class Intruder:
     def close(self) -> None:
         if self._kept is not None:
             self._kept.close()
+
+
+def _response(connection: ssl.SSLSocket) -> bytes:
+    """One whole response, so that nothing of it is taken for the next one."""
+    answer = b""
+    while (end := answer.find(b"\r\n\r\n")) < 0 or len(answer) < end + 4 + _length(answer[:end]):
+        more = connection.recv(65536)
+        if not more:
+            raise ConnectionResetError("closed")
+        answer += more
+    return answer
+
+
+def _length(head: bytes) -> int:
+    lines = (line.partition(b":") for line in head.lower().split(b"\r\n"))
+    return next(int(value) for name, _, value in lines if name == b"content-length")
 
 
 DAY = timedelta(days=1)
