@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import pickle
+import weakref
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -78,6 +80,17 @@ def test_it_is_left_as_the_library_leaves_it(name: LibraryName, headers: list[tu
 @pytest.mark.parametrize("headers", HEADERS, ids=str)
 async def test_so_it_is_on_asyncio(name: LibraryName, headers: list[tuple[bytes, bytes]]) -> None:
     assert state(await exchanged_async(name, True, headers)) == state(await exchanged_async(name, False, headers))
+
+
+def test_a_response_that_is_read_is_nothing_for_the_collector(name: LibraryName) -> None:
+    gc.disable()
+    try:
+        response = exchanged(name, True, [])
+        gone = weakref.ref(response)
+        del response
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_hook_may_read_first(name: LibraryName) -> None:
