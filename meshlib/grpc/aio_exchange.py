@@ -16,6 +16,7 @@ from meshlib.errors import ConfigurationError
 from meshlib.grpc.aio_requests import RequestWriter
 from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
+from meshlib.grpc.metadata import received
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.outcome import answered, failed
 from meshlib.grpc.subchannels import SubChannel
@@ -181,7 +182,8 @@ class OneResponse(AsyncExchange):
         try:
             if subchannel is None:
                 subchannel = self._enter(start)
-            return answered(None, response=await self.call)
+            response = await self.call
+            return answered(received(await self.call.initial_metadata()), response=response)
         except ConfigurationError as error:
             return unusable(error)
         except aio.AioRpcError as error:

@@ -10,8 +10,9 @@ import grpc
 from meshlib.engine.commands import Commit, Start
 from meshlib.errors import ConfigurationError
 from meshlib.grpc.exchange import Asked, unusable
+from meshlib.grpc.metadata import received
 from meshlib.grpc.multicallable import Method
-from meshlib.grpc.outcome import answered, failed, single
+from meshlib.grpc.outcome import answered, early_metadata, failed, single
 from meshlib.grpc.subchannels import SubChannel
 from meshlib.grpc.sync_base import Progress
 from meshlib.grpc.sync_unary import told
@@ -72,6 +73,6 @@ class FutureProgress(Progress):
     ) -> None:
         subchannel.leave(start)
         if attempt.code() is grpc.StatusCode.OK:
-            ended(answered(None, response=attempt))
+            ended(answered(received(early_metadata(attempt)), response=attempt))
         else:
             ended(single(failed(attempt, start.host.endpoint.address, self.out_of_time())))

@@ -11,8 +11,9 @@ from meshlib.engine.commands import Commit, Fail, PassThrough, Replayable, Reply
 from meshlib.errors import ConfigurationError
 from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
+from meshlib.grpc.metadata import received
 from meshlib.grpc.multicallable import Method
-from meshlib.grpc.outcome import answered, failed, single
+from meshlib.grpc.outcome import answered, early_metadata, failed, single
 from meshlib.grpc.requests import RequestStream
 from meshlib.model.outcome import Outcome
 
@@ -72,7 +73,9 @@ class BlockingCall(Exchange):
             call = self.method.on(subchannel)
             invoke = call.with_call if self.with_call else call
             request = self.request.attempt() if isinstance(self.request, RequestStream) else self.request
-            return answered(None, response=invoke(request, **self.options(start)))
+            response = invoke(request, **self.options(start))
+            headers = received(early_metadata(response[1])) if self.with_call else None
+            return answered(headers, response=response)
         except grpc.RpcError as error:
             return single(failed(error, start.host.endpoint.address, self.out_of_time()))
         finally:
