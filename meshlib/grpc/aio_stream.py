@@ -183,6 +183,7 @@ class ManyResponses(AsyncExchange):
                 await self.ended.wait()
             except asyncio.CancelledError:
                 if self._timed_out is None:
+                    self.cancelled = True  # to read is to own the call: grpcio has cancelled it with its reader
                     raise
                 await self.ended.wait()
             else:

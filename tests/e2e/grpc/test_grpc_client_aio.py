@@ -259,6 +259,30 @@ async def test_a_stream_is_cancelled_before_and_after_it_answers(stub: Make, grp
         assert _load(echo.mesh) == 0
 
 
+@pytest.mark.parametrize("style", ["iterated", "read"])
+@pytest.mark.parametrize("script", [{"hang": True}, {"answers": 50, "pause": 0.5}], ids=["before", "between"])
+async def test_a_stream_is_cancelled_with_the_task_that_reads_it(
+    stub: Make, grpc_stubs: Stubs, style: str, script: dict[str, Any]
+) -> None:
+    call = stub().ServerStream(grpc_stubs.ask(**script))
+
+    async def read() -> None:
+        if style == "iterated":
+            async for _ in call:
+                pass
+        else:
+            while await call.read() is not aio.EOF:
+                pass
+
+    reader = asyncio.create_task(read())
+    await asyncio.sleep(0.1)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert call.cancelled()
+    assert await call.code() is grpc.StatusCode.CANCELLED
+
+
 async def test_a_stream_that_is_let_go_of_is_cancelled(stub: Make, grpc_stubs: Stubs) -> None:
     echo = stub()
     call = echo.ServerStream(grpc_stubs.ask(answers=2, pause=30.0))
