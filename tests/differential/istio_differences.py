@@ -8,7 +8,12 @@ else that differs is a bug of the translation.
    no object names has no listener at all, and `Mesh(unknown_hosts=...)` decides.
 3. istiod serves VirtualServices for hosts that no service has on port 80, if any service has that port, which in a
    cluster is so; from files on port 80 in any case.
-4. From files a service has the listener of a proxyless client besides, found by its name first: with the same routes.
+4. To a proxyless client istiod sends of a cluster's policies only ROUND_ROBIN (the default there), LEAST_REQUEST,
+   consistent hashing, `http2MaxRequests` and ISTIO_MUTUAL; a service that is resolved by DNS or not at all has no
+   endpoints, and wildcard hosts are not served. From files it has everything.
+5. Ports of TLS that is passed through (HTTPS, TLS): istiod gives a sidecar routes by server name, so that an `https` call
+   is balanced by the service's cluster. From files such a call passes through.
+6. From files a service has the listener of a proxyless client besides, found by its name first: with the same routes.
 """
 
 from dataclasses import replace
@@ -39,6 +44,20 @@ def comparable_explanation(explanation: Explanation) -> dict[str, Any]:
     if found["balancing"]:
         found["balancing"] = _without_order(found["balancing"])
     return {name: value for name, value in found.items() if name not in (*_NAMES, *_DRAWN)}
+
+
+def comparable_to_proxyless(explanation: Explanation) -> dict[str, Any]:
+    """The decision without what istiod does not say of clusters to a proxyless client."""
+    found = comparable_explanation(explanation)
+    if found.get("timeouts"):
+        found["timeouts"] = {"route": found["timeouts"]["route"], "per_try": found["timeouts"]["per_try"]}
+    if found.get("balancing"):
+        found["balancing"] = [
+            (endpoint["address"], endpoint["weight"], endpoint["locality"])
+            for priority in found["balancing"]["priorities"]
+            for endpoint in priority["endpoints"]
+        ]
+    return {name: value for name, value in found.items() if name != "thresholds"}
 
 
 def _without_order(balancing: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,13 @@ PARAMETERS = ("q", "page")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """`objects` as YAML (each document is JSON, which YAML takes), and what to ask."""
+    """`objects` as YAML (each document is JSON, which YAML takes), what to ask, and the names (`host:port`) that istiod
+    serves to a proxyless client with endpoints.
+    """
 
     objects: str
     requests: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
+    names: tuple[str, ...]
 
 
 def generate(seed: int, services: int = 12, requests: int = 12) -> World:
@@ -33,7 +36,13 @@ def generate(seed: int, services: int = 12, requests: int = 12) -> World:
         documents += draw.policies(number, entry)
         documents += draw.virtual_service(number, entry, entries)
     asked = [ask for entry in entries for ask in draw.requests(entry, requests)]
-    return World("\n---\n".join(json.dumps(document, indent=1) for document in documents), tuple(asked))
+    text = "\n---\n".join(json.dumps(document, indent=1) for document in documents)
+    return World(text, tuple(asked), tuple(name for entry in entries for name in _names(entry["spec"])))
+
+
+def _names(spec: Json) -> Iterator[str]:
+    if spec["resolution"] == "STATIC" and not spec["hosts"][0].startswith("*"):
+        yield from (f"{spec['hosts'][0]}:{port['number']}" for port in spec["ports"] if port.get("protocol") != "TCP")
 
 
 def _document(kind: str, name: str, spec: Json, namespace: str = "default") -> Json:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from differential.istio_differences import comparable_cluster, comparable_explanation
+from differential.istio_differences import comparable_cluster, comparable_explanation, comparable_to_proxyless
 from meshlib import Mesh
 from meshlib.explain import Explainer
 from meshlib.explain.explanation import Explanation
@@ -15,20 +15,22 @@ from meshlib.sources.files.loader import load
 from meshlib.sources.files.snapshot import build_snapshot
 from parts.istio_nodes import istio_mesh, refusals
 from parts.istio_server import IstioServer
+from parts.xds import eventually
 
 Request = tuple[str, str, tuple[tuple[str, str], ...]]
 """Method, URL, headers."""
 
 
 class IstioTwin:
-    """Both configurations of one YAML text, as a sidecar node sees them."""
+    """Both configurations of one YAML text, as a sidecar node sees them; with `names` (`host:port`) as a proxyless node
+    does that asks for these.
+    """
 
-    def __init__(self, folder: Path, objects: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, objects: str, names: Iterable[str] = ()) -> None:
         self.server = IstioServer(folder, objects)
-        file = folder / "objects" / "objects.yaml"
-        self.ours, self.issues = build_snapshot(load([file]))
-        self.theirs = _followed(istio_mesh(self.server))
+        self.ours, self.issues = build_snapshot(load([folder / "objects" / "objects.yaml"]))
+        self.theirs = _followed(istio_mesh(self.server, "grpc" if names else "sidecar", declared=names), set(names))
+        self._comparable = comparable_to_proxyless if names else comparable_explanation
         self._explainers = (Explainer(self.ours), Explainer(self.theirs))
 
     def close(self) -> None:
@@ -44,7 +46,7 @@ class IstioTwin:
         """Each request with the decision of both sides, in comparable form."""
         for number, request in enumerate(requests):
             ours, theirs = (self._explain(explainer, number, request) for explainer in self._explainers)
-            yield request, comparable_explanation(ours), comparable_explanation(theirs)
+            yield request, self._comparable(ours), self._comparable(theirs)
 
     def _explain(self, explainer: Explainer, number: int, request: Request) -> Explanation:
         explainer._rng.seed(number)  # the same draws on both sides, whatever was asked before
@@ -52,9 +54,10 @@ class IstioTwin:
         return explainer.explain(method, url, headers)
 
 
-def _followed(mesh: Mesh) -> Snapshot:
+def _followed(mesh: Mesh, names: set[str]) -> Snapshot:
     with mesh:
         mesh.wait_ready()
+        eventually(lambda: names <= mesh.plan.snapshot.listeners.keys(), "every listener")
         assert refusals(mesh) == 0
         return mesh.plan.snapshot
 

@@ -1,8 +1,9 @@
 """Istio objects of every field we claim, through our files and through istiod's generator: the same decisions."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,17 +13,18 @@ from meshlib.explain import Explainer
 
 needs_istio = pytest.mark.needs("istio_generator")
 SEEDS = range(1, 13)
+SEEDS_OF_PROXYLESS = range(20, 26)
 MET = {"balancing", "pass_through", "response_flag", "weights", "retry_policy"}
 MET_BY_ALL = MET | {"request_hash", "redirect", "direct_response"}
 
 
 @pytest.fixture
-def make_twin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[str], IstioTwin]]:
+def make_twin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., IstioTwin]]:
     caplog.set_level(logging.ERROR, "meshlib")  # what is degraded is another test's
     twins: list[IstioTwin] = []
 
-    def make(objects: str) -> IstioTwin:
-        twins.append(IstioTwin(tmp_path, objects))
+    def make(objects: str, names: Iterable[str] = ()) -> IstioTwin:
+        twins.append(IstioTwin(tmp_path, objects, names))
         return twins[-1]
 
     yield make
@@ -32,7 +34,7 @@ def make_twin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Call
 
 @needs_istio
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_same_objects_lead_to_the_same_decisions(seed: int, make_twin: Callable[[str], IstioTwin]) -> None:
+def test_the_same_objects_lead_to_the_same_decisions(seed: int, make_twin: Callable[..., IstioTwin]) -> None:
     world = generate(seed)
     twin = make_twin(world.objects)
     assert [str(issue) for issue in twin.issues if issue.severity == "error"] == []
@@ -46,6 +48,24 @@ def test_the_same_objects_lead_to_the_same_decisions(seed: int, make_twin: Calla
         assert ours == theirs, f"seed {seed}: {request}"
         met |= {name for name in MET_BY_ALL if ours.get(name)}
     assert met >= MET, "the requests met most that can become of one"
+
+
+@needs_istio
+@pytest.mark.parametrize("seed", SEEDS_OF_PROXYLESS)
+def test_a_proxyless_client_is_told_the_same(seed: int, make_twin: Callable[..., IstioTwin]) -> None:
+    world = generate(seed, requests=100)
+    twin = make_twin(world.objects, world.names)
+    requests = [
+        (method, url, headers) for method, url, headers in world.requests if urlsplit(url).netloc in world.names
+    ]
+    compared = 0
+    for request, ours, theirs in twin.ask(requests):
+        cluster = twin.ours.clusters.get(ours.get("cluster") or "")
+        if ours.get("pass_through") or (cluster is not None and cluster.type != "EDS"):
+            continue  # the route leads to a service without endpoints of its own
+        assert ours == theirs, f"seed {seed}: {request}"
+        compared += 1
+    assert compared > 20
 
 
 def test_the_requests_of_all_seeds_meet_all_that_can_become_of_one(tmp_path: Path) -> None:
