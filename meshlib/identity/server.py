@@ -125,7 +125,7 @@ class ServerTls:
                 raise PeerError(f"{peer.spiffe_id}: the authority that vouched for it is no longer trusted")
         except PeerError as error:
             log.info("refused a client: %s", error)
-            raise ssl.SSLCertVerificationError(f"client certificate refused: {error}") from None
+            raise ssl.SSLCertVerificationError(1, f"client certificate refused: {error}") from None
         return verified
 
     def _changed(self, before: Material, after: Material) -> None:

@@ -231,6 +231,7 @@ def _name_check(tls: UpstreamTls) -> Callable[[Any], None]:
             if any(kind == found and holds(value) and not (several and kind == "URI") for found, value in names):
                 return
         shown = ", ".join(f"{kind}:{value}" for kind, value in names) or "none"
-        raise ssl.SSLCertVerificationError(f"no subjectAltName matches match_typed_subject_alt_names (it has: {shown})")
+        reason = f"no subjectAltName matches match_typed_subject_alt_names (it has: {shown})"
+        raise ssl.SSLCertVerificationError(1, reason)  # with a number, or its text would be that of a tuple
 
     return check

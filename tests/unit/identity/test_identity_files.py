@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -259,3 +262,49 @@ def test_an_encrypted_key_is_refused_and_asks_nobody() -> None:
     )
     with pytest.raises(MaterialError, match="the private key is encrypted"):
         Identity.from_pem(issued.certificate, locked)
+
+
+_ONLY_THE_STANDARD_LIBRARY = """
+import asyncio, sys
+for name in ("cryptography", "grpc", "httpx", "uvicorn", "httptools", "re2", "watchfiles"):
+    sys.modules[name] = None
+from meshlib.identity import Identity, ServerTls, mtls
+from meshlib.identity.providers import ProviderInstances
+from meshlib.identity.upstream import Upstreams, named_identities
+
+async def main(folder, spiffe_id):
+    identity = Identity.from_folder(folder)
+    met = asyncio.get_running_loop().create_future()
+    tls = ServerTls(identity)
+
+    def on_client(reader, writer):
+        met.set_result(writer.get_extra_info("ssl_object").verified)
+        writer.close()
+
+    server = await asyncio.start_server(on_client, "127.0.0.1", 0, ssl=tls.context)
+    port = server.sockets[0].getsockname()[1]
+    upstreams = Upstreams(ProviderInstances(named_identities(identity), tuple))
+    context = upstreams.secure(mtls(spiffe_id)).context
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="any")
+    verified = await met
+    print(verified.peer.spiffe_id, tls.trusts(verified))
+    await reader.read()
+    writer.close()
+    server.close()
+
+asyncio.run(main(sys.argv[1], sys.argv[2]))
+"""
+
+
+def test_checking_a_peer_needs_the_standard_library_only(folder: Path) -> None:
+    command = [sys.executable, "-c", _ONLY_THE_STANDARD_LIBRARY, str(folder), ME]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{ME} True\n", done.stderr
+
+
+def test_without_files_in_memory_a_private_one_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "tmp"))
+    (folder / "tmp").mkdir()
+    assert str(Identity.from_folder(folder).spiffe_id) == ME
+    assert list((folder / "tmp").iterdir()) == []
