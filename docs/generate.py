@@ -14,7 +14,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent), str(DOCS.parent / "tests")]
 
-from tables import differences, envoy_fields, errors, events, explanation, istio_fields, retry_on  # noqa: E402
+from tables import differences, envoy_fields, errors, events, explanation, istio_fields, metrics, retry_on  # noqa: E402
 
 PARTS: dict[str, Callable[[], str]] = {
     "envoy-fields": envoy_fields.tables,
@@ -23,6 +23,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "errors-kinds": errors.by_kind,
     "errors-body": errors.of_bodies,
     "events": events.table,
+    "metrics-measured": metrics.measured,
+    "metrics-clusters": metrics.clusters,
+    "metrics-control": metrics.control,
     "explanation": explanation.table,
     "issue": explanation.issue,
     "retry-on": retry_on.table,
