@@ -88,8 +88,10 @@ class Drain(Draining):
         left = self._over - time.monotonic() if self.draining else self.seconds
         wait = left > 0 and not again
         loop = self._loop
-        if loop is None:
-            _thread.start_new_thread(self._wait if wait else self.begin, (left, number) if wait else ())
+        if loop is None and wait:
+            _thread.start_new_thread(self._wait, (left, number))
+        elif loop is None:
+            _thread.start_new_thread(self.begin, ())
         elif loop.is_closed():
             self.begin()
             wait = False
