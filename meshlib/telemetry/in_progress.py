@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol
 
-__all__ = ["Attempt", "attempt"]
-
 
 class Attempt(Protocol):
     """One attempt of a call."""

@@ -12,8 +12,6 @@ from meshlib.flags import ResponseFlag
 from meshlib.model.outcome import Outcome
 from meshlib.model.request import RequestHead
 
-__all__ = ["CallFacts", "CallTrace", "ServerTrace", "Tracing"]
-
 
 class CallFacts(Protocol):
     """What the mesh decided about a call (`meshlib.engine.commands.CallInfo`); filled while the call goes on."""

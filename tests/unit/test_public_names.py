@@ -56,6 +56,7 @@ PUBLIC: dict[str, set[str]] = {
         "Observer",
         "PlanChanged",
         "RateLimited",
+        "RequestServed",
     },
     "meshlib.explain": {"Explainer", "Explanation"},
     "meshlib.grpc.aio_server": {"AioServerInterceptor"},
@@ -225,6 +226,9 @@ PUBLIC: dict[str, set[str]] = {
     },
     "meshlib.sources.xds.source": {"XdsSource"},
     "meshlib.sources.xds.transport": {"ChannelOptions", "XdsClient"},
+    "meshlib.telemetry.instrumentor": {"MeshlibInstrumentor"},
+    "meshlib.telemetry.logs": {"TraceFields", "install"},
+    "meshlib.telemetry.metrics.prometheus": {"PrometheusCollector"},
 }
 
 # (where, module, name): what a page or an example takes from inside, each with its reason.
