@@ -11,8 +11,8 @@ else that differs is a bug of the translation.
 4. To a proxyless client istiod sends of a cluster's policies only ROUND_ROBIN (the default there), LEAST_REQUEST,
    consistent hashing, `http2MaxRequests` and ISTIO_MUTUAL; a service that is resolved by DNS or not at all has no
    endpoints, and wildcard hosts are not served. From files it has everything.
-5. Ports of TLS that is passed through (HTTPS, TLS): istiod gives a sidecar routes by server name, so that an `https` call
-   is balanced by the service's cluster. From files such a call passes through.
+5. Ports of TLS that is passed through (HTTPS, TLS): istiod gives a sidecar routes by server name, so that an `https`
+   call is balanced by the service's cluster. From files such a call passes through.
 6. From files a service has the listener of a proxyless client besides, found by its name first: with the same routes.
 """
 
