@@ -68,6 +68,12 @@ class End:
             if not data:
                 self.ended = True
             other.put(self.change(data) if self.change is not None else data)
+            if len(data) < _CHUNK and not self._more():
+                return
+
+    def _more(self) -> bool:
+        """Whether TLS has bytes that were decrypted already: of those the selector knows nothing."""
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
 
 class Link:
@@ -87,9 +93,15 @@ class Link:
         except OSError as error:
             self.fail(error)
 
-    def ready(self, _sock: Any) -> None:
+    def ready(self, sock: Any) -> None:
         """One of the sockets can be read or written."""
-        self._carry()
+        source, target = (self.tls, self.plain) if sock is self.tls.sock else (self.plain, self.tls)
+        if source.out or target.wants_write:  # it was full, or TLS waits for something else than it seems
+            self._carry()
+            return
+        source.pull(target)
+        target.flush()
+        self._settle()
 
     def fail(self, error: Exception) -> None:
         """One of them broke: the other is closed, which is how its side learns of it."""
@@ -118,6 +130,10 @@ class Link:
             target.flush()
             source.pull(target)
             target.flush()
+        self._settle()
+
+    def _settle(self) -> None:
+        tls, plain = self.tls, self.plain
         if (tls.ended and not plain.out) or (plain.ended and not tls.out):
             self.close()
             return
