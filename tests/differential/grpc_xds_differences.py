@@ -15,12 +15,11 @@ what Envoy does with the same configuration. Everything else that differs is a b
    PERMISSION_DENIED; grpcio says UNAVAILABLE.
 8. `num_retries` is what the route says; grpcio makes at most five attempts.
 9. `timeout` of a route, `per_try_timeout`, `retriable_status_codes` and the other words of `retry_on` hold; grpcio has
-   `max_stream_duration` and five words.
+   `max_stream_duration` and five words. A stream of requests is bounded by `max_stream_duration` alone here too.
 10. The first configuration being refused (NACK), a call waits for a better one until `fetch_timeout`; grpcio's fails at
     once.
 11. Of a route's `max_stream_duration` and `grpc_timeout_header_max` the former counts, with the caller's own deadline;
     grpcio prefers the latter. (Istio sends both alike.)
-12. The upstream is told `x-envoy-expected-rq-timeout-ms`, as by Envoy, beside `grpc-timeout`.
-13. Balancers and filters grpcio does not know (LEAST_REQUEST, RANDOM, a local rate limit) make it refuse the whole
+12. Balancers and filters grpcio does not know (LEAST_REQUEST, RANDOM, a local rate limit) make it refuse the whole
     resource; here they work, or are left out and reported.
 """

@@ -152,16 +152,15 @@ def test_10_a_refused_first_configuration(world: World, echo_backends: Backends)
     assert time.monotonic() - began > 0.9, "fetch_timeout"
 
 
-def test_11_and_12_how_long_a_call_may_take(world: World, echo_backends: Backends) -> None:
+def test_11_how_long_a_call_may_take(world: World, echo_backends: Backends) -> None:
     limits = {"max_stream_duration": "30s", "grpc_timeout_header_max": "0.1s"}
     world.put([route(world.cluster("a"), max_stream_duration=limits)], {"a": echo_backends(1)})
     call = GrpcCall(script={"delay": 0.3})
     eventually(lambda: world.ours(call)[0].code == "OK", "ours")
     eventually(lambda: world.theirs(call)[0].code == "DEADLINE_EXCEEDED", "theirs")
-    assert int(dict(world.ours(call)[0].metadata)["x-envoy-expected-rq-timeout-ms"]) > 5000
 
 
 @pytest.mark.parametrize("policy", ["LEAST_REQUEST", "RANDOM"])
-def test_13_balancers_grpcio_does_not_know(world: World, echo_backends: Backends, policy: str) -> None:
+def test_12_balancers_grpcio_does_not_know(world: World, echo_backends: Backends, policy: str) -> None:
     world.put([route(world.cluster("a"))], {"a": {"endpoints": endpoints_of(echo_backends(2)), "lb_policy": policy}})
     assert [world.theirs(GrpcCall())[0].code, world.ours(GrpcCall())[0].code] == ["UNAVAILABLE", "OK"]
