@@ -55,7 +55,7 @@ def call_flow(
     tracing = runtime.tracing
     if tracing is None:
         return flow
-    trace = tracing.call(head, now)
+    trace = tracing.call(head, now, on_wire=stand_in is None)
     return flow if trace is None else traced(flow, trace, now)
 
 

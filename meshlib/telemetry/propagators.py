@@ -16,7 +16,6 @@ from meshlib.telemetry.baggage import BaggagePolicy
 from meshlib.telemetry.propagation import Bits
 from meshlib.telemetry.trace_parent import Ids, TraceParent
 
-
 Headers = list[tuple[bytes, bytes]]
 log = logging.getLogger("meshlib")
 

@@ -99,8 +99,10 @@ class ServerTrace(Protocol):
 class Tracing(Protocol):
     """Makes traces."""
 
-    def call(self, head: RequestHead, now: float) -> CallTrace | None:
-        """A call begins on the current thread or task; None when it is not to be traced at all."""
+    def call(self, head: RequestHead, now: float, *, on_wire: bool = True) -> CallTrace | None:
+        """A call begins on the current thread or task; None when it is not to be traced at all. `on_wire`: its attempts
+        are requests to endpoints, not calls of a guarded function.
+        """
 
     def request(self, head: RequestHead, now: float) -> ServerTrace | None:
         """A request has arrived; None when it is traced by somebody else already, or not to be."""

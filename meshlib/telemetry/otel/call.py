@@ -31,14 +31,14 @@ _INTERNAL, _CLIENT = SpanKind.INTERNAL, SpanKind.CLIENT  # looking up a member o
 
 
 class UnsampledCall:
-    """A call that leaves no spans: its attempts carry on the trace, and that it is not sampled."""
+    """A call that leaves no spans: its attempts carry on the trace as it is, sampled elsewhere or not."""
 
     __slots__ = ("_parent", "_tracing")
 
     def __init__(self, tracing: OtelTracing, span: OpenSpan) -> None:
         context = span.context
         self._tracing = tracing
-        self._parent: Ids = (context[0], context[1], False, _state(context), context[3])
+        self._parent: Ids = (context[0], context[1], bool(context[3] & 1), _state(context), context[3])
 
     def attempt(self, number: int, cluster: str, target: Target, head: RequestHead, now: float) -> RequestHead:
         """The request with the trace's headers."""
@@ -61,7 +61,9 @@ class UnsampledCall:
 
 
 class OtelCall:
-    """A call that is recorded. `attributes` are those of the request, of the call as of each attempt."""
+    """A call that is recorded. `attributes` are those of the request, of the call as of each attempt. Attempts that are
+    not `on_wire` are INTERNAL too: a guarded function's own requests have spans of their own.
+    """
 
     __slots__ = (
         "_attributes",
@@ -69,6 +71,7 @@ class OtelCall:
         "_forgotten",
         "_grpc",
         "_head",
+        "_kind",
         "_last",
         "_method",
         "_number",
@@ -90,8 +93,10 @@ class OtelCall:
         offset: int,
         attributes: dict[str, Any],
         grpc: bool,
+        on_wire: bool,
     ) -> None:
         self._tracing = tracing
+        self._kind = _CLIENT if on_wire else _INTERNAL
         self._head = head
         self._span = span
         self._offset = offset
@@ -109,9 +114,7 @@ class OtelCall:
         if self._open is not None and self._last is not None:
             self._close_attempt(self._open, self._last.at, self._last.grpc_status, None)
         self._number, self.cluster, self._target, self._sent = number, cluster, target, head
-        # A guarded function is no request on a wire.
-        kind = _CLIENT if target.address else _INTERNAL
-        span = self._span.child(self._method, kind, self._attributes, int(now * 1e9) + self._offset)
+        span = self._span.child(self._method, self._kind, self._attributes, int(now * 1e9) + self._offset)
         self._open, self._last = span, None
         if in_progress.Marks.wanted:
             in_progress.attempt.set(self)
@@ -177,7 +180,7 @@ class OtelCall:
         same = head.path is sent.path and head.authority is sent.authority
         attributes = dict(self._attributes) if same else self._tracing.attributes(sent, self._grpc)
         attributes["meshlib.cluster"] = self.cluster
-        if target.address:
+        if target.address and self._kind is _CLIENT:
             address = target.endpoint.address
             attributes["network.peer.address"] = address.host
             if address.port:

@@ -74,10 +74,11 @@ class OtelTracing:
 
     # ------------------------------------------------------------------ meshlib.telemetry.tracing.Tracing
 
-    def call(self, head: RequestHead, now: float) -> OtelCall | UnsampledCall | None:
+    def call(self, head: RequestHead, now: float, *, on_wire: bool = True) -> OtelCall | UnsampledCall | None:
         """A call below the current span, else below the span in its own trace headers, else one that begins a trace.
 
-        None where instrumentation is suppressed: an exporter's own calls must not make spans.
+        None where instrumentation is suppressed (an exporter's own calls must not make spans), and where there is no
+        SDK to make any.
         """
         context = get_current()
         if context and any(map(context.get, _SUPPRESSED)):
@@ -93,9 +94,11 @@ class OtelTracing:
             if self.propagation.named_in(head.headers):
                 context, parent = self.incoming(head, context)
         elif stands_for_the_call(current):
-            return OtelCall(self, head, AdoptedSpan(current, maker), offset, attributes, grpc)
+            return OtelCall(self, head, AdoptedSpan(current, maker), offset, attributes, grpc, on_wire)
         span = maker.open(head.method, parent, context, _INTERNAL, attributes, int(now * 1e9) + offset)
-        return OtelCall(self, head, span, offset, attributes, grpc) if span.recording else UnsampledCall(self, span)
+        if span.recording:
+            return OtelCall(self, head, span, offset, attributes, grpc, on_wire)
+        return UnsampledCall(self, span) if span.context.is_valid else None
 
     def request(self, head: RequestHead, now: float) -> OtelRequest | None:
         """A request below the span in its trace headers. None where an instrumentation has made its span already."""
@@ -113,6 +116,8 @@ class OtelTracing:
         start = int(now * 1e9) + self.clock.offset(now)
         attributes = self._served(head, grpc)
         span = self.tracer.start_span(name, parent, SpanKind.SERVER, attributes, start_time=start)
+        if not span.get_span_context().is_valid:
+            return None
         served = set_span_in_context(span, context)
         if self.propagation.allows_baggage:
             for key, value in self.propagation.baggage.values(head.get("baggage")).items():

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 from opentelemetry import baggage, context
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation, suppress_instrumentation
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.trace import NoOpTracerProvider
 
 from meshlib.engine.commands import Commit, Fail, PassThrough, Start, abandon
 from meshlib.engine.runtime import Runtime
+from meshlib.engine.stand_in import STAND_IN
 from meshlib.model.outcome import Failure
 from meshlib.model.request import RequestHead
 from meshlib.telemetry.logs import TraceFields
@@ -148,6 +153,48 @@ def test_a_host_that_is_not_in_the_mesh_is_left_to_others() -> None:
     assert isinstance(player.last, PassThrough)
     player.close()
     assert spans.ended == []
+
+
+def test_an_attempt_of_a_guarded_function_is_no_request_on_the_wire() -> None:
+    spans = Spans()
+    player = Player(traced(spans), stand_in=STAND_IN)
+    player.responds(200, at=0.1)
+    player.body_ends(0.1)
+    assert [span.kind.name for span in spans.ended] == ["INTERNAL", "INTERNAL"]
+    assert "network.peer.address" not in spans.ended[0].attributes
+
+
+@pytest.mark.parametrize("headers", [(), (THEIRS,)])
+def test_without_an_sdk_there_are_no_spans_and_headers_go_on(headers) -> None:
+    runtime = runtime_of()
+    runtime.tracing = OtelTracing(Propagation(), NoOpTracerProvider())
+    player = Player(runtime, get("payments", "/", *headers))
+    assert sent(player).get("traceparent") == (THEIRS[1].decode() if headers else None)
+    player.responds(200, at=0.1)
+    player.body_ends(0.1)
+
+
+def test_a_provider_that_is_set_later_is_found() -> None:
+    """In a process of its own: the global provider can be set once."""
+    code = """
+from opentelemetry import trace
+from meshlib import Mesh
+mesh = Mesh.static({"payments": ["10.0.0.1:80"]})
+mesh.instrument(metrics=False)
+from parts.flow import Player, get
+from parts.spans import Spans
+mesh.start().wait_ready()
+before = Player(mesh.runtime, get())
+spans = Spans()
+trace.set_tracer_provider(spans.provider)
+player = Player(mesh.runtime, get())
+player.responds(200, at=0.1)
+player.body_ends(0.1)
+print([span.kind.name for span in spans.ended])
+"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "['CLIENT', 'INTERNAL']\n", done.stderr
 
 
 # ------------------------------------------------------------------ whose child a call is
