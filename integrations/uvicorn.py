@@ -36,7 +36,9 @@ __all__ = ["MeshH11Protocol", "MeshHttpToolsProtocol", "config", "run", "ssl_con
 
 
 def run(app: Any, *, identity: Identity | ServerTls, **options: Any) -> None:
-    """`uvicorn.run` with mutual TLS; `options` as `config`'s. With `workers` or `reload` use uvicorn's own command."""
+    """`uvicorn.run` with mutual TLS, in this process; `options` as `config`'s. For several workers let gunicorn fork
+    them, with a `UvicornWorker` whose `CONFIG_KWARGS` are `http` and `ssl_context_factory`.
+    """
     uvicorn.Server(config(app, identity=identity, **options)).run()
 
 
