@@ -90,24 +90,22 @@ class RequestStream:
 
     def _iterate(self, attempt: object) -> Iterator[Any]:
         kept, position = self._kept.items, 0
-        while True:
-            if position >= len(kept):
-                with self._turn:
-                    if self._attempt is not attempt:
-                        return
-                    if position >= len(kept):
-                        item = self._next(attempt)
-                        if item is None:
-                            return
-                    else:  # the former attempt had sent one more
-                        item = kept[position]
-            else:
+        while self._attempt is attempt:
+            if position < len(kept):
                 item = kept[position]
+            else:
+                with self._turn:
+                    # A former attempt may have sent one more while this one waited for its turn.
+                    item = kept[position] if position < len(kept) else self._next(attempt)
+                if item is None:
+                    return
             position += 1
             yield item
 
     def _next(self, attempt: object) -> Any:
         """The next item, or None: there is none, or it is the next attempt's."""
+        if self._attempt is not attempt:
+            return None
         item, self._pulled = self._pulled, None
         if item is None:
             if self._ended:

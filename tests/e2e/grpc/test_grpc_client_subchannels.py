@@ -4,6 +4,7 @@ an attempt's connection is made of (authority, options, TLS).
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import grpc
 import pytest
 import trustme
 
-from meshlib import Mesh
+from meshlib import Mesh, UpstreamResetError
 from meshlib.grpc.subchannels import MAX_AUTHORITIES, SubChannels
 from meshlib.model.cluster import UpstreamTls
 from meshlib.model.matchers import PathMatcher, RouteMatch
@@ -214,6 +215,25 @@ def test_channel_options_reach_the_connections(mesh: Mesh, grpc_stubs: Stubs) ->
             grpc_stubs.echo(channel).Unary(grpc_stubs.ask(size=1000))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert mesh.stats()["cluster.payments.upstream_rq_5xx"] == 0
+
+
+async def test_a_frozen_peer_is_found_by_its_silence(
+    grpc_backend: Callable[..., GrpcBackend], grpc_stubs: Stubs
+) -> None:
+    backend = grpc_backend("frozen")
+    silence = [("grpc.keepalive_time_ms", 500), ("grpc.keepalive_timeout_ms", 500), ("grpc.http2.ping_timeout_ms", 500)]
+    async with (
+        Mesh.static({"payments": [backend.address]}, timeout=None) as mesh,
+        mesh.grpc.aio_channel("payments", options=silence) as channel,
+    ):
+        echo = grpc_stubs.echo(channel)
+        await echo.Unary(grpc_stubs.ask())
+        backend.pause()
+        try:
+            with pytest.raises(UpstreamResetError):
+                await asyncio.wait_for(echo.Unary(grpc_stubs.ask()), PATIENCE)
+        finally:
+            backend.resume()
 
 
 def _addresses(source: StaticSource) -> list[str]:
