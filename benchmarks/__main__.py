@@ -57,6 +57,7 @@ def measure(quick: bool, cores: Cores) -> dict[str, Any]:
             "parsers": _part("parsers", cores, options),
             "servers": _part("servers", cores, options),
             "telemetry": _part("telemetry", cores, options),
+            "grpc": _grpc(quick, cores),
             "mtls": _part("mtls", cores, options | {"server_core": cores.server}),
         }
 
@@ -69,6 +70,11 @@ def _sidecars(stack: ExitStack, cores: Cores, port: int, folder: Path) -> dict[s
     inbound = stack.enter_context(sidecar(binary, cores.second_sidecar, port, folder))
     outbound = stack.enter_context(sidecar(binary, cores.first_sidecar, inbound, folder))
     return {"one": f"http://127.0.0.1:{inbound}", "two": f"http://127.0.0.1:{outbound}"}
+
+
+def _grpc(quick: bool, cores: Cores) -> dict[str, Any]:
+    with server(cores.server, "benchmarks.grpc_server") as port:
+        return _part("grpc_calls", cores, {"grpc_port": port, "quick": quick})
 
 
 def _part(name: str, cores: Cores, options: dict[str, Any]) -> dict[str, Any]:

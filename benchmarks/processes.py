@@ -22,9 +22,9 @@ Result = dict[str, Any]
 
 
 @contextmanager
-def server(core: int) -> Iterator[int]:
+def server(core: int, module: str = "benchmarks.server") -> Iterator[int]:
     """The upstream; its port."""
-    command = [sys.executable, "-m", "benchmarks.server", str(core)]
+    command = [sys.executable, "-m", module, str(core)]
     with _stopped(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
         yield int(_first_line(process))
 

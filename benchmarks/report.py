@@ -14,7 +14,7 @@ from benchmarks.targets import Verdict
 
 Row = Sequence[str]
 Table = tuple[str, Row, list[Row]]
-_PARTS = ("httpx", "httpx2", "aiohttp", "uvloop")
+_PARTS = ("httpx", "httpx2", "aiohttp", "grpcio", "uvloop")
 
 
 def machine(cores: Cores) -> str:
@@ -80,6 +80,7 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
             ("response", *next(iter(parsers.values()))),
             [(name, *(f"{cost:.1f}" for cost in costs.values())) for name, costs in parsers.items()],
         ),
+        *_grpc(results["grpc"]),
         *_servers(results["servers"]),
         *_telemetry(results["telemetry"]),
         (
@@ -93,6 +94,19 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
             ],
         ),
     ]
+
+
+def _grpc(figures: Mapping[str, Mapping[str, Any]]) -> Iterable[Table]:
+    for kind, found in figures.items():
+        rates = found.get("throughput", {})
+        widths = list(next(iter(rates.values()), ()))
+        rows = [
+            (name, *_quantiles(times), *(f"{rates[name][width]:,.0f}" for width in widths))
+            for name, times in found["latency"].items()
+        ]
+        title = f"gRPC unary, {kind}: one call at a time (µs)"
+        head = ("client", "p50", "p99", *(f"{width} in flight, calls/s" for width in widths))
+        yield title, head, rows
 
 
 def _servers(figures: Mapping[str, Mapping[str, float]]) -> Iterable[Table]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import mtls, servers, telemetry
+from benchmarks import grpc_calls, mtls, servers, telemetry
 from benchmarks.calls import BARE, BARE2, KINDS, MESH, OWN, RELATIVE, TWO
 from benchmarks.changes import DELTA, FILES, SOTW
 from benchmarks.consul import FROM_ITS_ANSWER
@@ -63,6 +63,14 @@ def _change(way: str) -> Callable[[Results], float]:
     return lambda r: float(r["changes"][way]["p99"])
 
 
+def _grpc(kind: str, theirs: str) -> Callable[[Results], float]:
+    def ratio(results: Results) -> float:
+        latency = results["grpc"][kind]["latency"]
+        return float(latency[grpc_calls.MESH]["p50"] / latency[theirs]["p50"])
+
+    return ratio
+
+
 TARGETS = (
     Target("async p50, 1 in flight, to bare httpx", 0.5, True, "x", lambda r: _p50(r, MESH, BARE)),
     Target("async p50, 1 in flight, to httpx by two Envoys", 0.4, True, "x", lambda r: _p50(r, MESH, TWO)),
@@ -78,6 +86,10 @@ TARGETS = (
     *(Target(f"sync 1 MB {kind}, to bare httpx", 1, False, "x", _bodies(kind, "sync_bodies")) for kind in KINDS),
     Target("mTLS async p50, to bare httpx over TLS", 0.6, True, "x", lambda r: _over_tls(r, "latency")),
     Target("mTLS sync p50, to bare httpx over TLS", 0.6, True, "x", lambda r: _over_tls(r, "sync_latency")),
+    Target("gRPC unary sync p50, to bare grpcio", 1.15, True, "x", _grpc("sync", grpc_calls.BARE)),
+    Target("gRPC unary sync p50, to xds:///", 1.05, True, "x", _grpc("sync", grpc_calls.XDS)),
+    Target("gRPC unary aio p50, to bare grpcio", 1.15, True, "x", _grpc("aio", grpc_calls.BARE)),
+    Target("gRPC unary aio p50, to xds:///", 1.05, True, "x", _grpc("aio", grpc_calls.XDS)),
     Target("decision, one endpoint", 15, True, " µs", lambda r: float(r["decisions"]["by_endpoints"]["1"])),
     Target("decision, 10 000 endpoints", 15, True, " µs", lambda r: float(r["decisions"]["by_endpoints"]["10000"])),
     Target("decision, 500 routes", 15, True, " µs", lambda r: float(r["decisions"]["by_routes"]["500"])),
