@@ -51,11 +51,11 @@ def call_flow(
     `replayable` says whether the body can be sent again. `stand_in` is what the attempts run on in a cluster without
     endpoints, for callers that need none (a guarded function); without it such a cluster is UH.
     """
-    flow = _stages(runtime, head, now, deadline, replayable, source_ip, stand_in)
     tracing = runtime.tracing
     if tracing is None:
-        return flow
-    trace = tracing.call(head, now, on_wire=stand_in is None)
+        return _stages(runtime, head, now, deadline, replayable, source_ip, stand_in)
+    head, trace = tracing.call(head, now, on_wire=stand_in is None)
+    flow = _stages(runtime, head, now, deadline, replayable, source_ip, stand_in)
     return flow if trace is None else traced(flow, trace, now)
 
 

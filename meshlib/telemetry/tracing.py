@@ -99,9 +99,10 @@ class ServerTrace(Protocol):
 class Tracing(Protocol):
     """Makes traces."""
 
-    def call(self, head: RequestHead, now: float, *, on_wire: bool = True) -> CallTrace | None:
-        """A call begins on the current thread or task; None when it is not to be traced at all. `on_wire`: its attempts
-        are requests to endpoints, not calls of a guarded function.
+    def call(self, head: RequestHead, now: float, *, on_wire: bool = True) -> tuple[RequestHead, CallTrace | None]:
+        """A call begins on the current thread or task: the request to go on with, and who is to be told of the call;
+        nobody when it leaves no spans. `on_wire`: its attempts are requests to endpoints, not calls of a guarded
+        function.
         """
 
     def request(self, head: RequestHead, now: float) -> ServerTrace | None:

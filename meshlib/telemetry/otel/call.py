@@ -18,7 +18,6 @@ from meshlib.telemetry import in_progress
 from meshlib.telemetry.grpc_names import rpc_name, status_name
 from meshlib.telemetry.methods import KNOWN
 from meshlib.telemetry.otel.spans import NO_STATE, Event, OpenSpan
-from meshlib.telemetry.trace_parent import Ids
 from meshlib.telemetry.tracing import CallFacts, Target
 
 if TYPE_CHECKING:
@@ -28,36 +27,6 @@ _UNSET = Status()
 _ERROR = Status(StatusCode.ERROR)
 _CANCELLED = "cancelled"
 _INTERNAL, _CLIENT = SpanKind.INTERNAL, SpanKind.CLIENT  # looking up a member of an enum costs as much as a call
-
-
-class UnsampledCall:
-    """A call that leaves no spans: its attempts carry on the trace as it is, sampled elsewhere or not."""
-
-    __slots__ = ("_parent", "_tracing")
-
-    def __init__(self, tracing: OtelTracing, span: OpenSpan) -> None:
-        context = span.context
-        self._tracing = tracing
-        self._parent: Ids = (context[0], context[1], bool(context[3] & 1), _state(context), context[3])
-
-    def attempt(self, number: int, cluster: str, target: Target, head: RequestHead, now: float) -> RequestHead:
-        """The request with the trace's headers."""
-        return self._tracing.with_headers(head, self._parent)
-
-    def attempted(self, outcome: Outcome) -> None:
-        """Nothing to tell."""
-
-    def retrying(self, delay: float, now: float) -> None:
-        """Nothing to tell."""
-
-    def refused(self, reason: str) -> None:
-        """Nothing to tell."""
-
-    def forget(self) -> None:
-        """Nothing to tell."""
-
-    def ended(self, now: float, facts: CallFacts | None, status: int | None) -> None:
-        """Nothing to tell."""
 
 
 class OtelCall:
@@ -119,7 +88,7 @@ class OtelCall:
         if in_progress.Marks.wanted:
             in_progress.attempt.set(self)
         context = span.context
-        return self._tracing.with_headers(head, (context[0], context[1], True, _state(context), context[3]))
+        return self._tracing.with_headers(head, (context[0], context[1], True, state_of(context), context[3]))
 
     def attempted(self, outcome: Outcome) -> None:
         """The span goes on with the response's body, or is over."""
@@ -233,6 +202,7 @@ def _told(attributes: dict[str, Any], facts: CallFacts) -> dict[str, Any]:
     return told
 
 
-def _state(context: SpanContext) -> str:
+def state_of(context: SpanContext) -> str:
+    """The `tracestate` of a span."""
     state = context[4]
     return "" if state is NO_STATE else state.to_header()

@@ -92,6 +92,7 @@ class DirectSpan:
 class DirectSpans:
     """Opens direct spans by the SDK's tracer, whose ended spans go to `sinks`."""
 
+    decides_blindly = True
     __slots__ = ("_follows", "_random", "_root", "_sampler", "ids", "sinks", "tracer")
 
     def __init__(self, tracer: Any) -> None:

@@ -36,7 +36,9 @@ class OpenSpan(Protocol):
 
 
 class SpanMaker(Protocol):
-    """Opens spans."""
+    """Opens spans. `decides_blindly`: whether a span is recorded depends on no attribute."""
+
+    decides_blindly: bool
 
     def open(
         self,
@@ -82,6 +84,8 @@ class ApiSpan:
 
 class ApiSpans:
     """Opens spans by a tracer of any provider."""
+
+    decides_blindly = False
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer

@@ -30,7 +30,7 @@ from meshlib.model.request import RequestHead
 from meshlib.telemetry.grpc_names import is_grpc, rpc_name, service_and_method
 from meshlib.telemetry.methods import KNOWN, OTHER
 from meshlib.telemetry.otel.adopted import AdoptedSpan, serves_the_request, stands_for_the_call
-from meshlib.telemetry.otel.call import OtelCall, UnsampledCall
+from meshlib.telemetry.otel.call import OtelCall, state_of
 from meshlib.telemetry.otel.clock import EpochClock
 from meshlib.telemetry.otel.request import OtelRequest
 from meshlib.telemetry.otel.spans import ApiSpans, SpanMaker
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 SCOPE = "meshlib"
 SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
 _INTERNAL = SpanKind.INTERNAL  # looking up a member of an enum costs as much as a call
+_UNASKED: dict[str, Any] = {}
 _MAX_SERVERS = 1000
 _MAX_METHOD = 64
 _MAX_PATH = 1024
@@ -74,19 +75,18 @@ class OtelTracing:
 
     # ------------------------------------------------------------------ meshlib.telemetry.tracing.Tracing
 
-    def call(self, head: RequestHead, now: float, *, on_wire: bool = True) -> OtelCall | UnsampledCall | None:
+    def call(self, head: RequestHead, now: float, *, on_wire: bool = True) -> tuple[RequestHead, OtelCall | None]:
         """A call below the current span, else below the span in its own trace headers, else one that begins a trace.
 
-        None where instrumentation is suppressed (an exporter's own calls must not make spans), and where there is no
-        SDK to make any.
+        It is left alone where instrumentation is suppressed (an exporter's own calls must not make spans), and where
+        there is no SDK to make any. One that is not sampled carries that on, and its trace.
         """
         context = get_current()
         if context and any(map(context.get, _SUPPRESSED)):
-            return None
+            return head, None
         current = get_current_span(context)
         parent: SpanContext | None = current.get_span_context()
         grpc = head.method == "POST" and is_grpc(head)
-        attributes = self.attributes(head, grpc)
         offset = self.clock.offset(now)
         maker = self.spans()
         if parent is None or not parent[5]:  # is_valid
@@ -94,11 +94,14 @@ class OtelTracing:
             if self.propagation.named_in(head.headers):
                 context, parent = self.incoming(head, context)
         elif stands_for_the_call(current):
-            return OtelCall(self, head, AdoptedSpan(current, maker), offset, attributes, grpc, on_wire)
+            attributes = self.attributes(head, grpc)
+            return head, OtelCall(self, head, AdoptedSpan(current, maker), offset, attributes, grpc, on_wire)
+        attributes = _UNASKED if maker.decides_blindly else self.attributes(head, grpc)
         span = maker.open(head.method, parent, context, _INTERNAL, attributes, int(now * 1e9) + offset)
         if span.recording:
-            return OtelCall(self, head, span, offset, attributes, grpc, on_wire)
-        return UnsampledCall(self, span) if span.context.is_valid else None
+            attributes = attributes or self.attributes(head, grpc)
+            return head, OtelCall(self, head, span, offset, attributes, grpc, on_wire)
+        return self._unsampled(head, span.context), None
 
     def request(self, head: RequestHead, now: float) -> OtelRequest | None:
         """A request below the span in its trace headers. None where an instrumentation has made its span already."""
@@ -185,7 +188,13 @@ class OtelTracing:
         headers = policy.injected(head.headers, parent)
         if policy.allows_baggage and (written := self._baggage(head)):
             headers.append((b"baggage", written))
-        return RequestHead(head.method, head.scheme, head.authority, head.path, headers)
+        return type(head)(head.method, head.scheme, head.authority, head.path, headers)
+
+    def _unsampled(self, head: RequestHead, context: SpanContext) -> RequestHead:
+        """The request of a call that leaves no span here; whether it is sampled elsewhere is left as it is."""
+        if not context.is_valid:  # a provider that makes none, and no caller's either
+            return head
+        return self.with_headers(head, (context[0], context[1], bool(context[3] & 1), state_of(context), context[3]))
 
     def _served(self, head: RequestHead, grpc: bool) -> dict[str, Any]:
         """What a server's span says of a request."""
