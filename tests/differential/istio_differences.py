@@ -13,7 +13,9 @@ else that differs is a bug of the translation.
    endpoints, and wildcard hosts are not served. From files it has everything.
 5. Ports of TLS that is passed through (HTTPS, TLS): istiod gives a sidecar routes by server name, so that an `https`
    call is balanced by the service's cluster. From files such a call passes through.
-6. From files a service has the listener of a proxyless client besides, found by its name first: with the same routes.
+6. A service that is not exported to the caller's namespace has a cluster from istiod if a VirtualService that is
+   visible names it as a destination. From files it has none. Not generated.
+7. From files a service has the listener of a proxyless client besides, found by its name first: with the same routes.
 """
 
 from dataclasses import replace

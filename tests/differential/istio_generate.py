@@ -41,7 +41,7 @@ def generate(seed: int, services: int = 12, requests: int = 12) -> World:
 
 
 def _names(spec: Json) -> Iterator[str]:
-    if spec["resolution"] == "STATIC" and not spec["hosts"][0].startswith("*"):
+    if spec["resolution"] == "STATIC" and not spec["hosts"][0].startswith("*") and "exportTo" not in spec:
         yield from (f"{spec['hosts'][0]}:{port['number']}" for port in spec["ports"] if port.get("protocol") != "TCP")
 
 
@@ -92,6 +92,7 @@ class _Draw:
             "location": self.rng.choice(("MESH_INTERNAL", "MESH_EXTERNAL")),
             "ports": [self.port(port, protocol) for port, protocol in ports],
             "resolution": resolution,
+            **self.some({"exportTo": [self.rng.choice(("*", "default"))]}, 0.2),
         }
         if resolution != "NONE":
             spec["endpoints"] = [self.endpoint(resolution, index, spec) for index in range(self.rng.randint(1, 4))]
@@ -123,12 +124,14 @@ class _Draw:
 
     def policies(self, number: int, entry: Json) -> Iterator[Json]:
         spec: Json = {"host": entry["spec"]["hosts"][0]}
+        if self.maybe(0.15):
+            spec["exportTo"] = [self.rng.choice(("*", "default", "."))]
         if self.maybe(0.7):
             spec["trafficPolicy"] = self.policy(entry)
         subsets = [self.subset(version, entry) for version in VERSIONS]
         if self.maybe(0.3):  # two rules for one host, which istiod puts together
             yield _document("DestinationRule", f"s{number}-a", spec, entry["metadata"]["namespace"])
-            spec = {"host": spec["host"]}
+            spec = {name: spec[name] for name in ("host", "exportTo") if name in spec}
         spec["subsets"] = subsets
         yield _document("DestinationRule", f"s{number}-b", spec, entry["metadata"]["namespace"])
 
@@ -229,6 +232,7 @@ class _Draw:
             hosts.append(f"extra{number}.example.com")
         routes = [self.route(entry, entries, last=False) for _ in range(self.rng.randint(0, 4))]
         spec = {"hosts": hosts, "http": [*routes, self.route(entry, entries, last=True)]}
+        spec |= self.some({"exportTo": [self.rng.choice(("*", "default", "."))]}, 0.2)
         yield _document("VirtualService", f"s{number}", spec, entry["metadata"]["namespace"])
 
     def route(self, entry: Json, entries: list[Json], *, last: bool) -> Json:

@@ -125,6 +125,7 @@ SPEC = Fields(
     "DestinationRule",
     {
         "host": TEXT,
+        "exportTo": ListOf(TEXT),
         "trafficPolicy": TRAFFIC_POLICY,
         "subsets": ListOf(
             Fields("Subset", {"name": TEXT, "labels": MapOf(TEXT), "trafficPolicy": TRAFFIC_POLICY}, ("name",))
@@ -132,7 +133,6 @@ SPEC = Fields(
     },
     required=("host",),
     not_applied={"workloadSelector": "callers have no labels here; the rule holds for all"},
-    ignored=("exportTo",),
 )
 
 

@@ -16,6 +16,11 @@ def resolve(host: str, namespace: str) -> str:
     return host if "." in host or host == "*" else f"{host}.{namespace}.{DNS_SUFFIX}"
 
 
+def is_visible(export_to: list[str], namespace: str) -> bool:
+    """Whether callers see an object of `namespace`: by default it is exported to every namespace."""
+    return not export_to or "*" in export_to or PROXY_NAMESPACE in [namespace if to == "." else to for to in export_to]
+
+
 def cluster_name(port: int, subset: str, host: str) -> str:
     """`outbound|9080|v1|reviews.default.svc.cluster.local`."""
     return f"outbound|{port}|{subset}|{host}"

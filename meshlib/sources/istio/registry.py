@@ -11,7 +11,7 @@ from meshlib.sources.files.schema import Problem
 from meshlib.sources.istio import destination_rule, service_entry, virtual_service
 from meshlib.sources.istio.destination_rule import Rule
 from meshlib.sources.istio.fields import check
-from meshlib.sources.istio.names import matches, resolve
+from meshlib.sources.istio.names import PROXY_NAMESPACE, is_visible, matches, resolve
 from meshlib.sources.istio.service_entry import Service
 from meshlib.sources.istio.virtual_service import VirtualService
 
@@ -38,8 +38,13 @@ def build_registry(documents: Iterable[IstioDocument]) -> tuple[Registry, list[I
     for document in documents:
         problems = list(_problems(document))
         issues.extend(document.origin.issue(problem, document.label) for problem in problems)
-        if not any(problem.severity == "error" for problem in problems):
+        if any(problem.severity == "error" for problem in problems):
+            continue
+        if is_visible(document.spec.get("exportTo") or [], document.namespace):
             good[document.kind].append(document)
+        else:
+            problem = Problem(("exportTo",), f"not for callers in the namespace {PROXY_NAMESPACE!r}", "", "degraded")
+            issues.append(document.origin.issue(problem, document.label))
     services: dict[str, Service] = {}
     for document in good["ServiceEntry"]:
         for service in service_entry.services_of(document):

@@ -35,13 +35,13 @@ SPEC = Fields(
         "resolution": OneOf(RESOLUTIONS),
         "location": OneOf(("MESH_EXTERNAL", "MESH_INTERNAL")),
         "endpoints": ListOf(_ENDPOINT),
+        "exportTo": ListOf(TEXT),
     },
     required=("hosts",),
     not_applied={
         "workloadSelector": "workloads are not known from files; list endpoints",
         "subjectAltNames": "peer identity is not checked from files",
     },
-    ignored=("exportTo",),
 )
 
 

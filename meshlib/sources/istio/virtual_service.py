@@ -114,10 +114,9 @@ _HTTP = Fields(
 )
 SPEC = Fields(
     "VirtualService",
-    {"hosts": ListOf(TEXT), "gateways": ListOf(TEXT), "http": ListOf(_HTTP)},
+    {"hosts": ListOf(TEXT), "gateways": ListOf(TEXT), "exportTo": ListOf(TEXT), "http": ListOf(_HTTP)},
     required=("hosts",),
     not_applied={"tls": "only HTTP is routed", "tcp": "only HTTP is routed"},
-    ignored=("exportTo",),
 )
 
 

@@ -339,6 +339,20 @@ def test_tls_origination_always_verifies() -> None:
     assert "typed_extension_protocol_options" not in found
 
 
+@pytest.mark.parametrize(
+    "export_to, namespace, visible",
+    [("['*']", "other", True), ("['.']", "default", True), ("['.']", "other", False), ("[default]", "other", True),
+     ("[elsewhere]", "default", False), ("['~']", "default", False), ("[]", "other", True)],
+)  # fmt: skip
+def test_objects_that_are_not_exported_to_the_callers_are_told_and_not_used(
+    export_to: str, namespace: str, visible: bool
+) -> None:
+    text = ENTRY.replace("{name: reviews}", f"{{name: reviews, namespace: {namespace}}}")
+    content = translated(text.replace("spec:\n", f"spec:\n  exportTo: {export_to}\n"))
+    assert bool(content.resources) is visible
+    assert [issue.path for issue in content.issues] == ([] if visible else ["exportTo"])
+
+
 def test_istio_mutual_is_the_workload_s_own_identity() -> None:
     tls = "{mode: ISTIO_MUTUAL, subjectAltNames: ['spiffe://cluster.local/ns/default/sa/reviews']}"
     text = ENTRY + rule(f"trafficPolicy: {{tls: {tls}}}, subsets: [{{name: v1}}]")
