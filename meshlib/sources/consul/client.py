@@ -23,13 +23,14 @@ _REQUEST_SECONDS = 10.0  # what an answer that need not wait may take, and the b
 
 class Unanswered(Exception):  # noqa: N818  not an error of the program: a fact about the agent
     """There is no answer that counts. `is_said`: Consul itself gave the reason, for this question.
-    `has_no_chains`: it refuses because it has no discovery chains.
+    `is_crowded`: this host has too many connections to Consul. `has_no_chains`: Consul has no discovery chains.
     """
 
-    def __init__(self, reason: str, *, is_said: bool = False) -> None:
+    def __init__(self, reason: str, *, is_said: bool = False, is_crowded: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.is_said = is_said
+        self.is_crowded = is_crowded
 
     @property
     def has_no_chains(self) -> bool:
@@ -69,6 +70,7 @@ class ConsulClient:
         self._open: set[Connection] = set()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.queries = 0
+        self.most_connections: int | None = None  # beyond, a connection is closed after its answer
 
     async def ask(self, query: Query, index: int, wait: float, *, is_fresh: bool = False) -> Answer:
         """One read; blocks up to `wait` seconds for something newer than `index`, unless that is 0. `is_fresh` asks the
@@ -85,6 +87,11 @@ class ConsulClient:
         except (OSError, ProtocolError, ConfigurationError) as error:
             raise Unanswered(str(error) or type(error).__name__) from None
         return _answer(response)
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections there are."""
+        return len(self._open)
 
     def close(self) -> None:
         """Close every connection."""
@@ -109,7 +116,7 @@ class ConsulClient:
         except BaseException:
             self._drop(connection)
             raise
-        if connection.reusable:
+        if connection.reusable and len(self._open) <= (self.most_connections or len(self._open)):
             self._idle.append(connection)
         else:
             self._drop(connection)
@@ -133,7 +140,7 @@ class ConsulClient:
 def _answer(response: Response) -> Answer:
     if response.status != 200:
         reason = response.body[:300].decode("utf-8", "replace").strip()
-        raise Unanswered(f"status {response.status}: {reason}", is_said=True)
+        raise Unanswered(f"status {response.status}: {reason}", is_said=True, is_crowded=response.status == 429)
     headers = response.headers
     index, contact = headers.get("x-consul-index", ""), headers.get("x-consul-lastcontact", "")
     answer = Answer(

@@ -34,7 +34,7 @@ def consul_source(
     consistency: Consistency = "default",
     max_staleness: float | None = None,
     wait: float = 60.0,
-    connections: int = 64,
+    connections: int = 128,
     reset_grace: float = 30.0,
     domain: str = "consul",
     **settings: Any,

@@ -58,18 +58,20 @@ class Known:
 class Runner:
     """The thread of one `start`, its loop, and what happens on it."""
 
-    def __init__(self, known: Known, sink: Sink, client: ConsulClient, limits: WatchLimits, domain: str) -> None:
+    def __init__(
+        self, known: Known, sink: Sink, clients: tuple[ConsulClient, ConsulClient], limits: WatchLimits, domain: str
+    ) -> None:
         self._known = known
         self._catalog = known.catalog
         self._domain = domain
         self._sink: Sink | None = sink
-        self._client = client
+        self._clients = clients
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="meshlib-consul", daemon=True)
         _runners.add(self)
-        self._watches = Watches(client, self._told, limits, random.Random())  # noqa: S311  it spreads load
+        self._watches = Watches(*clients, self._told, limits, random.Random())  # noqa: S311  it spreads load
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None
         self._working = threading.RLock()
@@ -99,7 +101,8 @@ class Runner:
         clean-up, and that would take the parent's sockets out of the selector the two processes share.
         """
         self._sink = None
-        self._client.forget()
+        for client in self._clients:
+            client.forget()
         self._selector.close()  # this process's copy only
         _inherited.append(self)
 
@@ -121,7 +124,7 @@ class Runner:
         stale = time.monotonic() - min(failing) if failing else 0.0
         return ConsulStats(
             len(self._watches),
-            self._client.queries,
+            sum(client.queries for client in self._clients),
             counts.answers,
             counts.failures,
             counts.went_back,
@@ -144,7 +147,8 @@ class Runner:
         self._begin()
         await self._stopping.wait()
         await self._watches.close()
-        self._client.close()
+        for client in self._clients:
+            client.close()
 
     def _begin(self) -> None:
         with self._working:

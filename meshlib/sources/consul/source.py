@@ -55,8 +55,8 @@ class ConsulSource:
         settings = self._settings or load_settings()
         for name in self._declared:
             self._known.catalog.declare(name)
-        client = ConsulClient(settings, self._consistency)
-        self._runner = Runner(self._known, sink, client, self._limits, self._domain)
+        waiting, short = (ConsulClient(settings, self._consistency) for _ in range(2))
+        self._runner = Runner(self._known, sink, (waiting, short), self._limits, self._domain)
         self._runner.start()
 
     def request(self, authority: str) -> None:

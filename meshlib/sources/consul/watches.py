@@ -2,8 +2,12 @@
 
 Each query has a task. It asks, tells what came, and asks again from the index it was given (`blocking`). Three bounds
 hold whatever Consul does: a token bucket per query, a full-jitter back-off after failures, and a number of connections
-in all. Where there are more queries than connections they take turns: each then waits a second at most, and gives its
-connection to the next.
+in all. A question that waits needs one of these for itself; where there are more queries than connections they take
+turns of half a second. A question that does not wait goes over a few connections of their own, so that what a call is
+waiting for never queues behind watches; it is also what a query asks that gets no turn for two seconds.
+
+Consul bounds the connections of a host as well (`http_max_conns_per_client`, 200), and counts one that was cut off
+until its question would have ended. Where it answers 429 fewer are used from then on.
 """
 
 from __future__ import annotations
@@ -18,11 +22,15 @@ from typing import Protocol
 from meshlib.sources.consul.blocking import Answered, BlockingIndex
 from meshlib.sources.consul.client import Answer, ConsulClient, Unanswered
 from meshlib.sources.consul.query import Query
+from meshlib.sources.consul.slots import Slots
 from meshlib.sources.xds.request_rate import RequestRate
 
 _NOTHING_SAID = Answered(went_back=False, after_failure=False)
+_SHORT = 4  # connections for questions that do not wait
+_PATIENCE = 2.0  # seconds a query goes without a turn
+_FEWEST = 8  # connections that are never given up
 _REGROUP = 0.25  # seconds over which the others follow the first query that is answered after an outage
-_TURN = 1.0  # seconds a query may wait while others want its connection
+_TURN = 0.5  # seconds a query may wait while others want its connection
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +61,7 @@ class WatchLimits:
     """
 
     wait: float = 60.0
-    connections: int = 64
+    connections: int = 128
     burst: int = 3
     rate: float = 10.0
     max_staleness: float | None = None
@@ -89,17 +97,20 @@ class Watches:
     def __init__(
         self,
         client: ConsulClient,
+        short_client: ConsulClient,
         deliver: Callable[[Told], None],
         limits: WatchLimits,
         rng: Rng,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
+        self._short_client = short_client
         self._deliver = deliver
         self._limits = limits
         self._rng = rng
         self._clock = clock
-        self._slots = asyncio.Semaphore(limits.connections)
+        self._slots = Slots(limits.connections)
+        self._short_slots = Slots(_SHORT)
         self._tasks: dict[Query, asyncio.Task[None]] = {}
         self._recovered = asyncio.Event()  # set, and replaced, when a query that failed is answered
         self.counts = WatchCounts()
@@ -145,17 +156,54 @@ class Watches:
                 await self._back_off(failures)
 
     async def _ask(self, query: Query, index: int) -> Answer:
-        limits = self._limits
-        async with self._slots:
-            wait = limits.wait if len(self._tasks) <= limits.connections else min(limits.wait, _TURN)
+        """Ask, on a connection of the bounded number."""
+        if not index or not await self._has_turn():
+            return await self._ask_short(query)
+        try:
+            crowded = len(self._tasks) > self._slots.capacity
+            wait = min(self._limits.wait, _TURN) if crowded else self._limits.wait
             answer = await self._client.ask(query, index, wait)
-            if limits.max_staleness is not None and answer.last_contact > limits.max_staleness:
-                self.counts.not_fresh += 1
-                answer = await self._client.ask(query, 0, wait, is_fresh=True)
-            elif index and answer.is_empty:
-                # A question that waits is answered by the agent's own view of the catalog (Consul's streaming backend),
-                # and that is empty, with status 200, also for a token that may not look. Servers say which it is.
-                answer = await self._client.ask(query, 0, wait, is_fresh=True)
+        except Unanswered as failure:
+            if failure.is_crowded:
+                self._use_fewer()
+            raise
+        finally:
+            self._slots.release()
+        return await self._confirmed(query, answer)
+
+    def _use_fewer(self) -> None:
+        """Consul has no more connections for this host: leave a quarter of ours to the others on it."""
+        fewer = min(self._slots.capacity, self._client.open_connections) * 3 // 4
+        self._slots.resize(max(fewer, min(_FEWEST, self._limits.connections)))
+        self._client.most_connections = self._slots.capacity
+
+    async def _ask_short(self, query: Query, *, is_fresh: bool = False) -> Answer:
+        """Ask for what there is now, without waiting for news."""
+        await self._short_slots.acquire()
+        try:
+            answer = await self._short_client.ask(query, 0, 0.0, is_fresh=is_fresh)
+        finally:
+            self._short_slots.release()
+        return answer if is_fresh else await self._confirmed(query, answer, is_short=True)
+
+    async def _has_turn(self) -> bool:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._slots.acquire()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _confirmed(self, query: Query, answer: Answer, *, is_short: bool = False) -> Answer:
+        """The answer, or the leader's own where this one may be too old, or empty for a reason of its own."""
+        limit = self._limits.max_staleness
+        if limit is not None and answer.last_contact > limit:
+            self.counts.not_fresh += 1
+            return await self._ask_short(query, is_fresh=True)
+        if answer.is_empty and not is_short:
+            # A question that waits is answered by the agent's own view of the catalog (Consul's streaming backend), and
+            # that is empty, with status 200, also for a token that may not look. Servers say which it is.
+            return await self._ask_short(query, is_fresh=True)
         return answer
 
     async def _back_off(self, failures: int) -> None:

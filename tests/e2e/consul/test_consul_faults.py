@@ -224,7 +224,7 @@ def test_more_services_than_connections_take_turns(consul_factory: Any, servers:
     proxy = servers.keep(ConsulProxy(consul.port))
     mesh = mesh_of(proxy.address, *names, connections=5)
     eventually(lambda: len(mesh.plan.snapshot.endpoints) == len(names), "all are known", PATIENCE)
-    assert len(proxy._open) <= 5
+    assert len(proxy._open) <= 5 + 4, "and a few for questions that do not wait"
     consul.register(names[-1], "another", 9001)
 
     def endpoints() -> int:
@@ -240,3 +240,29 @@ def test_a_consul_without_chains_is_health_alone(consul_factory: Any, mesh_of: A
     with mesh.http.client("payments") as client:
         assert client.get("/").json()["name"] == "v1"
     assert any(issue.severity == "degraded" and "Connect must be enabled" in issue.reason for issue in mesh.issues)
+
+
+def test_a_host_that_has_too_many_connections_uses_fewer(consul_factory: Any, mesh_of: Any) -> None:
+    """Consul answers 429 beyond its limit for a host, which other processes need as well."""
+    consul = consul_factory(config={"limits": {"http_max_conns_per_client": 14}})
+    names = [f"service-{number}" for number in range(12)]
+    for name in names:
+        consul.register(name, name, 9000)
+    mesh = mesh_of(consul, *names, wait=2.0)
+
+    def all_is_well() -> bool:
+        return len(mesh.plan.snapshot.endpoints) == len(names) and not mesh.source.stats().failing
+
+    eventually(all_is_well, "twenty-four watches on fewer connections", PATIENCE)
+    assert any("429" in issue.reason for issue in mesh.issues), "and it is told"
+
+    def registered() -> bool:
+        try:
+            consul.register(names[0], "another", 9001)
+        except OSError:
+            return False
+        return True
+
+    eventually(registered, "there is room for others", PATIENCE)
+    parts = lambda: mesh.plan.snapshot.endpoints[names[0]].localities  # noqa: E731
+    eventually(lambda: sum(len(part.endpoints) for part in parts()) == 2, "a change arrives", PATIENCE)
