@@ -84,7 +84,7 @@ class ConsulClient:
             response = await self._exchange(query.target(params), limit)
         except TimeoutError:
             raise Unanswered(f"no answer within {limit:.0f} s") from None
-        except (OSError, ProtocolError, ConfigurationError) as error:
+        except (OSError, UnicodeError, ProtocolError, ConfigurationError) as error:
             raise Unanswered(str(error) or type(error).__name__) from None
         return _answer(response)
 

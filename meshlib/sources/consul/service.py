@@ -57,7 +57,9 @@ class Service:
         self.name = name
         self._options = options
         self._datacenter = name.datacenter or options.datacenter
-        self.chain_query = None if name.tag else chain_query(name.service, self._datacenter, options.health)
+        self.chain_query: Query | None = (
+            None if name.tag else chain_query(name.service, self._datacenter, options.health)
+        )
         self.active: Compiled | None = None
         self._pending = self._plain() if name.tag else None
         self._hold_until = float(
@@ -91,8 +93,9 @@ class Service:
         self._take(self._compiled(host, tuple(clusters.values()), chain.is_default, chain.datacenter), hold_until)
 
     def without_chain(self) -> None:
-        """Consul has no chains (Connect is off, or it is older than them): the service as the catalog has it."""
+        """Consul has no chains (Connect is off): the service as the catalog has it, from now on."""
         if self.active is None:
+            self.chain_query = None
             self._take(self._plain(), None)
 
     def settle(self, known: Mapping[Query, Any], now: float) -> bool:

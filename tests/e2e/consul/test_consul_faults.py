@@ -240,6 +240,7 @@ def test_a_consul_without_chains_is_health_alone(consul_factory: Any, mesh_of: A
     with mesh.http.client("payments") as client:
         assert client.get("/").json()["name"] == "v1"
     assert any(issue.severity == "degraded" and "Connect must be enabled" in issue.reason for issue in mesh.issues)
+    eventually(lambda: mesh.source.stats().failing == 0, "which is no failure")
 
 
 def test_a_host_that_has_too_many_connections_uses_fewer(consul_factory: Any, mesh_of: Any) -> None:
