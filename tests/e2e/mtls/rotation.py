@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Awaitable, Callable
 
 from e2e.mtls.workloads import Pair
 from meshlib.identity.dev_ca import DevCA
@@ -12,16 +12,15 @@ from meshlib.identity.dev_ca import DevCA
 ROTATIONS = 110
 TRUST_CHANGES = 3
 _BETWEEN = 0.01
-_SETTLE = 0.1  # calls already on their way under the certificate before are over, on a busy machine as well
+_PATIENCE = 30.0
 
 
-@dataclass
-class Load:
-    """What callers on several threads report."""
+class Caller:
+    """Counts the calls of one caller, who makes them one after the other."""
 
-    done: int = 0
-    failures: list[BaseException] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
+    def __init__(self) -> None:
+        self.done = 0
+        self.failures: list[BaseException] = []
 
     def one(self, call: Callable[[], object]) -> None:
         """Make one call."""
@@ -31,14 +30,42 @@ class Load:
             self.failures.append(error)
         self.done += 1
 
-    def until_more(self, calls: int = 20) -> None:
-        """Wait until calls have gone on."""
-        wanted = self.done + calls
-        for _ in range(3000):
-            if self.done >= wanted or self.failures:
-                return
-            threading.Event().wait(0.01)
-        raise AssertionError("no calls are made any more")
+    async def one_of(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Make one call on an event loop."""
+        try:
+            await call()
+        except Exception as error:  # noqa: BLE001
+            self.failures.append(error)
+        self.done += 1
+
+
+class Load:
+    """All callers."""
+
+    def __init__(self) -> None:
+        self.callers: list[Caller] = []
+        self.stop = threading.Event()
+
+    def caller(self) -> Caller:
+        """Another one."""
+        self.callers.append(Caller())
+        return self.callers[-1]
+
+    @property
+    def done(self) -> int:
+        return sum(caller.done for caller in self.callers)
+
+    @property
+    def failures(self) -> list[BaseException]:
+        return [failure for caller in self.callers for failure in caller.failures]
+
+    def until_all_went_on(self) -> None:
+        """Wait until every caller has ended the call it was at, and made another: nothing of before is under way."""
+        wanted = [caller.done + 2 for caller in self.callers]
+        deadline = time.monotonic() + _PATIENCE
+        while any(caller.done < count for caller, count in zip(self.callers, wanted, strict=False)):
+            assert time.monotonic() < deadline, "no calls are made any more"
+            threading.Event().wait(0.005)
 
 
 def rotate(pair: Pair, load: Load, on_removed: Callable[[DevCA], None], before_removal: Callable[[DevCA], None]) -> int:
@@ -53,15 +80,15 @@ def rotate(pair: Pair, load: Load, on_removed: Callable[[DevCA], None], before_r
             renewed += 1
             threading.Event().wait(_BETWEEN)
         pair.until_taken()
-        load.until_more()
+        load.until_all_went_on()
         if change < TRUST_CHANGES:
             old, new = pair.authority, DevCA.new()
             pair.trust(old, new)
+            load.until_all_went_on()
             pair.move_to(new)
-            load.until_more()
-            threading.Event().wait(_SETTLE)
+            load.until_all_went_on()
             before_removal(old)
             pair.trust(new)
             on_removed(old)
-            load.until_more()
+            load.until_all_went_on()
     return renewed
