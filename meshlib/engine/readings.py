@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from zlib import crc32
 
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.runtime import Runtime
@@ -22,6 +23,7 @@ def read(runtime: Runtime) -> Iterator[Sample]:
         if state is not None:
             yield from _counters(state)
             yield from _gauges(cluster, state)
+    yield Sample(catalogue.PLAN_VERSION, (), crc32(plan.snapshot.version.encode()))
     yield Sample(catalogue.PLAN_CLUSTERS, (), len(plan.clusters))
 
 

@@ -148,6 +148,12 @@ BREAKER = Metric(
     labels=_CLUSTER,
 )
 PLAN_AGE = Metric("meshlib.plan.age", "gauge", "meshlib_plan_age_seconds", "Since when the plan is in force.", "s")
+PLAN_VERSION = Metric(
+    "meshlib.plan.version",
+    "gauge",
+    "meshlib_plan_version",
+    "CRC-32 of the version of the configuration in force: a number that changes with it, as Envoy's `version` gauges.",
+)
 PLAN_CLUSTERS = Metric("meshlib.plan.clusters", "gauge", "meshlib_plan_clusters", "Clusters of the plan in force.")
 READY = Metric("meshlib.ready", "gauge", "meshlib_ready", "1 once any configuration has arrived.")
 ISSUES = Metric(
@@ -159,7 +165,7 @@ ISSUES = Metric(
 )
 GAUGES = (
     *(ACTIVE, PENDING, CONNECTIONS, MEMBERS, HEALTHY, EJECTED, CX_OPEN, RQ_PENDING_OPEN, RQ_OPEN, BREAKER),
-    *(PLAN_AGE, PLAN_CLUSTERS, READY, ISSUES),
+    *(PLAN_AGE, PLAN_VERSION, PLAN_CLUSTERS, READY, ISSUES),
 )
 
 # ---------------------------------------------------------------------- the control plane

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from typing import Any
+from zlib import crc32
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -134,6 +135,7 @@ def test_clusters_are_counted_under_envoys_names(mesh: Mesh) -> None:
     assert seen.value("envoy_cluster_upstream_rq_retry_overflow", envoy_cluster_name="payments") == 1
     assert seen.value("envoy_cluster_membership_healthy", envoy_cluster_name="payments") == 2
     assert seen.value("meshlib_ready") == 1
+    assert seen.value("meshlib_plan_version") == crc32(mesh.plan.snapshot.version.encode())
     assert (seen.value("meshlib_plan_age_seconds") or 0.0) < 60
 
 
