@@ -65,7 +65,7 @@ PARTS: dict[str, Part] = {
         _on_path("prometheus", "prometheus", remedy="apt: prometheus"),
         _on_path("chromium", "chromium", "chromium-browser", remedy="apt: chromium"),
         _on_path("openssl", "openssl", remedy="apt: openssl"),
-        Part("consul", _consul, "consul on PATH"),
+        Part("consul", _consul, "make servers (needs go), or consul on PATH"),
         _built_here("go_control_plane"),
         _built_here("istio_generator"),
         _built_here("ratelimit"),
