@@ -14,8 +14,8 @@ from meshlib.explain import Explainer
 needs_istio = pytest.mark.needs("istio_generator")
 SEEDS = range(1, 13)
 SEEDS_OF_PROXYLESS = range(20, 26)
-MET = {"balancing", "pass_through", "response_flag", "weights", "retry_policy"}
-MET_BY_ALL = MET | {"request_hash", "redirect", "direct_response"}
+MET = {"balancing", "pass_through", "response_flag", "retry_policy"}
+MET_BY_ALL = MET | {"weights", "request_hash", "redirect", "direct_response"}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_same_objects_lead_to_the_same_decisions(seed: int, make_twin: Calla
 @needs_istio
 @pytest.mark.parametrize("seed", SEEDS_OF_PROXYLESS)
 def test_a_proxyless_client_is_told_the_same(seed: int, make_twin: Callable[..., IstioTwin]) -> None:
-    world = generate(seed, requests=100)
+    world = generate(seed, services=24, requests=60)
     twin = make_twin(world.objects, world.names)
     requests = [
         (method, url, headers) for method, url, headers in world.requests if urlsplit(url).netloc in world.names
@@ -65,7 +65,7 @@ def test_a_proxyless_client_is_told_the_same(seed: int, make_twin: Callable[...,
             continue  # the route leads to a service without endpoints of its own
         assert ours == theirs, f"seed {seed}: {request}"
         compared += 1
-    assert compared > 20
+    assert compared > 10
 
 
 def test_the_requests_of_all_seeds_meet_all_that_can_become_of_one(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class Service:
 def check_more(document: IstioDocument) -> Iterator[Problem]:
     """What the fields alone do not say."""
     spec = document.spec
-    resolution = spec.get("resolution", "NONE")
+    resolution = (spec.get("resolution") or "NONE")
     if not spec.get("ports"):
         yield Problem((), "ServiceEntry needs ports")
     if resolution == "STATIC" and not spec.get("endpoints") and not spec.get("workloadSelector"):
@@ -110,10 +110,10 @@ def check_more(document: IstioDocument) -> Iterator[Problem]:
     if resolution == "DYNAMIC_DNS":
         yield Problem(("resolution",), "DYNAMIC_DNS is treated as NONE: the name called is the one resolved",
                       severity="degraded")  # fmt: skip
-    for index, host in enumerate(spec.get("hosts", ())):
+    for index, host in enumerate(spec["hosts"]):
         if host.startswith("*") and resolution == "DNS" and not spec.get("endpoints"):
             yield Problem(("hosts", index), "a wildcard cannot be resolved by DNS", "list endpoints, or use NONE")
-    for index, port in enumerate(spec.get("ports", ())):
+    for index, port in enumerate(spec.get("ports") or ()):
         protocol = port.get("protocol", "").upper()
         if protocol and protocol not in PROTOCOLS:
             place = ("ports", index, "protocol")
@@ -125,14 +125,14 @@ def services_of(document: IstioDocument) -> Iterator[Service]:
     spec = document.spec
     ports = tuple(
         Port(p["number"], p.get("protocol", "").upper(), p.get("name", ""), p.get("targetPort", p["number"]))
-        for p in spec.get("ports", ())
+        for p in spec.get("ports") or ()
     )
     endpoints = tuple(
         Endpoint(e["address"], dict(e.get("ports") or {}), dict(e.get("labels") or {}), e.get("locality", ""),
                  e.get("weight") or 1)
         for e in spec.get("endpoints") or ()
     )  # fmt: skip
-    resolution = spec.get("resolution", "NONE").replace("DYNAMIC_DNS", "NONE")
+    resolution = (spec.get("resolution") or "NONE").replace("DYNAMIC_DNS", "NONE")
     # CIDR blocks catch connections of a sidecar; no request is addressed to one.
     addresses = tuple(address for address in spec.get("addresses") or () if "/" not in address)
     for host in spec["hosts"]:

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,8 +91,11 @@ def from_files(folder: Path) -> Snapshot:
 
 
 def sidecar_part(snapshot: Snapshot) -> tuple[object, ...]:
-    """What a wildcard subscriber sees: no API listeners, and no route configuration only they name."""
-    listeners = {name: listener for name, listener in snapshot.listeners.items() if not listener.api}
+    """What a wildcard subscriber sees: no API listeners, and no route configuration only they name. A listener that is
+    for its port only is sent as one to be bound, because an Envoy has to.
+    """
+    found = {name: listener for name, listener in snapshot.listeners.items() if not listener.api}
+    listeners = {name: replace(listener, bound=True) for name, listener in found.items()}
     named = {manager.routes for listener in listeners.values() for manager in listener.managers}
     routes = {name: table for name, table in snapshot.routes.items() if name in named}
     return listeners, routes, dict(snapshot.clusters), dict(snapshot.endpoints)
