@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from meshlib.grpc import unpatched
+from meshlib.grpc.forked import refusals, refusing
 from meshlib.grpc.subchannels import SubChannels
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Shared:
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._reset()
+        self._reset("", "")
 
     def sync(self) -> SubChannels:
         """The sub-channels of every thread."""
@@ -71,8 +72,11 @@ class Shared:
         """Whether another channel of the same kind is open."""
         return any(isinstance(other, type(channel)) for other in list(self._open))
 
-    def _reset(self) -> None:
-        self._sync = SubChannels(self._mesh.upstreams, unpatched.channel, _close_sync)
+    def _reset(self, sync_refused: str, aio_refused: str) -> None:
+        self._used = False
+        self._make_aio = refusing(aio_refused) if aio_refused else self._aio_channel
+        make = refusing(sync_refused) if sync_refused else self._sync_channel
+        self._sync = SubChannels(self._mesh.upstreams, make, _close_sync)
         self._by_loop = {}
         self._closers = {}
         self._last = None
@@ -80,7 +84,15 @@ class Shared:
 
     def _after_fork(self) -> None:
         _parents.append((self._sync, self._by_loop, self._last))
-        self._reset()
+        self._reset(*refusals(self._used, self._by_loop))
+
+    def _sync_channel(self, *given: Any) -> Any:
+        self._used = True
+        return unpatched.channel(*given)
+
+    def _aio_channel(self, *given: Any) -> Any:
+        self._used = True
+        return unpatched.aio_channel(*given)
 
     def _new_loop(self, loop: asyncio.AbstractEventLoop) -> SubChannels:
         """Sub-channels for a loop; those of loops that were closed meanwhile are let go, which closes them."""
@@ -89,7 +101,7 @@ class Shared:
                 self._by_loop.pop(old, None)
                 self._closers.pop(old, None)
         closer = self._closers[loop] = _Closer(loop)
-        return self._by_loop.setdefault(loop, SubChannels(self._mesh.upstreams, unpatched.aio_channel, closer))
+        return self._by_loop.setdefault(loop, SubChannels(self._mesh.upstreams, self._make_aio, closer))
 
 
 class _Closer:
