@@ -42,9 +42,17 @@ async def serve_watched(
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the route that served the request, as Starlette and FastAPI tell it; empty where none is told."""
+    """The template of the route that served the request, as Starlette and FastAPI tell it; empty where none is told.
+
+    Below a mounted application it begins with where that is mounted, unless values stand in that: a template has none.
+    """
     path = getattr(scope.get("route"), "path", "")
-    return f"{scope.get('app_root_path', '')}{path}" if isinstance(path, str) else ""
+    if not isinstance(path, str) or not path:
+        return ""
+    root = scope.get("root_path", "")
+    mounted = root.removeprefix(scope.get("app_root_path", root))
+    values = {str(value) for value in scope.get("path_params", {}).values()}
+    return path if values & set(mounted.split("/")) else mounted + path
 
 
 def makes_server_spans(app: object) -> bool:
