@@ -29,7 +29,11 @@ class IstioTwin:
     def __init__(self, folder: Path, objects: str, names: Iterable[str] = ()) -> None:
         self.server = IstioServer(folder, objects)
         self.ours, self.issues = build_snapshot(load([folder / "objects" / "objects.yaml"]))
-        self.theirs = _followed(istio_mesh(self.server, "grpc" if names else "sidecar", declared=names), set(names))
+        try:
+            self.theirs = _followed(istio_mesh(self.server, "grpc" if names else "sidecar", declared=names), set(names))
+        except BaseException:
+            self.server.stop()
+            raise
         self._comparable = comparable_to_proxyless if names else comparable_explanation
         self._explainers = (Explainer(self.ours), Explainer(self.theirs))
 
@@ -57,7 +61,7 @@ class IstioTwin:
 def _followed(mesh: Mesh, names: set[str]) -> Snapshot:
     with mesh:
         mesh.wait_ready()
-        eventually(lambda: names <= mesh.plan.snapshot.listeners.keys(), "every listener")
+        eventually(lambda: names <= mesh.plan.snapshot.listeners.keys(), "every listener", 30.0)
         assert refusals(mesh) == 0
         return mesh.plan.snapshot
 
