@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401 - found in an Any by its name
 
 from e2e.mtls.workloads import CLIENT_ID, REFRESH, SERVER_ID, Pair, pair_of_workloads, served
 from meshlib import Mesh

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401 - found in an Any by its name
 
 from meshlib.model.cluster import Cluster, UpstreamTls
 from meshlib.model.report import ResourceError
