@@ -9,8 +9,3 @@ KNOWN = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST
 def method_name(method: str) -> str:
     """`http.request.method`: `_OTHER` for an unknown one."""
     return method if method in KNOWN else OTHER
-
-
-def span_method(method: str) -> str:
-    """The method in a span's name: `HTTP` for an unknown one."""
-    return method if method in KNOWN else "HTTP"

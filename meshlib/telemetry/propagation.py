@@ -1,6 +1,6 @@
 """W3C trace context and request ids: read from strangers, handed on to every outgoing call.
 
-No span is recorded here, so a `traceparent` is handed on unchanged: a new parent id would point at nothing.
+Where no span is made, a `traceparent` is handed on unchanged: a new parent id would point at nothing.
 Sources: https://www.w3.org/TR/trace-context/ (version 00, forward compatible), Envoy's `x-request-id`.
 """
 
