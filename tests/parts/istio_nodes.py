@@ -18,9 +18,7 @@ OWN_ADDRESS = "10.9.9.9"
 def node(kind: Kind, namespace: str = "default") -> Node:
     """The node of a workload `app`."""
     version, generator = ("1.31.0", "") if kind == "sidecar" else ("", "grpc")
-    return sidecar_node(
-        ip=OWN_ADDRESS, pod="app", namespace=namespace, istio_version=version, generator=generator
-    )
+    return sidecar_node(ip=OWN_ADDRESS, pod="app", namespace=namespace, istio_version=version, generator=generator)
 
 
 def istio_mesh(server: IstioServer, kind: Kind = "sidecar", *, namespace: str = "default", **options: Any) -> Mesh:

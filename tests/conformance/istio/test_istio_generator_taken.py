@@ -33,7 +33,6 @@ ROUTE_REPORTS = {
 # things that a call cannot notice (the decoders' tables say why for each field).
 SIDECAR_REPORTS = ROUTE_REPORTS | {
     ("Cluster", "dns_lookup_family"),
-    ("Cluster", "http2_protocol_options"),
     ("Cluster", "round_robin_lb_config.slow_start_config"),
     ("Cluster", "typed_dns_resolver_config"),
     ("Cluster", "upstream_bind_config"),

@@ -68,6 +68,8 @@ def test_versions_of_tls_other_than_those_spoken_are_told(version: str, told: bo
 
 
 def test_names_by_the_host_of_the_request() -> None:
+    import envoy.extensions.upstreams.http.v3.http_protocol_options_pb2  # noqa: F401  JSON needs the type
+
     kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     options = {
         "@type": f"type.googleapis.com/{kind}",

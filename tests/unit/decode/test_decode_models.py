@@ -427,11 +427,11 @@ def test_http_protocol_options() -> None:
     )
     found, issues = cluster(typed_extension_protocol_options=options)
     assert (found.http2, found.idle_timeout, found.max_requests_per_connection) == (True, None, 9)
-    assert [path.rpartition(".")[2] for path in issues] == ["max_concurrent_streams", "http2_protocol_options"]
+    assert [path.rpartition(".")[2] for path in issues] == ["max_concurrent_streams"]
     found, issues = cluster(typed_extension_protocol_options=http_options(auto_config={}))
     assert (found.http2, len(issues)) == (False, 1)
     found, issues = cluster(http2_protocol_options={}, max_requests_per_connection=3)
-    assert (found.http2, found.max_requests_per_connection, issues) == (True, 3, ["http2_protocol_options"])
+    assert (found.http2, found.max_requests_per_connection, issues) == (True, 3, [])
 
 
 def tls(**common: Any) -> tuple[Cluster, list[str]]:

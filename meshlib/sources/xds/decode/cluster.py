@@ -172,8 +172,6 @@ def cluster(ctx: Context, message: Any) -> Cluster:
     _check_network_filters(ctx, message)
     if kind == "ORIGINAL_DST" and has("transport_socket"):
         ctx.degraded("transport_socket", "calls that pass through are the caller's own, in plain text if it says http")
-    if http.http2:
-        ctx.degraded("http2_protocol_options", "HTTP clients speak HTTP/1.1 to the endpoints; gRPC calls speak HTTP/2")
     return Cluster(
         name=message.name,
         type=kind,
