@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from meshlib.context import current
 from meshlib.engine.call import call_flow
 from meshlib.engine.commands import BodyEnd, Commit, Flow, Replayable, Start
-from meshlib.grpc.metadata import head_of, metadata_of
+from meshlib.grpc.metadata import Metadata, head_of, metadata_of
 from meshlib.grpc.outcome import AttemptError
 from meshlib.grpc.subchannels import Settings
 from meshlib.model.outcome import GRPC_STATUS_PENDING, Failure, Outcome
@@ -16,6 +16,7 @@ from meshlib.model.outcome import GRPC_STATUS_PENDING, Failure, Outcome
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
 
+_AT_ONCE = 0.001  # seconds
 _SLACK = 0.01  # grpcio counts in milliseconds of another clock
 
 
@@ -41,7 +42,7 @@ class Asked(NamedTuple):
 class Exchange:
     """One call on its way through the mesh. `deadline` is what caller and context ask for, monotonic seconds."""
 
-    __slots__ = ("asked", "binary", "core", "deadline", "flow", "head", "limit", "on_limit")
+    __slots__ = ("asked", "began", "binary", "core", "deadline", "flow", "head", "limit", "on_limit")
 
     def __init__(self, core: Core, method: str, asked: Asked, replayable: Replayable = True) -> None:
         mesh = core.mesh
@@ -53,6 +54,7 @@ class Exchange:
             deadline = now + asked.timeout
         streams = replayable is not True  # what keeps the requests of a stream
         head, self.binary = head_of(core.authority, method, asked.metadata, context, streams)
+        self.began = now
         self.core = core
         self.asked = asked
         self.head = head
@@ -65,20 +67,32 @@ class Exchange:
         """The keyword arguments of one attempt on a sub-channel. `streams`: the response is a stream, so that only the
         call's final deadline ends it; the attempt's own ends with its first message.
         """
-        limit, self.on_limit = (start.final_deadline, Failure.TIMEOUT) if streams else _limit(start)
-        self.limit = limit
+        timeout, metadata = self.particulars(start, streams)
         asked = self.asked
         compression = asked.compression
-        metadata = metadata_of(start.head.headers, self.binary)
-        if start.attempt > 1:
-            metadata = (*metadata, ("grpc-previous-rpc-attempts", str(start.attempt - 1)))
         return {
-            "timeout": None if limit is None else max(0.0, limit - time.monotonic()),
-            "metadata": metadata or None,
+            "timeout": timeout,
+            "metadata": metadata,
             "credentials": asked.credentials,
             "wait_for_ready": asked.wait_for_ready,
             "compression": self.core.compression if compression is None else compression,
         }
+
+    def particulars(self, start: Start, streams: bool = False) -> tuple[float | None, Metadata | None]:
+        """The timeout and the metadata of one attempt."""
+        limit, self.on_limit = (start.final_deadline, Failure.TIMEOUT) if streams else _limit(start)
+        self.limit = limit
+        metadata = metadata_of(start.head.headers, self.binary)
+        if start.attempt > 1:
+            metadata = (*metadata, ("grpc-previous-rpc-attempts", str(start.attempt - 1)))
+        return None if limit is None else self._seconds_until(limit), metadata or None
+
+    def _seconds_until(self, limit: float) -> float:
+        """The time left, which for an attempt begun at once is that of the last call: `grpc-timeout` counts in
+        milliseconds, and HPACK makes one byte of a header it has just seen.
+        """
+        now = time.monotonic()
+        return max(0.0, limit - (self.began if now - self.began < _AT_ONCE else now))
 
     def out_of_time(self) -> Failure | None:
         """What running out of time means now; None while there is time left, so that it was the server who said so."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshlib.grpc.direct import DirectCall
 from meshlib.grpc.requests import wire_bytes
 from meshlib.grpc.subchannels import SubChannel
 
@@ -11,7 +12,7 @@ from meshlib.grpc.subchannels import SubChannel
 class Method:
     """One method of a mesh channel: `kind` is the channel's factory for it (`unary_unary`, ...)."""
 
-    __slots__ = ("_by_subchannel", "_registered", "deserializer", "kind", "path", "serializer")
+    __slots__ = ("_by_subchannel", "_direct", "_registered", "deserializer", "kind", "path", "serializer")
 
     def __init__(self, kind: str, path: str | bytes, serializer: Any, deserializer: Any, registered: Any) -> None:
         self.kind = kind
@@ -21,11 +22,19 @@ class Method:
         # Generated stubs register their methods with the channel, which saves grpcio a look-up per call.
         self._registered = {"_registered_method": True} if registered else {}
         self._by_subchannel: dict[SubChannel, Any] = {}
+        self._direct: dict[SubChannel, DirectCall | None] = {}
 
     def on(self, subchannel: SubChannel) -> Any:
         """The multi-callable of the same method on a sub-channel."""
         found = self._by_subchannel.get(subchannel)
         return found if found is not None else self._new(subchannel)
+
+    def directly_on(self, subchannel: SubChannel) -> DirectCall | None:
+        """The direct way of a plain unary call, where there is one."""
+        try:
+            return self._direct[subchannel]
+        except KeyError:
+            return self._direct.setdefault(subchannel, DirectCall.of(self.on(subchannel)))
 
     def on_channel(self, channel: Any) -> Any:
         """A multi-callable of the same method on any channel."""
@@ -40,5 +49,6 @@ class Method:
         for known in list(self._by_subchannel):
             if known.closed:  # else a stub would remember every endpoint there ever was
                 self._by_subchannel.pop(known, None)
+                self._direct.pop(known, None)
         made = self.serialized_on(subchannel.channel)
         return self._by_subchannel.setdefault(subchannel, made)

@@ -28,7 +28,7 @@ class BlockingCall(Exchange):
     multi-callable takes: a message, or an iterator of them.
     """
 
-    __slots__ = ("method", "request", "with_call")
+    __slots__ = ("method", "plain", "request", "with_call")
     core: MeshChannel
 
     def __init__(
@@ -41,6 +41,14 @@ class BlockingCall(Exchange):
         replayable: Replayable = True,
     ) -> None:
         super().__init__(core, method.path, asked, replayable)
+        self.plain = (
+            not with_call
+            and replayable is True
+            and asked.credentials is None
+            and asked.wait_for_ready is None
+            and asked.compression is None
+            and core.compression is None
+        )
         self.method = method
         self.request = request
         self.with_call = with_call
@@ -70,6 +78,10 @@ class BlockingCall(Exchange):
         except ConfigurationError as error:
             return unusable(error)
         try:
+            if self.plain:
+                direct = self.method.directly_on(subchannel)
+                if direct is not None and (data := direct.serialized(self.request)) is not None:
+                    return answered(None, response=direct(data, *self.particulars(start)))
             call = self.method.on(subchannel)
             invoke = call.with_call if self.with_call else call
             request = self.request.attempt() if isinstance(self.request, RequestStream) else self.request
