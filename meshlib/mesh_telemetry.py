@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from meshlib.engine.measured import Measured
@@ -51,10 +52,12 @@ class Instrumented:
 
         self.uninstrument()
         if spans:
-            self.runtime.tracing = OtelTracing(self.runtime.propagation, tracer_provider, query=query)
+            self.runtime.tracing = OtelTracing(
+                self.runtime.propagation, tracer_provider, version=_version(), query=query
+            )
             self._otel.append(self._untrace)
         if metrics:
-            measurements = OtelMeasurements(self._readings, meter_provider)
+            measurements = OtelMeasurements(self._readings, meter_provider, _version())
             observer = Measured(measurements)
             self.on_event(observer)
             self._otel += [measurements.close, lambda: self._unobserve(observer)]
@@ -105,6 +108,14 @@ class Instrumented:
         """In a forked child: what the parent measured is the parent's."""
         if self._cells is not None:
             self._cells.clear()
+
+
+def _version() -> str:
+    """Meshlib's own; empty where it runs from a tree that was never installed."""
+    try:
+        return version("meshlib")
+    except PackageNotFoundError:
+        return ""
 
 
 def _of_source(stats: Any, now: float) -> Iterator[Sample]:

@@ -10,6 +10,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.telemetry.grpc_names import SERVER_ERRORS, status_name
+from meshlib.telemetry.methods import KNOWN
 
 if TYPE_CHECKING:
     from meshlib.telemetry.otel.tracing import OtelTracing
@@ -47,7 +48,8 @@ class OtelRequest:
         if span.is_recording():
             attributes = self._result(status, grpc_status, flag)
             if route:
-                span.update_name(f"{self._head.method} {route}")
+                method = self._head.method
+                span.update_name(f"{method if method in KNOWN else 'HTTP'} {route}")
                 attributes["http.route"] = route
             span.set_attributes(attributes)
             if "error.type" in attributes:

@@ -104,6 +104,14 @@ async def test_only_5xx_are_errors_of_a_server(spans: Spans, status: int, error:
     assert spans.only("SERVER").attributes.get("error.type") == error
 
 
+async def test_a_method_of_the_callers_invention_names_no_span(spans: Spans) -> None:
+    await run(server.MeshMiddleware(app_of(), mesh=meshed(spans)), scope_of(method="EVIL" * 100))
+    span = spans.only("SERVER")
+    assert span.name == "HTTP /items/{id}"
+    assert span.attributes["http.request.method"] == "_OTHER"
+    assert span.attributes["http.request.method_original"] == "EVIL" * 16
+
+
 async def test_an_exception_is_the_servers_500(spans: Spans) -> None:
     app = server.MeshMiddleware(app_of(error=ValueError("no")), mesh=meshed(spans))
     with pytest.raises(ValueError, match="no"):
