@@ -250,3 +250,18 @@ def test_a_chain_that_cannot_be_used_changes_nothing(
 
     eventually(lambda: any("v1" in issue.path or "Nothing" in issue.path for issue in mesh.issues), "it is told")
     assert answers(mesh, f"http://{name}/", 20) == {"v2": 20}
+
+
+def test_the_nearest_instances_come_first(
+    consul: ConsulServer, name: str, fast_backend: Backends, mesh_of: Any
+) -> None:
+    made = {f"{name}-{key}": fast_backend(key) for key in ("a", "b", "c")}
+    for service_id, backend in made.items():
+        check = {"CheckID": service_id, "TTL": "1h", "Status": "passing"}
+        consul.register(name, service_id, backend.port, Check=check)
+    mesh = mesh_of(consul, name, near="_agent", nearest=1)
+
+    (first,) = answers(mesh, f"http://{name}/", 12)
+    consul.request("PUT", f"/v1/agent/check/fail/{name}-{first}")
+    others = {"a", "b", "c"} - {first}
+    eventually(lambda: set(answers(mesh, f"http://{name}/", 12)) <= others, "the others take over")
