@@ -61,8 +61,8 @@ class DirectCall:
             return request if isinstance(request, bytes) else None
         try:
             data: bytes | None = self._serializer(request)
-        except Exception:
-            return None  # grpcio's own way logs it and says so
+        except Exception:  # noqa: BLE001  grpcio's own way logs it and says so
+            return None
         return data
 
     def __call__(self, data: bytes, timeout: float | None, metadata: Any) -> Any:
@@ -91,7 +91,7 @@ class DirectCall:
                 return message
             try:
                 return self._deserializer(message)
-            except Exception:  # noqa: S110  made again below, where grpcio logs it and says so
+            except Exception:  # noqa: BLE001, S110  made again below, where grpcio logs it and says so
                 pass
         state = _State(_due, None, None, None, None)
         state.method, state.target = self._method.decode(), ""  # what its code for observers looks at

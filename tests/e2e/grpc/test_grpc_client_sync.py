@@ -13,6 +13,7 @@ import pytest
 import meshlib
 from meshlib import Mesh
 from meshlib.engine.events import CallEnded
+from meshlib.grpc.direct import DirectCall
 from parts.grpc_backend import GrpcBackend
 from parts.grpc_stubs import Stubs
 from parts.ports import free_port
@@ -20,6 +21,13 @@ from parts.ports import free_port
 UNAVAILABLE, NOT_FOUND, OK = 14, 5, 0
 Make = Callable[..., Any]
 PATIENCE = 10.0
+
+
+@pytest.fixture(params=["direct", "public"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain unary calls have two ways to a sub-channel, which nobody should be able to tell apart."""
+    if request.param == "public":
+        monkeypatch.setattr(DirectCall, "of", lambda call: None)
 
 
 @pytest.fixture
@@ -42,6 +50,7 @@ def stub(echo_backends: Callable[[int], list[GrpcBackend]], grpc_stubs: Stubs) -
         mesh.close()
 
 
+@pytest.mark.usefixtures("way")
 def test_unary_in_its_three_forms(stub: Make, grpc_stubs: Stubs) -> None:
     echo, ask = stub(), grpc_stubs.ask("hi", initial=[("a", b"1")], trailing=[("b", b"2")])
     assert echo.Unary(ask).text == "hi"
@@ -90,6 +99,7 @@ def test_both_streams_in_conversation(stub: Make, grpc_stubs: Stubs) -> None:
     assert heard == ["0", "1", "2", "3"]
 
 
+@pytest.mark.usefixtures("way")
 def test_a_unary_call_is_retried_elsewhere(stub: Make, grpc_stubs: Stubs) -> None:
     echo = stub(2, retries=2)
     answer, call = echo.Unary.with_call(grpc_stubs.ask(key="k", statuses=[UNAVAILABLE, OK]))
@@ -150,6 +160,7 @@ def test_initial_metadata_commits_a_stream(stub: Make, grpc_stubs: Stubs) -> Non
     assert call.meshlib.attempts == 1
 
 
+@pytest.mark.usefixtures("way")
 def test_a_status_of_the_server_is_grpcios_own_error(stub: Make, grpc_stubs: Stubs) -> None:
     echo = stub(1, retries=2)
     ask = grpc_stubs.ask(statuses=[NOT_FOUND], details="no such order", trailing=[("why", b"gone")])
@@ -166,6 +177,7 @@ def test_a_status_of_the_server_is_grpcios_own_error(stub: Make, grpc_stubs: Stu
         failed.result()
 
 
+@pytest.mark.usefixtures("way")
 def test_no_endpoint_listening_is_ours_and_grpcs(stub: Make, grpc_stubs: Stubs) -> None:
     echo = stub([f"127.0.0.1:{free_port()}"])
     with pytest.raises(meshlib.UpstreamConnectError) as caught:
@@ -201,6 +213,7 @@ def test_what_the_mesh_refuses(
     assert echo.Unary.future(grpc_stubs.ask()).exception(PATIENCE).code() is code
 
 
+@pytest.mark.usefixtures("way")
 def test_a_deadline_ends_the_call_and_is_seen_by_the_server(stub: Make, grpc_stubs: Stubs) -> None:
     echo = stub(1, retries=2)
     assert 0 < echo.Unary(grpc_stubs.ask(), timeout=5.0).remaining <= 5.1  # grpc-timeout is rounded up on the wire
@@ -268,6 +281,7 @@ def test_a_cancelled_call_is_not_retried(stub: Make, grpc_stubs: Stubs) -> None:
     assert _load(echo.mesh) == 0
 
 
+@pytest.mark.usefixtures("way")
 def test_metadata_goes_both_ways(stub: Make, grpc_stubs: Stubs) -> None:
     answer = stub().Unary(grpc_stubs.ask(), metadata=(("x-tenant", "blue"), ("raw-bin", b"\x00\xff")))
     sent = {pair.name: pair.value for pair in answer.metadata}
@@ -296,6 +310,7 @@ def test_call_credentials_need_a_secure_connection(stub: Make, grpc_stubs: Stubs
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+@pytest.mark.usefixtures("way")
 def test_a_request_that_cannot_be_serialized_is_the_callers(stub: Make) -> None:
     echo = stub(1, retries=3)
     with pytest.raises(grpc.RpcError) as caught:
