@@ -69,13 +69,13 @@ class Poller:
             with self._lock:
                 due = [watched for watched, moment in self._due.items() if moment <= now]
                 self._due.update((watched, now + watched.refresh_interval) for watched in due)
-                if not self._due:
+                moments = list(self._due.values())  # in one go: what nobody uses any more may vanish at any moment
+                if not moments:
                     self._thread = None
                     return
-                soonest = min(self._due.values())
             while due:  # emptied, so that nothing is held while waiting
                 _poll(due.pop())
-            self._wake.wait(max(soonest - time.monotonic(), 0.0))
+            self._wake.wait(max(min(moments) - time.monotonic(), 0.0))
             self._wake.clear()
 
 
