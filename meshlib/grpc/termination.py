@@ -34,9 +34,9 @@ def wait_for_termination(mesh: Mesh, server: Any, drain: Draining, *, grace: flo
     `grace`: seconds for calls in flight. `health`: a `grpc_health.v1.health.HealthServicer`, None without one.
     """
     stopping = _Stopping(server, drain, grace, health)
-    mesh.start()
     try:
         with _on_sigterm(stopping.on_signal):
+            mesh.start()
             server.wait_for_termination()
     finally:
         server.stop(grace).wait()
@@ -99,9 +99,9 @@ async def aio_wait_for_termination(mesh: Mesh, server: Any, drain: Draining, *, 
     first, second = asyncio.Event(), asyncio.Event()
     # Never cancelled: grpc.aio would take that for the server's own end, and drop the calls in flight.
     stopped = asyncio.ensure_future(server.wait_for_termination())
-    mesh.start()
     try:
         async with _on_sigterm_in_loop(lambda: second.set() if first.is_set() else first.set()):
+            mesh.start()
             if await _signalled_before(stopped, first):
                 with _told():
                     if health is not None:

@@ -29,6 +29,7 @@ class Server:
         self.process = Process(argv, folder / "server.log", env={"PYTHONPATH": path})
         self.stubs = stubs
         port = self.process.wait_line(r"^port (\d+)$")[1]
+        self.process.wait_line("mesh started")  # SIGTERM is heeded from here on
         self.address = f"127.0.0.1:{port}"
         self.channel = self.fresh()
 
