@@ -12,7 +12,7 @@ from meshlib.grpc.subchannels import SubChannel
 class Method:
     """One method of a mesh channel: `kind` is the channel's factory for it (`unary_unary`, ...)."""
 
-    __slots__ = ("_by_subchannel", "_direct", "_registered", "deserializer", "kind", "path", "serializer")
+    __slots__ = ("_by_subchannel", "_direct", "_plain", "_registered", "deserializer", "kind", "path", "serializer")
 
     def __init__(self, kind: str, path: str | bytes, serializer: Any, deserializer: Any, registered: Any) -> None:
         self.kind = kind
@@ -23,6 +23,7 @@ class Method:
         self._registered = {"_registered_method": True} if registered else {}
         self._by_subchannel: dict[SubChannel, Any] = {}
         self._direct: dict[SubChannel, DirectCall | None] = {}
+        self._plain: tuple[Any, Any] = (None, None)
 
     def on(self, subchannel: SubChannel) -> Any:
         """The multi-callable of the same method on a sub-channel."""
@@ -37,8 +38,12 @@ class Method:
             return self._direct.setdefault(subchannel, DirectCall.of(self.on(subchannel)))
 
     def on_channel(self, channel: Any) -> Any:
-        """A multi-callable of the same method on any channel."""
-        return getattr(channel, self.kind)(self.path, self.serializer, self.deserializer, **self._registered)
+        """A multi-callable of the same method on a plain channel; the last one is remembered."""
+        known, call = self._plain
+        if known is not channel:
+            call = getattr(channel, self.kind)(self.path, self.serializer, self.deserializer, **self._registered)
+            self._plain = (channel, call)
+        return call
 
     def serialized_on(self, channel: Any) -> Any:
         """As `on_channel`, but a stream of requests comes serialized: what is kept for a retry must not change."""
