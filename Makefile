@@ -27,7 +27,7 @@ RESTORE_OTLP = $(INSTALL) --force-reinstall --no-deps "$$($(BIN)/python -m pip f
 
 .PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: $(DEV_STAMP) ## the environment for development, in .venv
@@ -35,6 +35,10 @@ venv: $(DEV_STAMP) ## the environment for development, in .venv
 .PHONY: demo
 demo: $(DEMO_STAMP) ## a control plane, three services, a client under load: the canary story, live
 	@$(BIN)/python -m examples.demo
+
+.PHONY: demo-consul
+demo-consul: $(DEMO_STAMP) ## the canary story on a real Consul (make servers builds one)
+	@$(BIN)/python -m examples.demo_consul
 
 .PHONY: test
 test: $(DEV_STAMP) ## every test whose parts are on this machine; ends with what was not tested
@@ -83,7 +87,7 @@ $(BIN)/python:
 $(DEMO_STAMP): pyproject.toml | $(BIN)/python
 	@if ! [ $(DEV_STAMP) -nt pyproject.toml ]; then \
 	  echo "Installing what the demo needs"; \
-	  $(INSTALL) --editable '.[xds,file,httpx,limits,fastapi,cli]' --group demo; fi
+	  $(INSTALL) --editable '.[xds,file,httpx,grpc,consul,tls,limits,fastapi,cli]' --group demo; fi
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
