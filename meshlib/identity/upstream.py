@@ -116,8 +116,8 @@ class Upstreams:
             _show(context, pair.current, tls)
         if tls.auto_san_validation:
             context.check_hostname = True  # for the SNI, which is then the request's host
-        if alpn:
-            context.set_alpn_protocols(list(alpn))
+        if offered := _offered(tls, alpn):
+            context.set_alpn_protocols(offered)
         for identity, _ in sources:
             identity.watch()
         return Secured(context, tls.sni or None, sources)
@@ -164,6 +164,15 @@ def named_identities(given: Identity | Mapping[str, Identity] | None) -> Mapping
     if given is None:
         return {}
     return {DEFAULT: given, "ROOTCA": given} if isinstance(given, Identity) else given
+
+
+def _offered(tls: UpstreamTls, alpn: tuple[str, ...]) -> list[str]:
+    """The protocols to offer; for a sidecar as another sidecar does (istiod's `istio.alpn` filter)."""
+    if not tls.istio_alpn:
+        return list(alpn)
+    if "h2" in alpn:
+        return ["istio-h2", "istio", *alpn]
+    return ["istio-http/1.1", "istio", *(alpn or ("http/1.1",))]
 
 
 def _for_host(tls: UpstreamTls, host: str) -> UpstreamTls:

@@ -153,7 +153,8 @@ class UpstreamTls:
     Inline PEM (`*_pem`), file names, or certificate provider instances (`*_provider`, gRFC A29), which win; files and
     providers are followed when they rotate. `subject_alt_names` are (type, matcher kind, value) rules, of which one
     must hold. `auto_sni`: the request's host is sent as SNI where `sni` is empty; `auto_san_validation`: the
-    certificate must be for the request's host (Envoy's UpstreamHttpProtocolOptions).
+    certificate must be for the request's host (Envoy's UpstreamHttpProtocolOptions). `istio_alpn`: Istio's names of the
+    protocols are offered first; by them a sidecar tells mutual TLS of the mesh from an application's own TLS.
     `unusable` says which part of the wanted protection this version lacks (certificates by SDS, pinned keys, ...):
     unless it is empty, connecting must fail (UF) with that reason, never go on with less protection.
     """
@@ -171,6 +172,7 @@ class UpstreamTls:
     subject_alt_names: tuple[tuple[str, str, str], ...] = ()
     auto_sni: bool = False
     auto_san_validation: bool = False
+    istio_alpn: bool = False
     unusable: str = ""
 
     @property

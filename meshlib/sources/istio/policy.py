@@ -149,6 +149,7 @@ def _socket(common: Json, sni: str) -> Json:
 def _istio_mutual(tls: Json) -> Json:
     """The workload's own identity, which the certificate provider `default` stands for (gRFC A29)."""
     return {
+        "alpn_protocols": ["istio"],
         "tls_certificate_provider_instance": _IDENTITY,
         "validation_context": {"ca_certificate_provider_instance": _IDENTITY} | _names(tls),
     }

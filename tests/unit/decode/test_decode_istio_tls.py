@@ -67,6 +67,16 @@ def test_versions_of_tls_other_than_those_spoken_are_told(version: str, told: bo
         ["tls_minimum_protocol_version"] if told else [])  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "protocols, expected", [(["istio-peer-exchange", "istio"], True), (["h2"], False), ([], False)]
+)
+def test_istio_s_names_of_protocols(protocols: list[str], expected: bool) -> None:
+    found, report = decoded(transport_socket=socket(roots="ROOTCA", alpn_protocols=protocols))
+    assert found.tls is not None
+    assert found.tls.istio_alpn is expected
+    assert report.issues == ()
+
+
 def test_names_by_the_host_of_the_request() -> None:
     import envoy.extensions.upstreams.http.v3.http_protocol_options_pb2  # noqa: F401  JSON needs the type
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -180,3 +182,37 @@ def test_a_bootstrap_file_names_providers(folder: Path) -> None:
 def test_no_key_in_the_repr_of_a_clusters_tls() -> None:
     issued = AUTHORITY.issue(ME)
     assert "PRIVATE" not in repr(UpstreamTls(private_key_pem=issued.key, certificate_chain_pem=issued.certificate))
+
+
+@pytest.mark.parametrize(
+    "istio, alpn, server_has, agreed",
+    [
+        (True, (), ["istio-http/1.1"], "istio-http/1.1"),
+        (True, (), ["h2", "http/1.1"], "http/1.1"),
+        (True, ("h2",), ["istio-h2"], "istio-h2"),
+        (True, ("h2",), ["h2", "http/1.1"], "h2"),
+        (False, ("h2",), ["istio", "h2"], "h2"),
+        (False, (), ["istio", "http/1.1"], None),
+    ],
+)
+def test_protocols_are_offered_by_istio_s_names_to_a_sidecar(
+    istio: bool, alpn: tuple[str, ...], server_has: list[str], agreed: str | None, folder: Path
+) -> None:
+    made = upstreams(AUTHORITY.issue(ME).identity())
+    tls = UpstreamTls(certificate_provider="default", ca_provider="default", istio_alpn=istio)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    server.set_alpn_protocols(server_has)
+    assert _agreed(made.secure(tls, alpn).context, server) == agreed
+
+
+def _agreed(client: ssl.SSLContext | None, server: ssl.SSLContext) -> str | None:
+    """The protocol of a handshake in memory."""
+    assert client is not None
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)]
+    for _ in range(5):
+        for end in ends:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return ends[0].selected_alpn_protocol()

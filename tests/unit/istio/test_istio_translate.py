@@ -359,6 +359,7 @@ def test_istio_mutual_is_the_workload_s_own_identity() -> None:
     context = cluster(text)["transport_socket"]["typed_config"]
     assert context["sni"] == f"outbound_.9080_._.{HOST}"
     assert context["common_tls_context"] == {
+        "alpn_protocols": ["istio"],
         "tls_certificate_provider_instance": {"instance_name": "default"},
         "validation_context": {
             "ca_certificate_provider_instance": {"instance_name": "default"},

@@ -27,7 +27,7 @@ _COMMON = fields(
     "combined_validation_context",
     "tls_certificate_sds_secret_configs",
     "tls_params",
-    harmless={"alpn_protocols": "set by the protocol in use"},
+    harmless={"alpn_protocols": "set by the protocol in use, with Istio's names for it where they are asked for"},
 )
 _COMBINED = fields(
     "default_validation_context",
@@ -200,6 +200,7 @@ def _upstream_tls(ctx: Context, message: Any, path: str) -> UpstreamTls:
         ),
         ca_provider=_ca_instance(ctx, common, where),
         subject_alt_names=names,
+        istio_alpn="istio" in common.alpn_protocols,
         unusable=unusable,
     )
     return replace(found, **_by_secret_names(common, where))
