@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from meshlib import Mesh
+from meshlib.sources.static import StaticSource, static_snapshot
 from parts.grpc_stubs import Stubs
 from parts.process import Process
 from parts.xds import eventually
@@ -99,3 +103,42 @@ def test_a_second_signal_does_not_wait(server: Callable[..., Server]) -> None:
     one.process.terminate()
     assert one.ends() == 0
     assert "mesh closed" in one.said()
+
+
+def test_an_instance_leaves_under_load_and_no_call_fails(server: Callable[..., Server], grpc_stubs: Stubs) -> None:
+    """Nothing is retried to hide a refusal; what removes the instance is its health, as a kubelet would see it."""
+    leaving, staying = server(seconds=1.0), server()
+
+    def snapshot(*these: Server) -> Any:
+        return static_snapshot({"payments": [one.address for one in these]})
+
+    source = StaticSource(snapshot(leaving, staying))
+    failures: list[str] = []
+    served = 0
+    done = threading.Event()
+
+    def load(echo: Any) -> None:
+        nonlocal served
+        while not done.is_set():
+            try:
+                echo.Unary(grpc_stubs.ask("0.005"), timeout=10)
+                served += 1
+            except grpc.RpcError as error:
+                failures.append(str(error))
+
+    with Mesh(source) as mesh, mesh.grpc.channel("payments") as channel, ThreadPoolExecutor(4) as threads:
+        echo = grpc_stubs.echo(channel)
+        work = [threads.submit(load, echo) for _ in range(4)]
+        try:
+            eventually(lambda: served > 50, "calls are served")
+            leaving.process.terminate()
+            eventually(lambda: not leaving.serving, "health says NOT_SERVING")
+            source.replace(snapshot(staying))
+            assert leaving.ends() == 0
+            so_far = served
+            eventually(lambda: served > so_far + 50, "the other serves on")
+        finally:
+            done.set()
+        for one in work:
+            one.result()
+    assert failures == []
