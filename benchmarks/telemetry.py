@@ -89,7 +89,7 @@ def _provider(*, sampled: bool) -> Any:
 
 
 def _cost(one: Callable[[], object], quick: bool) -> dict[str, float]:
-    number, repeat = (200, 15) if quick else (500, 60)
+    number, repeat = (200, 15) if quick else (200, 150)
     before = time.process_time()
     rounds = timeit.repeat(one, gc.enable, time.thread_time, number=number, repeat=repeat)
     everything = time.process_time() - before

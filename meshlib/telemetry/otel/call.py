@@ -122,7 +122,9 @@ class OtelCall:
             if self._last is None and in_progress.Marks.wanted:  # left by its caller
                 in_progress.attempt.set(None)
             self._close_attempt(self._open, now, grpc_status, flag)
-        attributes = self._attributes if facts is None else _told(self._attributes, facts)
+        attributes = self._attributes  # no attempt needs them any more
+        if facts is not None:
+            _tell(attributes, facts)
         error = self._result(attributes, status, grpc_status, flag)
         described = _UNSET if not error else Status(StatusCode.ERROR, self._reason) if self._reason else _ERROR
         route = "" if facts is None or self._grpc else facts.route
@@ -185,21 +187,17 @@ class OtelCall:
         return error
 
 
-def _told(attributes: dict[str, Any], facts: CallFacts) -> dict[str, Any]:
-    """The attributes with what the mesh decided about a call."""
-    told = {
-        **attributes,
-        "meshlib.route": facts.route,
-        "meshlib.cluster": facts.cluster,
-        "meshlib.attempts": facts.attempts,
-    }
+def _tell(attributes: dict[str, Any], facts: CallFacts) -> None:
+    """Add what the mesh decided about a call."""
+    attributes["meshlib.route"] = facts.route
+    attributes["meshlib.cluster"] = facts.cluster
+    attributes["meshlib.attempts"] = facts.attempts
     if facts.endpoint:
-        told["meshlib.endpoint"] = facts.endpoint
+        attributes["meshlib.endpoint"] = facts.endpoint
     if facts.flag is not None:
-        told["meshlib.response_flags"] = str(facts.flag)
+        attributes["meshlib.response_flags"] = str(facts.flag)
     if facts.why_not_retried:
-        told["meshlib.why_not_retried"] = facts.why_not_retried
-    return told
+        attributes["meshlib.why_not_retried"] = facts.why_not_retried
 
 
 def state_of(context: SpanContext) -> str:

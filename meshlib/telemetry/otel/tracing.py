@@ -16,6 +16,7 @@ from opentelemetry.trace import (
     INVALID_SPAN,
     NonRecordingSpan,
     ProxyTracer,
+    Span,
     SpanContext,
     SpanKind,
     TraceFlags,
@@ -82,10 +83,13 @@ class OtelTracing:
         there is no SDK to make any. One that is not sampled carries that on, and its trace.
         """
         context = get_current()
-        if context and any(map(context.get, _SUPPRESSED)):
-            return head, None
-        current = get_current_span(context)
-        parent: SpanContext | None = current.get_span_context()
+        current: Span = INVALID_SPAN
+        parent: SpanContext | None = None
+        if context:
+            if any(map(context.get, _SUPPRESSED)):
+                return head, None
+            current = get_current_span(context)
+            parent = current.get_span_context()
         grpc = head.method == "POST" and is_grpc(head)
         offset = self.clock.offset(now)
         maker = self.spans()
