@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -10,16 +11,26 @@ from urllib.parse import quote
 from meshlib.model.listener import Listener
 from meshlib.model.snapshot import Snapshot
 
+_PORT = re.compile(r":[0-9]+$")
+
 
 class ListenerNames:
     """`template` is the bootstrap's `client_default_listener_resource_name_template`; `%s` stands for the authority.
 
-    A snapshot of the source names API listeners by authority, because that is what calls look them up by.
+    A snapshot of the source names API listeners by authority, because that is what calls look them up by. `with_port`:
+    the control plane knows listeners with a port only, and an authority without one stands for the default ports.
     """
 
-    def __init__(self, template: str = "%s") -> None:
+    def __init__(self, template: str = "%s", *, with_port: bool = False) -> None:
         self._template = template or "%s"
+        self._with_port = with_port
         self._authorities: dict[str, set[str]] = {}
+
+    def spelled(self, authority: str) -> tuple[str, ...]:
+        """The authorities to ask for where a call names this one."""
+        if not self._with_port or _PORT.search(authority):
+            return (authority,)
+        return (f"{authority}:80", f"{authority}:443")
 
     def add(self, authority: str) -> str:
         """The resource name to ask for. In an xdstp name the authority is percent-encoded."""

@@ -55,7 +55,8 @@ class XdsSource:
 
     `bootstrap`: None reads `GRPC_XDS_BOOTSTRAP` or `GRPC_XDS_BOOTSTRAP_CONFIG` at `start`.
     `mode`: "proxyless" asks for listeners by the name a call uses, host and port exactly as in its URL (`payments:8080`
-    for `http://payments:8080/`, `payments` for `http://payments/`), put into the bootstrap's listener template;
+    for `http://payments:8080/`, `payments` for `http://payments/`), put into the bootstrap's listener template; a node
+    of Istio's, whose listeners all have a port, asks for `payments:80` and `payments:443` instead of `payments`;
     "sidecar" asks for all listeners and clusters, as an Envoy does. "auto" is sidecar for a node whose id begins with
     `sidecar~`, unless its metadata has `GENERATOR=grpc`.
     `delta`: True, False, or "auto" (delta where the server has it).
@@ -109,7 +110,8 @@ class XdsSource:
         sidecar = self._mode == "sidecar" or (self._mode == "auto" and _is_sidecar(bootstrap.node))
         self._is_by_name = not sidecar
         self._dependencies = Dependencies(wildcard=sidecar)
-        self._names = ListenerNames(bootstrap.client_default_listener_resource_name_template)
+        template = bootstrap.client_default_listener_resource_name_template
+        self._names = ListenerNames(template, with_port=bootstrap.node.id.startswith("sidecar~"))
         self._sniffed = SniffedServices.of_node(bootstrap.node.id)
         self._client = XdsClient(bootstrap, self._accept, self._on_events, delta=self._delta)
         for authority in self._declared:
@@ -126,12 +128,14 @@ class XdsSource:
     def request(self, authority: str) -> None:
         """Ask for the listener of an authority. From any thread; returns at once."""
         client = self._client
-        if client is None or not self._is_by_name or authority in self._asked:
+        if client is None or not self._is_by_name:
             return
-        self._asked.add(authority)
-        name = self._names.add(authority)
-        self._requests.append(name)
-        client.subscribe(LISTENER, name)
+        for spelled in self._names.spelled(authority):
+            if spelled not in self._asked:
+                self._asked.add(spelled)
+                name = self._names.add(spelled)
+                self._requests.append(name)
+                client.subscribe(LISTENER, name)
 
     def certificate_providers(self) -> tuple[CertificateProvider, ...]:
         """What the bootstrap names for the certificates of clusters (gRFC A29). Raises BootstrapError."""

@@ -1,5 +1,6 @@
 """Whatever istiod sends is taken: nothing is refused for being rich, and what is left out is told by field."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,18 @@ def test_nothing_is_refused_and_what_is_left_out_is_told_once(istio: IstioServer
         assert len({(issue.resource, issue.path) for issue in mesh.issues}) == len(mesh.issues), "each field once"
         named = {reason.split()[1] for resource, path, reason in told if (resource, path) == HTTP_FILTERS}
         assert named == (FILTERS if kind == "sidecar" else set())
+
+
+def test_a_proxyless_call_without_a_port_is_for_port_80(istio: IstioServer) -> None:
+    with istio_mesh(istio, "grpc").start() as mesh:
+        for host in ("k8s", "k8s.default.svc.cluster.local", "unknown.test"):
+            mesh.wait_for(host, time.monotonic() + 10)
+        assert mesh.plan.snapshot.listeners.keys() == {"k8s:80", "k8s.default.svc.cluster.local:80"}
+        found = mesh.plan.find("http", "k8s")
+        assert found is not None
+        assert found.listener == "k8s:80"
+        for scheme, host in (("https", "k8s"), ("http", "unknown.test"), ("https", "unknown.test")):
+            eventually(lambda s=scheme, h=host: not mesh.plan.may_come(s, h), f"{scheme}://{host} is known to be none")
 
 
 def test_a_port_whose_protocol_is_not_said_has_a_listener_of_its_own(istio: IstioServer) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from meshlib.model.cluster import Cluster
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.xds.decode.references import Resource, references
@@ -286,3 +288,13 @@ def test_only_the_absences_asked_for_last_are_kept() -> None:
     assert (story.snapshot.absent, story.wanted(LISTENER)) == ({"c"}, {"there", "c"})
     story.dependencies.want("a")
     assert "a" in story.settle().wanted(LISTENER)
+
+
+@pytest.mark.parametrize(
+    "authority, asked",
+    [("payments", ("payments:80", "payments:443")), ("payments:80", ("payments:80",)), ("[::1]:9", ("[::1]:9",)),
+     ("[::1]", ("[::1]:80", "[::1]:443"))],
+)  # fmt: skip
+def test_a_control_plane_whose_listeners_have_ports_is_asked_with_one(authority: str, asked: tuple[str, ...]) -> None:
+    assert ListenerNames(with_port=True).spelled(authority) == asked
+    assert ListenerNames().spelled(authority) == (authority,)
