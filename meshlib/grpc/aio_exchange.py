@@ -13,6 +13,7 @@ from meshlib.drivers.aio import drive
 from meshlib.drivers.resumed import Resumed
 from meshlib.engine.commands import CallInfo, Command, Commit, Fail, Flow, PassThrough, Reply, Start, abandon
 from meshlib.errors import ConfigurationError
+from meshlib.grpc.aio_direct import DirectMethod
 from meshlib.grpc.aio_requests import RequestWriter
 from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
@@ -136,7 +137,7 @@ class OneResponse(AsyncExchange):
     their own and a turn of the loop.
     """
 
-    __slots__ = ("_callbacks", "_command", "_entered", "response", "settled")
+    __slots__ = ("_callbacks", "_command", "_entered", "_plain", "response", "settled")
 
     def __init__(self, core: AsyncMeshChannel, method: Method, requests: Any, asked: Asked) -> None:
         super().__init__(core, method, requests, asked)
@@ -145,6 +146,13 @@ class OneResponse(AsyncExchange):
         self._callbacks: list[Callable[[], None]] = []
         self._command: Command | None = None
         self._entered: SubChannel | None = None
+        self._plain = (
+            asked.credentials is None
+            and asked.wait_for_ready is None
+            and asked.compression is None
+            and core.compression is None
+            and not isinstance(requests, RequestWriter)
+        )
 
     def begin(self, ended: Callable[[Any], None]) -> bool:
         """Take the first step; `ended` is called when its attempt has a status. False when the step is another one."""
@@ -227,5 +235,11 @@ class OneResponse(AsyncExchange):
 
     def _enter(self, start: Start) -> SubChannel:
         subchannel = self._entered = self.core.enter(start)
+        if self._plain:
+            direct = self.method.directly_on(subchannel, DirectMethod)
+            if direct is not None:
+                self.call = direct.begin(self.requests, *self.particulars(start))
+                if self.call is not None:
+                    return subchannel
         self._begin(self.method.on(subchannel), self.options(start))
         return subchannel

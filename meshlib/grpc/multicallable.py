@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
+from meshlib.grpc.aio_direct import DirectMethod
 from meshlib.grpc.direct import DirectCall
 from meshlib.grpc.requests import wire_bytes
 from meshlib.grpc.subchannels import SubChannel
+
+D = TypeVar("D", DirectCall, DirectMethod)
 
 
 class Method:
@@ -22,7 +25,7 @@ class Method:
         # Generated stubs register their methods with the channel, which saves grpcio a look-up per call.
         self._registered = {"_registered_method": True} if registered else {}
         self._by_subchannel: dict[SubChannel, Any] = {}
-        self._direct: dict[SubChannel, DirectCall | None] = {}
+        self._direct: dict[SubChannel, Any] = {}
         self._plain: tuple[Any, Any] = (None, None)
 
     def on(self, subchannel: SubChannel) -> Any:
@@ -30,12 +33,13 @@ class Method:
         found = self._by_subchannel.get(subchannel)
         return found if found is not None else self._new(subchannel)
 
-    def directly_on(self, subchannel: SubChannel) -> DirectCall | None:
-        """The direct way of a plain unary call, where there is one."""
+    def directly_on(self, subchannel: SubChannel, way: type[D]) -> D | None:
+        """The direct way of a plain unary call, where there is one. A method is of one kind of channel: so is `way`."""
         try:
-            return self._direct[subchannel]
+            found: D | None = self._direct[subchannel]
         except KeyError:
-            return self._direct.setdefault(subchannel, DirectCall.of(self.on(subchannel)))
+            found = self._direct.setdefault(subchannel, way.of(self.on(subchannel)))
+        return found
 
     def on_channel(self, channel: Any) -> Any:
         """A multi-callable of the same method on a plain channel; the last one is remembered."""

@@ -9,6 +9,7 @@ import grpc
 from meshlib.drivers.sync import drive
 from meshlib.engine.commands import Commit, Fail, PassThrough, Replayable, Reply, Start
 from meshlib.errors import ConfigurationError
+from meshlib.grpc.direct import DirectCall
 from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
 from meshlib.grpc.metadata import received
@@ -79,7 +80,7 @@ class BlockingCall(Exchange):
             return unusable(error)
         try:
             if self.plain:
-                direct = self.method.directly_on(subchannel)
+                direct = self.method.directly_on(subchannel, DirectCall)
                 if direct is not None and (data := direct.serialized(self.request)) is not None:
                     return answered(None, response=direct(data, *self.particulars(start)))
             call = self.method.on(subchannel)

@@ -15,6 +15,7 @@ from grpc import aio
 import meshlib
 from meshlib import Mesh
 from meshlib.engine.events import CallEnded
+from meshlib.grpc.aio_direct import DirectMethod
 from parts.grpc_backend import GrpcBackend
 from parts.grpc_stubs import Stubs
 from parts.ports import free_port
@@ -22,6 +23,13 @@ from parts.ports import free_port
 UNAVAILABLE, NOT_FOUND, OK = 14, 5, 0
 Make = Callable[..., Any]
 PATIENCE = 10.0
+
+
+@pytest.fixture(params=["direct", "public"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain unary calls have two ways to a sub-channel, which nobody should be able to tell apart."""
+    if request.param == "public":
+        monkeypatch.setattr(DirectMethod, "of", lambda call: None)
 
 
 @pytest.fixture
@@ -44,6 +52,7 @@ async def stub(echo_backends: Callable[[int], list[GrpcBackend]], grpc_stubs: St
         mesh.close()
 
 
+@pytest.mark.usefixtures("way")
 async def test_unary(stub: Make, grpc_stubs: Stubs) -> None:
     call = stub().Unary(grpc_stubs.ask("hi", initial=[("a", b"1")], trailing=[("b", b"2")]))
     assert (await call).text == "hi"
@@ -55,6 +64,7 @@ async def test_unary(stub: Make, grpc_stubs: Stubs) -> None:
     assert (call.meshlib.cluster, call.meshlib.attempts, call.meshlib.grpc_status) == ("payments", 1, OK)
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_call_goes_on_without_being_awaited(stub: Make, grpc_stubs: Stubs) -> None:
     call = stub(1, retries=2).Unary(grpc_stubs.ask(key="alone", statuses=[UNAVAILABLE, OK]))
     ended = asyncio.Event()
@@ -110,6 +120,7 @@ async def test_both_streams_in_conversation(stub: Make, grpc_stubs: Stubs) -> No
     assert [answer.text async for answer in echo.Both(asks)] == ["0", "1", "2"]
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_unary_call_is_retried(stub: Make, grpc_stubs: Stubs) -> None:
     call = stub(1, retries=2).Unary(grpc_stubs.ask(key="k", statuses=[UNAVAILABLE, OK]))
     answer = await call
@@ -170,6 +181,7 @@ async def test_initial_metadata_commits_a_stream(stub: Make, grpc_stubs: Stubs) 
     assert call.meshlib.attempts == 1
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_status_of_the_server_is_grpcios_own_error(stub: Make, grpc_stubs: Stubs) -> None:
     ask = grpc_stubs.ask(statuses=[NOT_FOUND], details="no such order", trailing=[("why", b"gone")])
     with pytest.raises(aio.AioRpcError) as caught:
@@ -181,6 +193,7 @@ async def test_a_status_of_the_server_is_grpcios_own_error(stub: Make, grpc_stub
     assert (error.meshlib.attempts, error.meshlib.grpc_status) == (1, NOT_FOUND)
 
 
+@pytest.mark.usefixtures("way")
 async def test_no_endpoint_listening_is_ours_and_grpcs(stub: Make, grpc_stubs: Stubs) -> None:
     echo = stub([f"127.0.0.1:{free_port()}"])
     call = echo.Unary(grpc_stubs.ask())
@@ -209,6 +222,7 @@ async def test_what_the_mesh_refuses(stub: Make, grpc_stubs: Stubs) -> None:
         await stub([], "elsewhere", unknown_hosts="reject").Unary(grpc_stubs.ask())
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_deadline_ends_the_call_and_is_seen_by_the_server(stub: Make, grpc_stubs: Stubs) -> None:
     echo = stub(1, retries=2)
     assert (
@@ -228,6 +242,7 @@ async def test_a_deadline_ends_the_call_and_is_seen_by_the_server(stub: Make, gr
     assert _load(echo.mesh) == 0
 
 
+@pytest.mark.usefixtures("way")
 async def test_cancelling_gives_everything_back(stub: Make, grpc_stubs: Stubs) -> None:
     echo = stub()
     call = echo.Unary(grpc_stubs.ask(hang=True))
@@ -294,6 +309,7 @@ async def test_a_stream_that_is_let_go_of_is_cancelled(stub: Make, grpc_stubs: S
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.usefixtures("way")
 async def test_metadata_compression_and_wait_for_ready(stub: Make, grpc_stubs: Stubs) -> None:
     echo = stub()
     answer = await echo.Unary(
