@@ -33,7 +33,7 @@ help: ## this list
 venv: $(DEV_STAMP) ## the environment for development, in .venv
 
 .PHONY: demo
-demo: $(DEMO_STAMP) ## a control plane, three services, a client under load: the canary story, live
+demo: $(DEMO_STAMP) ## a control plane, four services on mTLS, a client under load: the canary story, live
 	@$(BIN)/python -m examples.demo
 
 .PHONY: demo-consul

@@ -8,13 +8,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-import httpx
-
 from examples.demo.calls import percentile, within_chance
+from examples.demo.receipts import Json
 from examples.demo.stage import Stage, StoryOverError
 from meshlib.engine.events import BreakerChanged, EndpointEjected, EndpointReturned, RateLimited
 
 Act = Callable[[Stage], Awaitable[None]]
+ROUNDING = 25  # ms; gRPC rounds timeouts up, those of two seconds to the next 10 ms
 BURST = 5  # requests, and as many a second: the limit of the rate limit act
 
 
@@ -32,17 +32,22 @@ async def warm_up(stage: Stage) -> None:
     await follow_one_call(stage)
 
 
-async def follow_one_call(stage: Stage) -> None:
-    """Through payments to hints: trace and request id arrive everywhere, the deadline shrinks."""
+async def follow_one_call(
+    stage: Stage, protocol: str = "HTTP", promise: str = "trace, request id and deadline travel with a call"
+) -> list[Json]:
+    """Through payments and on by HTTP or gRPC: trace and request id arrive everywhere, the deadline shrinks. What each
+    service saw.
+    """
     trace, request_id = secrets.token_hex(16), f"demo-{secrets.token_hex(4)}"
     headers = {"traceparent": f"00-{trace}-{secrets.token_hex(8)}-01", "x-request-id": request_id}
     async with stage.mesh.http.async_client("payments") as client:
-        hops = (await client.get("/checkout", headers=headers)).json()["hops"]
-    left = [int(hop["x-envoy-expected-rq-timeout-ms"] or 0) for hop in hops]
-    path = " → ".join(f"{hop['instance']} ({ms} ms left)" for hop, ms in zip(hops, left, strict=True))
+        seen: list[Json] = (await client.get("/checkout", headers=headers)).json()["hops"]
+    hops = [seen[0], *(hop for hop in seen[1:] if hop["protocol"] == protocol)]
     same = all(trace in hop["traceparent"] and hop["x-request-id"] == request_id for hop in hops)
-    kept = len(hops) == 2 and same and left[0] >= left[1] > 0
-    stage.promise("trace, request id and deadline travel with a call", kept, f"trace {trace[:8]}…: client → {path}")
+    kept = len(hops) == 2 and same and hops[0]["ms_left"] + ROUNDING >= hops[1]["ms_left"] > 0
+    path = " → ".join(f"{hop['instance']} ({hop['ms_left']} ms left)" for hop in hops)
+    stage.promise(promise, kept, f"trace {trace[:8]}…: client → {path}")
+    return seen
 
 
 async def canary(stage: Stage) -> None:
@@ -85,9 +90,8 @@ async def flaky_joins(stage: Stage) -> None:
 
 async def behave(stage: Stage, fail: float = 0.0, delay: float = 0.0) -> None:
     """Tell the flaky instance how to be, past the mesh."""
-    async with httpx.AsyncClient() as client:
-        url = f"{stage.direct('flaky-1')}/behave"
-        (await client.post(url, params={"fail": fail, "delay": delay})).raise_for_status()
+    async with stage.direct("flaky-1") as instance:
+        await instance.post("/behave", fail=fail, delay=delay)
 
 
 async def rate_limit(stage: Stage) -> None:
@@ -106,15 +110,14 @@ async def rate_limit(stage: Stage) -> None:
     stage.promise(f"a limit of {BURST} a second holds, and each refusal is told", kept, measured)
 
 
-async def kill_instance(stage: Stage) -> None:
+async def kill_instance(stage: Stage, victim: str = "canary-2", what: str = "an instance") -> None:
     """One instance is ended by `kill -9` under load; later it returns at the same address."""
-    victim = "canary-2"
     began = time.monotonic()
     stage.screen.say(f"kill -9 {victim}")
     stage.instances[victim].kill()
     ejected = await stage.wait_event(EndpointEjected, began, lambda e: stage.names.get(e.endpoint) == victim)
     await stage.hold(1.5)
-    await stage.enter(("canary", victim))
+    await stage.enter((stage.roles[victim], victim))
     back = time.monotonic()
     stage.screen.say(f"{victim} runs again")
     address = f"127.0.0.1:{stage.ports[victim]}"
@@ -126,10 +129,10 @@ async def kill_instance(stage: Stage) -> None:
     failed = sum(call.failed for call in calls)
     retried = sum(call.attempts > 1 for call in calls)
     measured = f"{len(calls)} calls meanwhile, {retried} retried, {failed} failed"
-    stage.promise("kill -9 of an instance fails no call", bool(calls) and not failed, measured)
+    stage.promise(f"kill -9 of {what} fails no call", bool(calls) and not failed, measured)
     seconds = f"ejected after {ejected.at - began:.2f} s" if ejected else "never ejected"
-    stage.promise("a dead instance is ejected, and used again when it is back", bool(ejected and served), seconds)
-    stage.results.figure("calls while an instance was dead", str(len(stage.ledger.between(began, back))))
+    stage.promise(f"{what} that is dead is ejected, and used again when it is back", bool(ejected and served), seconds)
+    stage.results.figure(f"calls while {what} was dead", str(len(stage.ledger.between(began, back))))
 
 
 async def stop_control_plane(stage: Stage) -> None:
@@ -173,17 +176,6 @@ async def bad_edit(stage: Stage) -> None:
     kept = told is not None and "weight" in where and refused is not None and routed <= {before, None}
     stage.promise("a bad edit is refused with file, line and field", kept, f"{where}; calls stay on edit {before}")
     await stage.change(stable_weight=100, canary_weight=0)
-
-
-STORY = (
-    ("everything on stable", warm_up),
-    ("the canary takes 10, 50, 100 %", canary),
-    ("a flaky instance joins", flaky_joins),
-    ("a rate limit comes and goes", rate_limit),
-    ("an instance dies", kill_instance),
-    ("the control plane dies", stop_control_plane),
-    ("somebody saves a typo", bad_edit),
-)
 
 
 async def play(stage: Stage, story: Sequence[tuple[str, Act]]) -> None:

@@ -12,7 +12,8 @@ class Call:
     """One call as its caller saw it. `began` is monotonic seconds, `took` seconds.
 
     `revision` is the edit that routed it (None: the mesh answered itself), `answer` the status or the error's name;
-    `failed` when it was neither what the caller wanted nor an answer it has a use for.
+    `failed` when it was neither what the caller wanted nor an answer it has a use for. `continued`: how often a stream
+    broke in the middle and its caller asked for the rest.
     """
 
     kind: str
@@ -24,6 +25,7 @@ class Call:
     attempts: int
     answer: int | str
     failed: bool = False
+    continued: int = 0
 
 
 _OUT_OF_ORDER = 50  # calls; two threads may add theirs in the other order than they ended, by a hair

@@ -28,7 +28,7 @@ WINDOW = 2.0  # seconds that shares and latencies are taken over
 TABLE = f"the last {WINDOW:g} s: share of charges, latency in ms"
 FRAMES = 5  # a second
 NARROW = 100  # columns; below, bars are short
-CLUSTERS = ("stable", "canary", "hints")
+CLUSTERS = {"stable": "", "canary": "", "hints": "optional", "receipts": "gRPC"}  # and what stands for a share
 
 
 class Dashboard:
@@ -107,6 +107,8 @@ class Dashboard:
             f", {sum(call.attempts > 1 for call in calls)} retried",
             f", {sum(call.answer == 429 for call in calls)} limited",
         )
+        if stage.certificates is not None:
+            line.append(f"   mTLS, {stage.certificates.issued} certificates")
         elapsed = f"{time.monotonic() - self._began:.0f} s"
         return Panel(
             Group(Text(self._title, "bold cyan"), line), title="meshlib", subtitle=elapsed, border_style="cyan"
@@ -129,13 +131,13 @@ class Dashboard:
         return table
 
     def _row(self, cluster: str, host: Host, calls: list[Call], total: int) -> tuple[str | Text, ...]:
-        took = [call.took for call in calls]
+        took = [call.took for call in calls if call.kind != "statement"]  # a stream takes as long as it has lines
         share = sum(call.kind == "charge" for call in calls) / max(1, total)
         bar = "█" * round(share * (8 if self._console.width < NARROW else 20))
         return (
             cluster,
             self._stage.names.get(host.address, host.address),
-            Text(f"{share:4.0%} {bar}" if cluster != "hints" else "optional", "cyan"),
+            Text(CLUSTERS[cluster] or f"{share:4.0%} {bar}", "cyan"),
             f"{len(calls) / WINDOW:.0f}",
             _milliseconds(took, 0.5),
             _milliseconds(took, 0.99),

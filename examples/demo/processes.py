@@ -17,6 +17,7 @@ from typing import Self
 
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
+CERTIFICATES = "certificates"  # the workloads' own, a folder for each
 
 
 class Child:
@@ -101,6 +102,7 @@ class Fleet:
     def instance(self, role: str, name: str, port: int = 0) -> Child:
         """One instance of a service (`services.py`), on a free port or a given one."""
         argv = [sys.executable, "-m", "examples.demo.services", role, name, str(port)]
+        argv.append(str(self.folder / CERTIFICATES / name))
         bootstrap = {
             "xds_servers": [{"server_uri": f"127.0.0.1:{self._xds_port}", "channel_creds": [{"type": "insecure"}]}],
             "node": {"id": name, "cluster": "demo"},

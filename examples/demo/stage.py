@@ -9,16 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import httpx
-
 from examples.demo.calls import Ledger
+from examples.demo.certificates import Certificates
 from examples.demo.config_folder import endpoints
+from examples.demo.direct import PATIENCE, Direct
 from examples.demo.processes import Child, Fleet, listening_port
 from examples.demo.promises import Promise, Results
 from meshlib import Mesh
 from meshlib.engine.events import AttemptEnded, CallEnded, Event
+from meshlib.identity import Identity
 
-PATIENCE = 20.0  # seconds; what has not happened by then is a broken promise, even on a very busy machine
+ACCOUNTS = {"stable": "payments", "canary": "payments", "flaky": "hints", "receipts": "receipts"}  # by role
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -58,9 +59,13 @@ class Configuration(Protocol):
 
 
 class Stage:
-    """`pace` shortens (below 1) or lengthens every act. `names` are the instances by address."""
+    """`pace` shortens (below 1) or lengthens every act. `names` are the instances by address. Without `certificates`
+    everything is plain HTTP.
+    """
 
-    def __init__(self, conf: Configuration, screen: Screen, pace: float) -> None:
+    def __init__(
+        self, conf: Configuration, screen: Screen, pace: float, certificates: Certificates | None = None
+    ) -> None:
         self.conf = conf
         self.screen = screen
         self.pace = pace
@@ -70,7 +75,9 @@ class Stage:
         self.retried: Counter[tuple[str, str]] = Counter()  # attempts that were retried, by cluster and address
         self.instances: dict[str, Child] = {}
         self.ports: dict[str, int] = {}
+        self.roles: dict[str, str] = {}
         self.names: dict[str, str] = {}
+        self.certificates = certificates
         self.fleet: Fleet
         self.control_plane: Child
         self.mesh: Mesh
@@ -85,16 +92,25 @@ class Stage:
     async def enter(self, *cast: tuple[str, str]) -> None:
         """Start instances, given as (role, name), and wait until all are ready. A name seen before keeps its port."""
         for role, name in cast:
+            if self.certificates is not None:
+                self.certificates.issue(name, ACCOUNTS[role])
             self.instances[name] = self.fleet.instance(role, name, self.ports.get(name, 0))
-        async with httpx.AsyncClient() as client:
-            for _, name in cast:
-                self.ports[name] = await listening_port(self.instances[name])
-                self.names[f"127.0.0.1:{self.ports[name]}"] = name
-                (await client.get(f"{self.direct(name)}/ready", timeout=PATIENCE)).raise_for_status()
+            self.roles[name] = role
+        for _, name in cast:
+            self.ports[name] = await listening_port(self.instances[name])
+            self.names[f"127.0.0.1:{self.ports[name]}"] = name
+            async with self.direct(name) as instance:
+                await instance.call()
 
-    def direct(self, name: str) -> str:
-        """The URL of one instance, past the mesh."""
-        return f"http://127.0.0.1:{self.ports[name]}"
+    def account(self, name: str) -> str:
+        """The service account an instance runs under."""
+        return ACCOUNTS[self.roles[name]]
+
+    def direct(self, name: str, identity: Identity | None = None) -> Direct:
+        """One instance itself, past the control plane; called as the client unless another identity is given."""
+        address, speaks_grpc = f"127.0.0.1:{self.ports[name]}", self.roles[name] == "receipts"
+        ours = self.certificates.client if self.certificates is not None else None
+        return Direct(address, identity or ours, speaks_grpc=speaks_grpc)
 
     def endpoints(self, *names: str) -> str:
         """The endpoint list of these instances, for an edit."""
@@ -102,7 +118,7 @@ class Stage:
 
     async def served(self) -> None:
         """Wait until the client knows the endpoints just written; only then is there something to promise."""
-        hosts = ("stable", "canary", "hints")
+        hosts = {"hints" if role == "flaky" else role for role in self.roles.values()}
 
         def known() -> bool | None:
             clusters = self.mesh.plan.clusters

@@ -6,6 +6,7 @@ deregisters first, and for a second more the server goes on serving those who ha
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from examples.demo.services import flaky, listen, payments, serve
@@ -18,6 +19,7 @@ SERVICES = {"stable": "stable", "canary": "canary", "flaky": "hints"}
 
 def main(role: str, name: str, port: int = 0) -> None:
     """Serve one instance, registered while it can be called."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     listening, drain = listen(port), Drain(seconds=1.0)
     registration = ConsulRegistration(
         SERVICES[role],

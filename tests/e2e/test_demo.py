@@ -18,7 +18,7 @@ from meshlib.sources.files.loader import load
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, "-m", "examples.demo", "--pace", "0.2"]
-PROMISES = 16
+PROMISES = 24
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +33,14 @@ def test_it_keeps_every_promise_and_sums_up() -> None:
     assert done.returncode == 0, done.stdout
     assert f"all {PROMISES} promises kept" in done.stdout
     assert "BROKEN" not in done.stdout
-    for figure in ("calls", "failed", "retried", "change to effect", "calls without a control plane"):
+    for figure in (
+        "calls",
+        "failed",
+        "retried",
+        "change to effect",
+        "calls without a control plane",
+        "certificates issued",
+    ):
         assert re.search(rf"^ +{figure} +\S*\d", done.stdout, re.MULTILINE), f"no figure {figure!r} in {done.stdout}"
     assert re.search(r"^ +failed +0 *$", done.stdout, re.MULTILINE)
 
@@ -88,7 +95,7 @@ def test_on_a_terminal_it_draws_and_ctrl_c_leaves_no_process(terminal: Terminal)
     terminal.read_until("share of charges")
     terminal.read_until("✓ 10 % to the canary")
     children = psutil.Process(terminal.process.pid).children(recursive=True)
-    assert len(children) == 6  # a control plane and five instances
+    assert len(children) == 8  # a control plane and seven instances
     terminal.press_ctrl_c()
     terminal.read_until("interrupted; every process has been stopped")
     assert terminal.process.wait(30) == 130
