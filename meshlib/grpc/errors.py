@@ -15,7 +15,7 @@ from grpc import aio
 from meshlib import errors
 from meshlib.engine.commands import CallInfo, Fail, Reply
 from meshlib.flags import ResponseFlag
-from meshlib.grpc.outcome import AttemptError, debug_string
+from meshlib.grpc.outcome import AttemptError, debug_string, early_metadata
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.policy.classify import classify
 from meshlib.policy.pybreaker_bridge import circuit_open_error_type
@@ -64,8 +64,9 @@ def exception_for(fail: Fail, library: Library) -> Any:
     if fail.outcome is not None and fail.outcome.grpc_status is not None:
         code = status_code(fail.outcome.grpc_status)
     debug = debug_string(rpc_error) if rpc_error is not None else None
+    early = early_metadata(rpc_error) if rpc_error is not None else None
     trailing = rpc_error.trailing_metadata() if rpc_error is not None else None
-    made = _combined(errors.error_type(failure).__name__, library)(failure, code, str(failure), None, trailing, debug)
+    made = _combined(errors.error_type(failure).__name__, library)(failure, code, str(failure), early, trailing, debug)
     made.__cause__ = rpc_error or cause
     return made
 
@@ -183,7 +184,7 @@ class _Settled(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]  # 
         return self._details
 
     def initial_metadata(self) -> tuple[Any, ...]:
-        """The headers of an answer of the mesh's own; else nothing."""
+        """The last attempt's, as far as they had come; or the headers of an answer of the mesh's own."""
         return self._initial_metadata
 
     def trailing_metadata(self) -> tuple[Any, ...]:

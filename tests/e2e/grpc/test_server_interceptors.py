@@ -112,19 +112,19 @@ def test_trace_and_request_id_reach_every_kind_of_call(world: Any, kind: str) ->
 @pytest.mark.parametrize("kind", SERVERS)
 def test_what_did_not_come_is_made(world: Any, kind: str) -> None:
     one = world(kind)
-    ids, traces = set(), set()
+    ids = set()
     for make in one.calls().values():
         answers, call = make()
         made = dict(call.initial_metadata())["x-request-id"]
         assert UUID.fullmatch(made)
         assert {echoed(answer)["x-request-id"] for answer in answers} == {made}, "one call, one id"
         ids.add(made)
-        traces |= {echoed(answer)["traceparent"] for answer in answers}
-    assert (len(ids), len(traces)) == (4, 4)
+        assert not any("traceparent" in echoed(answer) for answer in answers), "a trace nobody records is none"
+    assert len(ids) == 4
     hostile = (("traceparent", TRACE.upper()), ("tracestate", "a=b"), ("x-request-id", "two words"))
     got = echoed(one.echo.Unary(one.stubs.ask(), metadata=hostile))
     assert UUID.fullmatch(got["x-request-id"])
-    assert got["traceparent"] != TRACE.upper()
+    assert "traceparent" not in got
     assert "tracestate" not in got
 
 
