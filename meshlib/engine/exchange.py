@@ -63,7 +63,7 @@ def inbound_context(
     told = deadlines.inherited(head.get(deadlines.EXPECTED_TIMEOUT_HEADER), head.get(deadlines.GRPC_TIMEOUT_HEADER))
     given = head.get(REQUEST_ID)
     request_id = given if given and valid_request_id(given) else new_request_id(rng)
-    headers = (*propagation.handed_on(head, rng), (_REQUEST_ID, request_id.encode("ascii")))
+    headers = (*propagation.handed_on(head), (_REQUEST_ID, request_id.encode("ascii")))
     return CallContext(deadlines.effective(now, told, timeout), request_id, headers, peer)
 
 

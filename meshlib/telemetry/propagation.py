@@ -28,12 +28,6 @@ def valid_traceparent(value: str) -> bool:
     return _TRACEPARENT.fullmatch(value) is not None
 
 
-def new_traceparent(bits: Bits) -> str:
-    """A trace of our own for a request that came without one: not sampled, its ids random (flag 02)."""
-    trace_id, parent_id = bits.getrandbits(128) or 1, bits.getrandbits(64) or 1
-    return f"00-{trace_id:032x}-{parent_id:016x}-02"
-
-
 def valid_tracestate(value: str) -> bool:
     """Whether a `tracestate` may be handed on: printable ASCII of at most 512 characters."""
     return 0 < len(value) <= _MAX_TRACESTATE and _is_printable(value)
@@ -51,10 +45,14 @@ def new_request_id(bits: Bits) -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
-def trace_headers(traceparent: str | None, tracestate: str | None, bits: Bits) -> tuple[tuple[bytes, bytes], ...]:
-    """The trace headers to hand on. A malformed `traceparent` counts as none, and then its `tracestate` is dropped."""
+def trace_headers(traceparent: str | None, tracestate: str | None) -> tuple[tuple[bytes, bytes], ...]:
+    """The trace headers to hand on. A malformed `traceparent` counts as none, and then its `tracestate` is dropped.
+
+    None is made up for a request that brought none: not being sampled, it would tell services further on, whose
+    samplers follow their parent, not to record what follows either.
+    """
     if traceparent is None or not valid_traceparent(traceparent):
-        return ((b"traceparent", new_traceparent(bits).encode("ascii")),)
+        return ()
     headers = [(b"traceparent", traceparent.encode("ascii"))]
     if tracestate is not None and valid_tracestate(tracestate):
         headers.append((b"tracestate", tracestate.encode("ascii")))

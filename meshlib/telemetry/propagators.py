@@ -13,7 +13,6 @@ from meshlib.errors import ConfigurationError
 from meshlib.model.request import RequestHead
 from meshlib.telemetry import b3, propagation, trace_parent
 from meshlib.telemetry.baggage import BaggagePolicy
-from meshlib.telemetry.propagation import Bits
 from meshlib.telemetry.trace_parent import Ids, TraceParent
 
 Headers = list[tuple[bytes, bytes]]
@@ -119,23 +118,19 @@ class Propagation:
         kept += self.render(parent)
         return kept
 
-    def handed_on(self, head: RequestHead, bits: Bits) -> tuple[tuple[bytes, bytes], ...]:
+    def handed_on(self, head: RequestHead) -> tuple[tuple[bytes, bytes], ...]:
         """What a request's trace headers and baggage become on the calls made while it is served, with no span between:
-        the caller's span goes on unchanged, in every format. A request without one gets a trace, not sampled.
+        the caller's span goes on unchanged, in every format. A request without one has none to go on.
         """
         passed = self.baggage.filtered(head.get("baggage")) if self.allows_baggage else ""
         baggage = ((b"baggage", passed.encode("ascii")),) if passed else ()
         if self.names == ("tracecontext",):
-            return (*propagation.trace_headers(head.get("traceparent"), head.get("tracestate"), bits), *baggage)
-        parent = self.extract(head) or _new(bits)
-        return (*self.render(parent), *baggage)
+            return (*propagation.trace_headers(head.get("traceparent"), head.get("tracestate")), *baggage)
+        parent = self.extract(head)
+        return (*self.render(parent), *baggage) if parent is not None else baggage
 
     def _render_all(self, parent: Ids) -> Headers:
         return [pair for item in self._formats for pair in item.render(parent)]
-
-
-def _new(bits: Bits) -> TraceParent:
-    return TraceParent(bits.getrandbits(128) or 1, bits.getrandbits(64) or 1)
 
 
 DEFAULT = Propagation()

@@ -20,7 +20,6 @@ from parts.xds import eventually
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 STATE = "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7"
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 EXPECTED = "x-envoy-expected-rq-timeout-ms"
 
 
@@ -72,12 +71,11 @@ async def test_trace_and_request_id_over_a_websocket(any_shop: Shop) -> None:
         "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
     ],
 )
-def test_a_malformed_trace_is_replaced_and_its_state_dropped(shop: Any, traceparent: str) -> None:
+def test_a_malformed_trace_goes_no_further_and_neither_does_its_state(shop: Any, traceparent: str) -> None:
     one = shop()
-    first, second = (echoed(get(one, traceparent=traceparent, tracestate=STATE).text) for _ in range(2))
-    assert TRACEPARENT.fullmatch(first["traceparent"])
-    assert first["traceparent"] not in (traceparent, second["traceparent"])
-    assert "tracestate" not in first
+    got = echoed(get(one, traceparent=traceparent, tracestate=STATE).text)
+    assert "traceparent" not in got
+    assert "tracestate" not in got
 
 
 def test_request_ids_are_made_where_none_came(shop: Any) -> None:
@@ -131,7 +129,7 @@ async def test_requests_at_once_never_see_each_others_context(shop: Any) -> None
         assert int(got[EXPECTED]) <= 3000 + 10 * index
         if index % 5 == 0:  # on a connection that has just carried the context of another
             bare = echoed((await client.get(f"{one.url}/call")).text)
-            assert bare["traceparent"] != trace
+            assert "traceparent" not in bare
             assert int(bare[EXPECTED]) > 8000
 
     async with httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=20)) as client:
@@ -161,8 +159,7 @@ def test_hostile_headers_are_ignored_and_go_no_further(shop: Any, stock: FastBac
         answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 200 "), answer[:200]
     got = dict(stock.requests[-1].headers)
-    assert TRACEPARENT.fullmatch(got["traceparent"])
-    assert got["traceparent"] != TRACE
+    assert "traceparent" not in got
     assert "tracestate" not in got
     assert len(got["x-request-id"]) <= 128
     assert got["x-request-id"].isascii()

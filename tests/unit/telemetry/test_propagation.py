@@ -1,14 +1,12 @@
 """What of a stranger's trace headers and request ids is handed on, and what is made instead."""
 
 import random
-import re
 import uuid
 
 import pytest
 
 from meshlib.telemetry.propagation import (
     new_request_id,
-    new_traceparent,
     trace_headers,
     valid_request_id,
     valid_traceparent,
@@ -78,24 +76,10 @@ def test_request_ids(value: str, holds: bool) -> None:
 
 def test_what_is_made_is_valid_and_never_the_same() -> None:
     rng = random.Random(7)
-    traces = [new_traceparent(rng) for _ in range(200)]
     ids = [new_request_id(rng) for _ in range(200)]
-    assert all(map(valid_traceparent, traces))
-    assert {trace.rpartition("-")[2] for trace in traces} == {"02"}, "random, and not sampled"
     assert {uuid.UUID(request_id).version for request_id in ids} == {4}
     assert {uuid.UUID(request_id).variant for request_id in ids} == {uuid.RFC_4122}
-    assert len({*traces, *ids}) == 400
-
-
-class Zeros:
-    """The one draw in 2**128 that must not be taken as it is."""
-
-    def getrandbits(self, k: int, /) -> int:
-        return 0
-
-
-def test_ids_of_zero_are_forbidden_and_never_made() -> None:
-    assert valid_traceparent(new_traceparent(Zeros()))
+    assert len(set(ids)) == 200
 
 
 @pytest.mark.parametrize(
@@ -108,11 +92,9 @@ def test_ids_of_zero_are_forbidden_and_never_made() -> None:
     ],
 )
 def test_a_good_trace_goes_on_as_it_came(traceparent: str, tracestate: str | None, handed_on: object) -> None:
-    assert dict(trace_headers(traceparent, tracestate, random.Random(1))) == handed_on
+    assert dict(trace_headers(traceparent, tracestate)) == handed_on
 
 
 @pytest.mark.parametrize("traceparent", [None, *(value for value, holds in TRACEPARENTS if not holds)])
 def test_a_bad_trace_is_none_and_its_state_belongs_to_nothing(traceparent: str | None) -> None:
-    ((name, value),) = trace_headers(traceparent, "a=b", random.Random(1))
-    assert name == b"traceparent"
-    assert re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-02", value)
+    assert trace_headers(traceparent, "a=b") == ()
