@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from contextvars import Token
 from types import CoroutineType
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 
     Tokens = tuple[Token[CallContext], Token[Any], tuple[Tracing, object] | None]
 
+_MOST_JUDGED = 32
+
 
 class Call:
     """What the blocking and the asyncio call share. `function` is the guarded one with its arguments bound; `judged`
-    holds what guarded functions called by it have raised.
+    holds what guarded functions called by it have raised last, while an attempt runs: a task that the function has left
+    behind still knows this call, and may fail for ever.
     """
 
     __slots__ = ("context", "enclosing", "final_deadline", "flow", "function", "judged", "mesh", "policy")
@@ -45,7 +49,7 @@ class Call:
         self.context = context
         around = running.get()
         self.enclosing: Call | None = None if around is None else around[0]
-        self.judged: list[BaseException] = []
+        self.judged: deque[BaseException] | None = None
         self.final_deadline: float | None = None
         self.flow = call_flow(
             mesh.runtime,
@@ -61,12 +65,14 @@ class Call:
         belongs to the attempt's span.
         """
         self.final_deadline = start.final_deadline
+        self.judged = deque(maxlen=_MOST_JUDGED)
         tracing = self.mesh.runtime.tracing
         entered = None if tracing is None else (tracing, tracing.enter(start.head))
         return current.set(self.context.until(start.deadline)), running.set((self, start)), entered
 
     def leave(self, tokens: Tokens) -> None:
         """Out of it."""
+        self.judged = None
         if tokens[2] is not None:
             tracing, entered = tokens[2]
             tracing.leave(entered)
@@ -84,8 +90,7 @@ class Call:
         status = self.policy.classify(None, error) if self.policy.classify is not None else None
         if status is None and isinstance(error, self.policy.exclude):
             status = EXCLUDED
-        before, self.judged = self.judged, []
-        return of_error(error, before) if status is None else Outcome(status, error=error)
+        return of_error(error, self.judged or ()) if status is None else Outcome(status, error=error)
 
     def settled(self, terminal: Terminal) -> tuple[Any, BaseException | None]:
         """What the function returned, or the exception for its caller."""
@@ -112,8 +117,9 @@ class Call:
         """
         if outcome is not None:
             outcome.error = None
-        if self.enclosing is not None:
-            self.enclosing.judged.append(error)
+        judged = None if self.enclosing is None else self.enclosing.judged
+        if judged is not None:
+            judged.append(error)
         return error
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import gc
 import pickle
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -421,3 +424,40 @@ def test_an_exception_that_was_dealt_with_is_gone_at_once(kind: str, wrong: type
         assert found[0]() is None
     finally:
         gc.enable()
+
+
+class _HandledError(Exception):
+    """One that can be referred to weakly."""
+
+
+@pytest.mark.parametrize("leave_behind", [True, False])
+def test_a_guarded_function_keeps_few_of_the_failures_it_has_dealt_with(kind: str, leave_behind: bool) -> None:
+    """Neither while it runs, nor when what it has left behind (a task, a thread in its context) goes on failing."""
+    guard = mesh_of().guard("payments")
+    alive: list[weakref.ref[Exception]] = []
+
+    def raising() -> None:
+        error = _HandledError("no")
+        alive.append(weakref.ref(error))
+        raise error
+
+    def calls(number: int) -> None:
+        for _ in range(number):
+            with contextlib.suppress(_HandledError):
+                guard(raising)()
+
+    def blocking() -> Callable[[], None]:
+        if not leave_behind:
+            calls(200)
+        return partial(contextvars.copy_context().run, calls, 200)
+
+    async def awaited() -> Callable[[], None]:
+        return blocking()
+
+    behind = guard(blocking)() if kind == "sync" else asyncio.run(guard(awaited)())  # type: ignore[arg-type]
+    if leave_behind:
+        behind()
+    gc.collect()
+    most = sum(reference() is not None for reference in alive)
+    assert len(alive) == 200
+    assert most <= 32
