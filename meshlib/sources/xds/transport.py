@@ -125,7 +125,8 @@ class XdsClient:
     # The source thread -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._node = messages.node_message(self._bootstrap.node)
+        with self._stepping:  # it imports, and a child forked amid an import would wait for its end for ever
+            self._node = messages.node_message(self._bootstrap.node)
         while not self._is_closed:
             self._wait_for_items(self._session.deadline())
             with self._stepping:  # taken in here too: what is taken at a fork and not carried out, a child never would
