@@ -39,7 +39,10 @@ def plain(value: Any) -> Any:
 
 
 def request_of(kind: str, ask: Any) -> Any:
-    return iter([ask, ask]) if kind in ("ClientStream", "Both") else ask
+    """One request: a second one under way when the error comes makes grpc.aio say INTERNAL in 19 of 400 calls, and the
+    mesh as often.
+    """
+    return iter([ask]) if kind in ("ClientStream", "Both") else ask
 
 
 def sync_report(stubs: Stubs, channel: Any, kind: str, name: str) -> dict[str, Any]:
@@ -93,8 +96,9 @@ async def aio_report(stubs: Stubs, channel: Any, kind: str, name: str) -> dict[s
 
 
 def told(report: dict[str, Any], name: str) -> dict[str, Any]:
-    """Whether metadata had come before a call was cancelled is chance, and a mesh's cancelled call tells none."""
-    return {said: value for said, value in report.items() if not (name == "cancelled" and said == "initial_metadata")}
+    """Whether initial metadata had come before a cancellation, or before an error right after them, is chance."""
+    chance = name in ("cancelled", "error after headers")
+    return {said: value for said, value in report.items() if not (chance and said == "initial_metadata")}
 
 
 @pytest.fixture
