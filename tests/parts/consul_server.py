@@ -10,20 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from parts.ports import free_port
-from parts.process import Process
+from parts.process import Process, Server
 from parts.registry import path_of
 
 Hcl = Mapping[str, Any]
 
 
-class ConsulServer:
+class ConsulServer(Server):
     """A running `consul agent`, a leader of its own datacenter. `-dev` (state in memory) unless `persistent`.
 
     `config` is more of the agent's configuration. `https` adds an HTTPS listener and closes the HTTP one: paths of
     (CA, certificate, key); `.url` is then https.
     """
-
-    host = "127.0.0.1"
 
     def __init__(
         self,
@@ -43,7 +41,7 @@ class ConsulServer:
         self.port = free_port()
         self.serf_wan = free_port()
         (folder / "agent.json").write_text(json.dumps(self._config() | dict(config or {})))
-        self._process = self._start()
+        super().__init__()
 
     @property
     def url(self) -> str:
@@ -52,11 +50,7 @@ class ConsulServer:
     @property
     def address(self) -> str:
         """As `CONSUL_HTTP_ADDR`."""
-        return self.url if self._https else f"{self.host}:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        return self.url if self._https else super().address
 
     def request(self, method: str, path: str, body: Any = None, timeout: float = 5.0) -> Any:
         """One request past everything that is tested; the JSON of the answer."""
@@ -93,23 +87,9 @@ class ConsulServer:
             for row in rows
         }
 
-    def pause(self) -> None:
-        """Freeze it: connections stay open and nothing answers."""
-        self._process.pause()
-
-    def resume(self) -> None:
-        self._process.resume()
-
-    def kill(self) -> None:
-        self._process.kill()
-
     def restart(self) -> None:
         """Start again on the same ports: with its state if `persistent`, else empty."""
-        self._process.stop()
-        self._process = self._start()
-
-    def stop(self) -> None:
-        self._process.stop()
+        super().restart()
 
     def log(self) -> str:
         return self._process.log()

@@ -9,16 +9,14 @@ from typing import Any
 import grpc
 
 from parts.grpc_stubs import Stubs
-from parts.process import Process
+from parts.process import Process, Server
 
 TESTS = Path(__file__).resolve().parents[1]
 PATIENCE = 20.0
 
 
-class GrpcBackend:
+class GrpcBackend(Server):
     """One instance of the Echo service, on asyncio or on threads (`kind="sync"`); its answers carry its name."""
-
-    host = "127.0.0.1"
 
     def __init__(self, name: str, stubs: Stubs, log: Path, *, kind: str = "aio", args: tuple[str, ...] = ()) -> None:
         self.name = name
@@ -26,15 +24,7 @@ class GrpcBackend:
         self._log = log
         self._args = ["--kind", kind, *args]
         self.port = 0
-        self._process = self._start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def address(self) -> str:
-        return f"{self.host}:{self.port}"
+        super().__init__()
 
     @property
     def state(self) -> Any:
@@ -56,29 +46,6 @@ class GrpcBackend:
 
     def log(self) -> str:
         return self._process.log()
-
-    def pause(self) -> None:
-        """Freeze it (SIGSTOP): connections stay open and nothing answers."""
-        self._process.pause()
-
-    def resume(self) -> None:
-        self._process.resume()
-
-    def kill(self) -> None:
-        """End it as a crash would: connections are reset, new ones refused."""
-        self._process.kill()
-
-    def terminate(self) -> None:
-        """SIGTERM, without waiting."""
-        self._process.terminate()
-
-    def stop(self) -> int:
-        return self._process.stop()
-
-    def restart(self) -> None:
-        """Start again on the same port, with no memory of behaviour or counts."""
-        self.stop()
-        self._process = self._start()
 
     def _start(self) -> Process:
         argv = [sys.executable, "-m", "parts.grpc_backend_app", "--name", self.name, "--port", str(self.port)]

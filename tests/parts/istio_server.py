@@ -4,21 +4,19 @@ import re
 from pathlib import Path
 
 from parts.ports import free_port
-from parts.process import Process, ServerError
+from parts.process import Process, Server, ServerError
 from parts.registry import path_of
 
 VERDICT = re.compile(r"^(?:applied \d+ objects|rejected (?P<why>.*))\n", re.MULTILINE)
 REFUSED_BY_US = re.compile(r"^.*ADS:\w+: ACK ERROR.*$", re.MULTILINE)
 
 
-class IstioServer:
+class IstioServer(Server):
     """A running generator over the Istio and Kubernetes ``objects`` (YAML) and what is written later.
 
     Each change of the Istio objects is pushed to every node; Kubernetes objects are read once. ``mesh_config`` is YAML
     of Istio's MeshConfig, for what differs from its defaults.
     """
-
-    host = "127.0.0.1"
 
     def __init__(self, work_folder: Path, objects: str = "", mesh_config: str = "") -> None:
         self.folder = work_folder / "objects"
@@ -31,12 +29,12 @@ class IstioServer:
             file.write_text(mesh_config)
             self._args = ["-mesh", str(file)]
         self.port = free_port()  # chosen here, so that a restart can come back at the same address
-        self._process = self._start()
+        super().__init__()
 
     @property
     def target(self) -> str:
         """``host:port``, as a bootstrap's server_uri takes it."""
-        return f"{self.host}:{self.port}"
+        return self.address
 
     def write(self, text: str) -> None:
         """Replace the objects and wait until nodes are told of them.
@@ -61,17 +59,6 @@ class IstioServer:
     def log(self) -> str:
         """Its own lines and istiod's."""
         return self._process.log()
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def stop(self) -> None:
-        self._process.stop()
-
-    def restart(self) -> None:
-        """Start again on the same port."""
-        self.stop()
-        self._process = self._start()
 
     def _start(self) -> Process:
         argv = [path_of("istio_generator"), "-dir", str(self.folder), "-port", str(self.port), *self._args]
