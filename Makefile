@@ -41,8 +41,12 @@ demo-consul: $(DEMO_STAMP) ## the canary story on a real Consul (make servers bu
 	@$(BIN)/python -m examples.demo_consul
 
 .PHONY: test
-test: $(DEV_STAMP) ## every test whose parts are on this machine; ends with what was not tested
+test: $(DEV_STAMP) ## tests whose parts are on this machine; ends with what was not tested
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: $(DEV_STAMP) ## the tests that are long by nature, which make test leaves out
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: $(BENCH_STAMP) ## ratios against bare clients and sidecars, a table and plots

@@ -1,5 +1,6 @@
 """``@pytest.mark.needs("redis", ...)``: skip where a part is missing, fail where it is required, and say so at the end.
 
+``@pytest.mark.slow``: what is long by nature. Left out, and counted at the end, unless ``-m`` says what to run.
 ``MESHLIB_REQUIRE_PARTS`` names the parts that must be there, separated by commas; ``1`` means all that any test needs.
 """
 
@@ -21,16 +22,24 @@ PART_OF_FIXTURE = {
 
 _missing_of_item = pytest.StashKey[tuple[str, ...]]()
 _untested = pytest.StashKey[Counter[str]]()
+_slow = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"needs(*parts): outside parts the test runs against; one of {', '.join(PARTS)}")
+    config.addinivalue_line("markers", "slow: long by nature, run by make soak")
     config.stash[_untested] = Counter()
+    config.stash[_slow] = 0
     if unknown := _required() - set(PARTS):
         raise pytest.UsageError(f"MESHLIB_REQUIRE_PARTS names unknown parts: {', '.join(sorted(unknown))}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.stash[_slow] = len(slow)
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
     for item in items:
         needed = _needed(item)
         if unknown := needed - set(PARTS):
@@ -51,13 +60,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    untested = config.stash[_untested]
-    if not untested:
+    untested, slow = config.stash[_untested], config.stash[_slow]
+    if not untested and not slow:
         return
     terminalreporter.section("not tested", yellow=True)
     for name, count in sorted(untested.items()):
-        noun = "test" if count == 1 else "tests"
-        terminalreporter.line(f"NOT TESTED for want of {name} ({PARTS[name].remedy}): {count} {noun}")
+        terminalreporter.line(f"NOT TESTED for want of {name} ({PARTS[name].remedy}): {_tests(count)}")
+    if slow:
+        terminalreporter.line(f"NOT TESTED because slow (make soak, or pytest -m slow): {_tests(slow)}")
+
+
+def _tests(count: int) -> str:
+    return f"{count} test" if count == 1 else f"{count} tests"
 
 
 def _needed(item: pytest.Item) -> set[str]:
