@@ -7,6 +7,7 @@ dead Redis into seconds per call; a connection for each of a thousand calls at o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -72,7 +73,10 @@ class LimitStore:
         import asyncio
 
         errors = _store_errors()
-        limiter = self._async_limiter(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        if loop not in self._async:
+            await self._forget_closed_loops()
+        limiter = self._async_limiter(loop)
         admitted = None
         try:
             async with asyncio.timeout(self._timeout):
@@ -97,10 +101,7 @@ class LimitStore:
         """Close the running loop's connections, and the sync ones."""
         import asyncio
 
-        limiter = self._async.pop(asyncio.get_running_loop(), None)
-        bridge = getattr(limiter.storage, "bridge", None) if limiter is not None else None
-        if bridge is not None:
-            await bridge.storage.connection_pool.disconnect()
+        await _disconnect(self._async.pop(asyncio.get_running_loop(), None))
         self.close()
 
     def _limiter(self) -> RateLimiter:
@@ -124,6 +125,14 @@ class LimitStore:
             strategy: Any = KNOWN[self._strategy]  # typed as the abstract base there
             limiter = self._async.setdefault(loop, strategy(storage))
         return limiter
+
+    async def _forget_closed_loops(self) -> None:
+        """Let go of clients whose loop has ended (`asyncio.run` again and again): their connections know the loop, so
+        it would never be collected as a key. Their sockets are closed as they are freed.
+        """
+        for loop in [loop for loop in list(self._async) if loop.is_closed()]:
+            with contextlib.suppress(*_store_errors(), RuntimeError):  # "Event loop is closed", for each of them
+                await _disconnect(self._async.pop(loop, None))
 
     def _options(self, *, asynchronous: bool) -> dict[str, Any]:
         """What the client is made with; only Redis takes timeouts in this form."""
@@ -160,6 +169,12 @@ class LimitStore:
         # tell callers to come back next week.
         reset = min(max(0.0, stats.reset_time - time.time()), float(self._item.get_expiry()))
         return max(0, int(stats.remaining)), reset
+
+
+async def _disconnect(limiter: AsyncRateLimiter | None) -> None:
+    bridge = getattr(limiter.storage, "bridge", None) if limiter is not None else None
+    if bridge is not None:  # the memory store has none, and nothing to close
+        await bridge.storage.connection_pool.disconnect()
 
 
 def _store_errors() -> tuple[type[Exception], ...]:

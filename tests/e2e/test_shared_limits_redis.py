@@ -1,6 +1,7 @@
 """Shared limits on a real Redis: shared by processes and loops, and what happens on the day Redis is gone."""
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import time
@@ -77,6 +78,26 @@ def test_one_limit_serves_several_event_loops(redis_server: RedisServer) -> None
     later = asyncio.run(hits())
     assert [len(loop) for loop in (*at_once, later)] == [4, 4, 4]
     assert sum(sum(loop) for loop in (*at_once, later)) == 10
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # of loops that ended without `aclose`
+def test_loops_that_ended_leave_no_connections(redis_server: RedisServer) -> None:
+    """A loop for each call is what `async_to_sync` and task queues do."""
+    limit = SharedRateLimit("1000/minute", redis_server.url)
+
+    async def hit(*, at_last: bool = False) -> str:
+        verdict = await limit.ahit()
+        if at_last:
+            await limit.aclose()
+        return verdict.source
+
+    assert {asyncio.run(hit()) for _ in range(12)} == {"store"}
+    assert asyncio.run(hit(at_last=True)) == "store"
+    gc.collect()
+    until = time.monotonic() + 10
+    while int(redis_server.info("connected_clients")) > 3 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert int(redis_server.info("connected_clients")) <= 3  # and one of them asks
 
 
 def test_sixteen_threads_get_exactly_the_quota(redis_server: RedisServer) -> None:
