@@ -45,7 +45,7 @@ class MeshMiddleware:
         admission = self._admitted(request)
         if admission.reply is not None:
             return _marked(_response(admission.reply), admission)
-        with _inside(admission):
+        with _answering(admission):
             answer = self._get_response(request)
         return _served(_marked(answer, admission), request, admission)
 
@@ -56,7 +56,7 @@ class MeshMiddleware:
         admission = self._admitted(request)
         if admission.reply is not None:
             return self._closing(_marked(_response(admission.reply), admission))
-        with _inside(admission):
+        with _answering(admission):
             answer = await self._get_response(request)
         return self._closing(_served(_marked(answer, admission), request, admission))
 
@@ -106,6 +106,18 @@ def _served(response: Any, request: HttpRequest, admission: Any) -> HttpResponse
     elif admission.watch is not None:
         admission.watch.ended(time.monotonic(), response.status_code, route=route)
     return served
+
+
+@contextlib.contextmanager
+def _answering(admission: Any) -> Iterator[None]:
+    """The application makes its response. It may not come to one: Django cancels a view whose client has gone."""
+    try:
+        with _inside(admission):
+            yield
+    except BaseException as error:
+        if admission.watch is not None:
+            admission.watch.ended(time.monotonic(), 500 if isinstance(error, Exception) else None)
+        raise
 
 
 @contextlib.contextmanager

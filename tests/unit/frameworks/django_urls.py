@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -10,6 +11,8 @@ from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpR
 from django.urls import path
 
 from meshlib.context import current
+
+begun = asyncio.Event()
 
 
 def told(request: Any) -> dict[str, Any]:
@@ -24,6 +27,12 @@ def sync_view(request: Any) -> JsonResponse:
 
 async def async_view(request: Any) -> JsonResponse:
     return JsonResponse(told(request))
+
+
+async def waits(request: Any) -> HttpResponse:
+    begun.set()
+    await asyncio.Event().wait()
+    return HttpResponse("never")
 
 
 def fails(request: Any) -> HttpResponse:
@@ -57,6 +66,7 @@ def file(request: Any) -> FileResponse:
 urlpatterns = [
     path("sync", sync_view),
     path("async", async_view),
+    path("waits", waits),
     path("fails", fails),
     path("own-id", own_id),
     path("stream", stream),

@@ -98,6 +98,23 @@ def test_observers_are_told_of_every_request_once(kind: str, view: str) -> None:
     assert served.status == (500 if view == "/fails" else 200)
 
 
+async def test_a_view_that_is_cancelled_has_been_served_too() -> None:
+    """Django does so when its client goes away."""
+    from django.test import AsyncClient
+
+    from unit.frameworks import django_urls
+
+    told: list[Event] = []
+    mesh_django.mesh().on_event(told.append)
+    asked = asyncio.ensure_future(AsyncClient().get("/waits"))
+    await django_urls.begun.wait()
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert [event.status for event in told if isinstance(event, RequestServed)] == [None]
+    assert current.get() is NO_CONTEXT
+
+
 def test_the_mesh_and_its_clients_are_the_processs(configured: Any) -> None:
     mesh, client, async_client = mesh_django.mesh(), mesh_django.client("a"), mesh_django.async_client("a")
     assert (mesh_django.mesh(), mesh_django.client("a"), mesh_django.async_client("a")) == (mesh, client, async_client)
