@@ -116,9 +116,15 @@ class _Body:
         return self
 
     def __next__(self) -> bytes:
-        if self._chunks is None:
-            self._chunks = self._context.run(iter, self._body)
-        return self._context.run(next, self._chunks)
+        try:
+            if self._chunks is None:
+                self._chunks = self._context.run(iter, self._body)
+            return self._context.run(next, self._chunks)
+        except StopIteration:
+            raise
+        except Exception:
+            self._environ.setdefault(_STATUS, 500)  # the server's answer, unless the application has begun one
+            raise
 
     def close(self) -> None:
         """The server is done with the response, whether it has read it or not."""

@@ -12,7 +12,7 @@ import pytest
 
 from meshlib import Mesh
 from meshlib.context import NO_CONTEXT, CallContext, current
-from meshlib.engine.events import Event, RateLimited
+from meshlib.engine.events import Event, RateLimited, RequestServed
 from meshlib.http.drain import Drain
 from meshlib.http.wsgi import MeshMiddleware
 
@@ -174,6 +174,22 @@ def test_over_the_limit_and_after_the_deadline_the_application_is_not_called(mes
     assert server.header("x-request-id")
     (event,) = [event for event in events if isinstance(event, RateLimited)]
     assert event.path == "/charge"
+
+
+@pytest.mark.parametrize("begun, status", [(True, 200), (False, 500)])
+def test_a_body_that_breaks_is_told_with_the_status_its_caller_saw(mesh: Mesh, begun: bool, status: int) -> None:
+    events: list[Event] = []
+    mesh.on_event(events.append)
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        if begun:
+            start_response(OK, TEXT)
+            yield b"a"
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        Server(MeshMiddleware(app, mesh=mesh)).ask()
+    assert [event.status for event in events if isinstance(event, RequestServed)] == [status]
 
 
 def test_a_status_without_a_name_is_answered(mesh: Mesh) -> None:
