@@ -109,9 +109,13 @@ class MeshMiddleware:
             await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
         async def receive_noticed() -> Message:
+            nonlocal begun
             message = await receive()
             if message["type"] == "lifespan.startup":
+                begun = True
                 await self._startup(send)
             return message
 
@@ -123,7 +127,8 @@ class MeshMiddleware:
         try:
             await self.app(scope, receive_noticed, send_noticed)
         except BaseException:
-            self.inbound.shutdown()
+            if begun:  # else the application knows no lifespan, and is served without one
+                self.inbound.shutdown()
             raise
 
     async def _startup(self, send: Send) -> None:

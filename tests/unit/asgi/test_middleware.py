@@ -216,6 +216,19 @@ async def test_an_application_that_dies_in_its_lifespan_closes_the_mesh() -> Non
     assert told == ["mesh starts", "mesh closes"]
 
 
+async def test_an_application_without_lifespan_leaves_a_mesh_that_is_running_alone() -> None:
+    """Others may use it; the server goes on without lifespan."""
+    told: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise ValueError(f"{scope['type']} is not known here")
+
+    with Mesh(Source(told)) as mesh:
+        with pytest.raises(ValueError, match="lifespan is not known"):
+            await run(MeshMiddleware(app, mesh=mesh), {"type": "lifespan"}, STARTUP)
+        assert told == ["mesh starts"]
+
+
 async def test_a_mesh_that_cannot_start_is_a_startup_that_failed() -> None:
     class Broken(Source):
         def start(self, sink: Any) -> None:
