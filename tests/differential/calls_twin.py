@@ -137,8 +137,17 @@ class Twin:
         return asyncio.run(run())
 
     def both(self, calls: Sequence[Call]) -> list[tuple[Answer, Answer]]:
-        """(Envoy's answer, ours) for each call, one after the other; ids get a prefix for the backends."""
-        return [(self.theirs(marked("envoy", call)), self.ours(marked("mesh", call))) for call in calls]
+        """(Envoy's answer, ours) for each call; ids get a prefix for the backends. One call after the other, the two
+        sides at the same time.
+        """
+        theirs = self._threads.submit(lambda: [self.theirs(marked("envoy", call)) for call in calls])
+        ours = [self.ours(marked("mesh", call)) for call in calls]
+        return list(zip(theirs.result(), ours, strict=True))
+
+    def all_doors(self, calls: Sequence[Call]) -> list[tuple[Answer, Answer, Answer]]:
+        """As `both`, with the mesh's asyncio door third."""
+        aio = self._threads.submit(lambda: self.ours_aio([marked("aio", call) for call in calls]))
+        return [(*pair, answer) for pair, (answer, _) in zip(self.both(calls), aio.result(), strict=True)]
 
     def at_once(self, send: Callable[[Call], Answer], calls: Sequence[Call]) -> list[Answer]:
         """All of the calls at the same time, a thread each."""

@@ -5,11 +5,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from differential.calls_twin import AUTHORITY, CALL_ID, Call, Twin, cluster, marked, virtual_host
+from differential.calls_twin import AUTHORITY, CALL_ID, Answer, Call, Twin, cluster, virtual_host
 from parts.backend import Backend
 from parts.fast_backend import FastBackend, Reply, Request
 
@@ -90,13 +92,12 @@ def test_scripted_upstreams_are_retried_alike(
     routes = routes_by_path(policies, "up", timeout="5s")
     twin = make_twin([virtual_host(routes, include_request_attempt_count=True)], [cluster("up", [backend.port])])
     calls = list(scripts())
-    pairs = twin.both(calls)
-    aio = [answer for answer, _ in twin.ours_aio([marked("aio", call) for call in calls])]
+    answers = twin.all_doors(calls)
     flags = twin.flags(len(calls))
     differences = []
-    for call, (theirs, sync), other in zip(calls, pairs, aio, strict=True):
+    for call, (theirs, sync, aio) in zip(calls, answers, strict=True):
         expected, envoy_flags = script.sent(f"envoy-{call.id}"), flags[f"envoy-{call.id}"]
-        for side, ours in (("mesh", sync), ("aio", other)):
+        for side, ours in (("mesh", sync), ("aio", aio)):
             attempts = script.sent(f"{side}-{call.id}")
             if theirs.status != ours.status or attempts != expected or not told_alike(ours.flag, envoy_flags):
                 differences.append(
@@ -167,17 +168,29 @@ def test_timeouts_end_calls_alike(make_twin: Callable[..., Twin], fast_backend: 
         stream_idle_timeout="0.6s",
         common_http_protocol_options={"max_stream_duration": "0.9s"},
     )
-    told = {}
-    for path in actions:
-        for side, send in (("envoy", twin.theirs), ("mesh", twin.ours)):
-            call = Call(f"{side}-{path}", f"/{path}", (("x-script", "hang"),))
-            began = time.monotonic()
-            answer = send(call)
-            took = time.monotonic() - began
-            told[side, path] = answer, took, len(script.attempts[call.id])
-    calls = [Call(f"aio-{path}", f"/{path}", (("x-script", "hang"),)) for path in actions]
-    for path, (answer, took) in zip(actions, twin.ours_aio(calls), strict=True):
-        told["aio", path] = answer, took, len(script.attempts[f"aio-{path}"])
+
+    def hanging(side: str) -> list[Call]:
+        return [Call(f"{side}-{path}", f"/{path}", (("x-script", "hang"),)) for path in actions]
+
+    def timed(send: Callable[[Call], Answer], side: str) -> list[tuple[Answer, float]]:
+        moments = [time.monotonic()]
+        answers = []
+        for call in hanging(side):
+            answers.append(send(call))
+            moments.append(time.monotonic())
+        return [(answer, end - begin) for answer, (begin, end) in zip(answers, pairwise(moments), strict=True)]
+
+    with ThreadPoolExecutor(3) as sides:  # each side one call after the other, the sides at the same time
+        doors = {
+            "envoy": sides.submit(timed, twin.theirs, "envoy"),
+            "mesh": sides.submit(timed, twin.ours, "mesh"),
+            "aio": sides.submit(twin.ours_aio, hanging("aio")),
+        }
+    told = {
+        (side, path): (answer, took, len(script.attempts[f"{side}-{path}"]))
+        for side, door in doors.items()
+        for path, (answer, took) in zip(actions, door.result(), strict=True)
+    }
     flags = twin.flags(len(actions))
     for side, path in ((side, path) for side in ("mesh", "aio") for path in actions):
         (theirs, their_time, their_attempts), (ours, our_time, our_attempts) = told["envoy", path], told[side, path]
@@ -206,22 +219,19 @@ def test_silence_within_a_body_breaks_it_off_and_slowness_does_not(
         Call("silent", "/idle?chunks=2&chunk_delay=0.8&size=3000"),
         Call("late", "/route?chunks=2&chunk_delay=0.8&size=3000"),
     ]
-    pairs = dict(zip([call.id for call in calls], twin.both(calls), strict=True))
-    sync = {name: ours for name, (_, ours) in pairs.items()}
-    aio = dict(
-        zip(pairs, [answer for answer, _ in twin.ours_aio([marked("aio", call) for call in calls])], strict=True)
-    )
+    answers = dict(zip([call.id for call in calls], twin.all_doors(calls), strict=True))
     flags = twin.flags(len(calls))
-    for name, ours in [(name, answers[name]) for name in ("whole", "steady") for answers in (sync, aio)]:
-        theirs = pairs[name][0]
-        assert (theirs.status, theirs.whole, len(theirs.body)) == (ours.status, ours.whole, len(ours.body)), name
-        assert (ours.whole, ours.flag, flags[f"envoy-{name}"]) == (True, "", frozenset())
-    ends = {"silent": "SI", "late": "UT"}
-    for name, ours in [(name, answers[name]) for name in ends for answers in (sync, aio)]:
-        theirs, flag = pairs[name][0], ends[name]
-        assert (theirs.status, theirs.whole) == (ours.status, ours.whole) == (200, False), name
-        assert ours.flag == flag
-        assert flag in flags[f"envoy-{name}"]
+    for name in ("whole", "steady"):
+        theirs, *both_doors = answers[name]
+        for ours in both_doors:
+            assert (theirs.status, theirs.whole, len(theirs.body)) == (ours.status, ours.whole, len(ours.body)), name
+            assert (ours.whole, ours.flag, flags[f"envoy-{name}"]) == (True, "", frozenset())
+    for name, flag in (("silent", "SI"), ("late", "UT")):
+        theirs, *both_doors = answers[name]
+        for ours in both_doors:
+            assert (theirs.status, theirs.whole) == (ours.status, ours.whole) == (200, False), name
+            assert ours.flag == flag
+            assert flag in flags[f"envoy-{name}"]
 
 
 def test_only_what_is_idempotent_is_sent_again_when_a_kept_connection_breaks(
