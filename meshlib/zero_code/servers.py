@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -10,6 +11,8 @@ from meshlib.zero_code.process import behind_mesh
 
 _WSGI_WORKERS = ("gunicorn.workers.sync", "gunicorn.workers.gthread", "gunicorn.workers.ggevent")
 _ASGI_WORKERS = ("gunicorn.workers.gasgi",)
+_DJANGOS = "meshlib.integrations.django.MeshMiddleware"
+_MOST_LAYERS = 50  # an attribute that any name gives would go on for ever
 
 
 def mesh_uvicorn(module: ModuleType) -> None:
@@ -34,6 +37,8 @@ def mesh_gunicorn(module: ModuleType) -> None:
     @wraps(own)
     def load_wsgi(self: Any) -> None:
         own(self)
+        if _has_middleware(self.wsgi):
+            return
         homes = {base.__module__ for base in type(self).__mro__}
         if homes.intersection(_WSGI_WORKERS):
             self.wsgi = behind_mesh(self.wsgi, "wsgi")
@@ -46,11 +51,16 @@ def mesh_gunicorn(module: ModuleType) -> None:
 def _has_middleware(application: Any) -> bool:
     """Whether the program has put its application behind the mesh itself."""
     from meshlib.http.server import MeshMiddleware
+    from meshlib.http.wsgi import MeshMiddleware as WsgiMeshMiddleware
 
     layer = application
-    while layer is not None:
-        added = (getattr(middleware, "cls", None) for middleware in getattr(layer, "user_middleware", ()))
-        if isinstance(layer, MeshMiddleware) or MeshMiddleware in added:
+    for _ in range(_MOST_LAYERS):
+        if layer is None:
+            return False
+        added = [getattr(middleware, "cls", None) for middleware in getattr(layer, "user_middleware", None) or ()]
+        if isinstance(layer, (MeshMiddleware, WsgiMeshMiddleware)) or MeshMiddleware in added:
             return True
-        layer = getattr(layer, "app", None)
+        if type(layer).__module__.startswith("django.core.handlers."):
+            return _DJANGOS in sys.modules["django.conf"].settings.MIDDLEWARE
+        layer = getattr(layer, "app", None) or getattr(layer, "wsgi_app", None)  # Flask's is the latter
     return False

@@ -115,6 +115,18 @@ async def test_a_view_that_is_cancelled_has_been_served_too() -> None:
     assert current.get() is NO_CONTEXT
 
 
+def test_a_project_with_the_middleware_does_not_get_it_twice(configured: Any) -> None:
+    """`meshlib run` looks."""
+    from django.core.asgi import get_asgi_application
+    from django.core.wsgi import get_wsgi_application
+
+    from meshlib.zero_code.servers import _has_middleware
+
+    assert [_has_middleware(make()) for make in (get_asgi_application, get_wsgi_application)] == [True, True]
+    configured(MIDDLEWARE=[])
+    assert [_has_middleware(make()) for make in (get_asgi_application, get_wsgi_application)] == [False, False]
+
+
 def test_the_mesh_and_its_clients_are_the_processs(configured: Any) -> None:
     mesh, client, async_client = mesh_django.mesh(), mesh_django.client("a"), mesh_django.async_client("a")
     assert (mesh_django.mesh(), mesh_django.client("a"), mesh_django.async_client("a")) == (mesh, client, async_client)
