@@ -88,10 +88,15 @@ def check(environment: Mapping[str, str]) -> None:
 
 
 def launched(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the program: our `sitecustomize` stands first on its path."""
-    ours = str(Path(__file__).parent / "sitecustomize")
-    path = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != ours]
-    return {**environment, "PYTHONPATH": os.pathsep.join([ours, *path]), _RUNNING: "1"}
+    """The environment of the program: our `sitecustomize` stands first on its path, and files are named for good,
+    because the program may read them from another folder (`gunicorn --chdir`).
+    """
+    ours, known = str(Path(__file__).parent / "sitecustomize"), environment.get("PYTHONPATH", "")
+    path = [entry for entry in known.split(os.pathsep) if entry != ours] if known else []  # "" is the current folder
+    found = {**environment, "PYTHONPATH": os.pathsep.join([ours, *path]), _RUNNING: "1"}
+    if files := _VARIABLES["CONFIG"].read(environment.get("MESHLIB_CONFIG", "")):
+        found["MESHLIB_CONFIG"] = os.pathsep.join(str(Path(file).absolute()) for file in files)
+    return found
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:

@@ -79,6 +79,21 @@ def test_our_sitecustomize_comes_first_and_once():
     assert not is_launched({})
 
 
+def test_the_current_folder_stays_on_the_path_where_it_was():
+    """An empty entry is that; an empty variable is none."""
+    assert launched({"PYTHONPATH": os.pathsep.join(["", "lib"])})["PYTHONPATH"].split(os.pathsep)[1:] == ["", "lib"]
+    assert os.pathsep not in launched({"PYTHONPATH": ""})["PYTHONPATH"]
+
+
+def test_files_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A program that changes its folder (`gunicorn --chdir`) reads the files that were checked."""
+    monkeypatch.chdir(tmp_path)
+    given = os.pathsep.join(["conf", str(tmp_path / "b.yaml")])
+    named = launched({"MESHLIB_CONFIG": given})["MESHLIB_CONFIG"]
+    assert named.split(os.pathsep) == [str(tmp_path / "conf"), str(tmp_path / "b.yaml")]
+    assert "MESHLIB_CONFIG" not in launched({"MESHLIB_XDS": "a:1"})
+
+
 def test_help_names_every_variable_without_an_option():
     assert [line.split()[0] for line in described().splitlines()] == [
         "MESHLIB_MESH",
