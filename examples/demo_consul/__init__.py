@@ -4,5 +4,5 @@
 
 What is its own here: `fleet.py` starts the agent and the services, `services.py` is a service that registers itself,
 `entries.py` writes Consul's config entries, `acts.py` is what can only happen with a registry. All the rest, and half
-of the story, is `examples/demo`.
+of the story, is `examples/demo`; only that calls are plain HTTP here.
 """
