@@ -10,8 +10,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONAL = (
     "consul",
+    "cryptography",
+    "django",
     "envoy",
     "fastapi",
+    "flask",
     "google.protobuf",
     "grpc",
     "httptools",
@@ -19,12 +22,15 @@ OPTIONAL = (
     "httpx2",
     "limits",
     "opentelemetry",
+    "prometheus_client",
     "pybreaker",
     "re2",
     "redis",
     "rich",
     "starlette",
+    "uvicorn",
     "watchfiles",
+    "werkzeug",
     "xxhash",
     "yaml",
 )
