@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from e2e.consistency.hammer import BACKENDS, CHANGES, Hammer, numbered_backends
+from e2e.consistency.hammer import BACKENDS, Hammer, numbered_backends
 from meshlib import Mesh
 from meshlib.control.ads_server import AdsServer, Resource, ResourceStore
 from meshlib.control.control_plane import ControlPlane
@@ -31,6 +31,7 @@ from parts import xds_resources as xds
 from parts.fast_backend import FastBackend
 
 HOST = "127.0.0.1"
+MANY = pytest.mark.parametrize("changes", [200, pytest.param(1000, marks=pytest.mark.slow)])
 BETWEEN = 0.003  # seconds for calls to happen between two changes, else most versions would see none
 
 
@@ -50,18 +51,19 @@ def snapshot_of(version: int, ports: list[int]) -> Any:
     return static_snapshot({name: [address]}, routes={"payments": (route,)}, version=str(version))
 
 
-async def test_a_thousand_changes_in_code(ports: list[int]) -> None:
+@MANY
+async def test_changes_in_code(changes: int, ports: list[int]) -> None:
     source = StaticSource(snapshot_of(0, ports))
     with Mesh(source, unknown_hosts="reject") as mesh:
         hammer = Hammer(mesh)
 
         def change() -> None:
-            for version in range(1, CHANGES + 1):
+            for version in range(1, changes + 1):
                 source.replace(snapshot_of(version, ports))
                 time.sleep(BETWEEN)
 
         await hammer.during(change)
-        hammer.verify()
+        hammer.verify(changes, changes // 10)
 
 
 # In files ----------------------------------------------------------------------------------------------------------
@@ -87,20 +89,21 @@ def write(folder: Path, version: int, ports: list[int]) -> None:
     new.replace(folder / "mesh.json")
 
 
-async def test_a_thousand_changes_of_a_file(ports: list[int], tmp_path: Path) -> None:
+@MANY
+async def test_changes_of_a_file(changes: int, ports: list[int], tmp_path: Path) -> None:
     write(tmp_path, 0, ports)
     with Mesh.from_file(tmp_path, unknown_hosts="reject") as mesh:
         mesh.wait_ready()
         hammer = Hammer(mesh)
 
         def change() -> None:
-            for version in range(1, CHANGES + 1):
+            for version in range(1, changes + 1):
                 write(tmp_path, version, ports)
                 time.sleep(0.012)
-            wait_for_cluster(mesh, f"v{CHANGES}")
+            wait_for_cluster(mesh, f"v{changes}")
 
         await hammer.during(change)
-        hammer.verify()
+        hammer.verify(changes, changes // 10)
         assert mesh.issues == ()
 
 
@@ -108,7 +111,8 @@ async def test_a_thousand_changes_of_a_file(ports: list[int], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("delta", [True, False], ids=["delta", "sotw"])
-async def test_a_thousand_changes_over_xds(ports: list[int], delta: bool) -> None:
+@MANY
+async def test_changes_over_xds(changes: int, ports: list[int], delta: bool) -> None:
     def served(version: int) -> list[Resource]:
         return [Resource.of_message(xds.message(*item)) for item in resources_of(version, ports)]
 
@@ -118,12 +122,12 @@ async def test_a_thousand_changes_over_xds(ports: list[int], delta: bool) -> Non
         hammer = Hammer(mesh)
 
         def change() -> None:
-            for version in range(1, CHANGES + 1):
+            for version in range(1, changes + 1):
                 store.replace(served(version))
                 wait_for_cluster(mesh, f"v{version}")  # else a cluster would be gone before its endpoints are asked for
 
         await hammer.during(change)
-        hammer.verify()
+        hammer.verify(changes, changes // 10)
         assert [issue for issue in mesh.issues if issue.severity == "error"] == []
 
 
@@ -140,7 +144,7 @@ async def test_edits_of_the_control_planes_directory(ports: list[int], tmp_path:
                 wait_for_cluster(mesh, f"v{version}")
 
         await hammer.during(change)
-        hammer.verify(60)
+        hammer.verify(1000, 60)
         assert [issue for issue in mesh.issues if issue.severity == "error"] == []
 
 
