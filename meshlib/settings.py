@@ -10,6 +10,8 @@ Where the configuration comes from is one of CONFIG, XDS, CONSUL, STATIC and MES
 from __future__ import annotations
 
 import difflib
+import inspect
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -72,7 +74,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_seconds(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _is_limit(value: object) -> bool:
@@ -169,6 +171,8 @@ def _wrong(name: str, value: object) -> Iterable[Mistake]:
         yield Mistake(name, f"{value!r} is a {type(value).__name__} that cannot be used here", f"give {setting.wanted}")
     elif name == "RATE_LIMITS":
         yield from _wrong_limits(value)
+    elif name == "CONSUL" and isinstance(value, Mapping):
+        yield from _wrong_options(value)
 
 
 def _wrong_limits(limits: Any) -> Iterable[Mistake]:
@@ -182,6 +186,19 @@ def _wrong_limits(limits: Any) -> Iterable[Mistake]:
                 yield Mistake("RATE_LIMITS", f"{text!r}: {error}", "write it as '100/minute'")
 
 
+def _wrong_options(options: Mapping[Any, Any]) -> Iterable[Mistake]:
+    """Of the mapping that CONSUL may be. What is a setting of its own is given there only."""
+    from meshlib.sources.consul.factory import ARGUMENTS
+
+    of_mesh = inspect.signature(Mesh).parameters.keys() - {"source"}
+    known = sorted(ARGUMENTS | of_mesh)
+    for name in map(str, options):
+        if name.lower() not in known:
+            close = difflib.get_close_matches(name.lower(), known, n=1)
+            hint = f"did you mean {close[0].upper()}?" if close else "there are those of Mesh.from_consul"
+            yield Mistake("CONSUL", f"{name!r}: there is no such option", hint)
+
+
 def _wrong_sources(settings: Settings) -> Iterable[Mistake]:
     given = given_sources(settings)
     if not given:
@@ -190,6 +207,10 @@ def _wrong_sources(settings: Settings) -> Iterable[Mistake]:
         yield Mistake(given[1], f"{' and '.join(given)} are set, and a mesh has one source", f"keep one of {given}")
     elif given == ["MESH"] and (idle := [name for name in ("UNKNOWN_HOSTS", "FETCH_TIMEOUT") if name in settings]):
         yield Mistake(idle[0], "MESH names a mesh that is already made", "give it to that mesh")
+    inside = settings.get("CONSUL")
+    if isinstance(inside, Mapping):
+        for name in {str(option).upper() for option in inside} & settings.keys() & _BY_NAME.keys():
+            yield Mistake(name, "it is given beside CONSUL and in it", "keep one of the two")
     for name, sources in _ONLY_WITH.items():
         if name in settings and not set(given) & set(sources):
             yield Mistake(name, "the source knows all its services by itself", f"it is for {' and '.join(sources)}")

@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "testing": EVERYTHING,
     "zero_code": EVERYTHING,  # `meshlib run`: puts a mesh under a program's own clients and servers
-    "settings": {"cli", "errors", "mesh", "model", "policy"},  # a mesh from names and values
+    "settings": {"cli", "errors", "mesh", "model", "policy", "sources"},  # a mesh from names and values
     "process": {"http", "mesh", "settings"},
     "integrations": {
         "__init__",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"XDS": "127.0.0.1:18000", "DECLARED": ["payments"]}, XdsSource),
         ({"CONSUL": "127.0.0.1:8500", "DECLARED": ["payments"]}, ConsulSource),
         ({"CONSUL": {"ADDRESS": "127.0.0.1:8500", "DECLARED": ["payments"]}}, ConsulSource),
+        ({"CONSUL": {"address": "127.0.0.1:8500", "token": "t", "SEED": 1}, "FETCH_TIMEOUT": 1}, ConsulSource),
         ({"STATIC": {"payments": ["127.0.0.1:1"]}}, StaticSource),
     ],
 )
@@ -98,6 +100,17 @@ STATIC = {"STATIC": {"payments": ["127.0.0.1:1"]}}
         (
             {**STATIC, "DECLARED": ["a"]},
             "DECLARED: the source knows all its services by itself (it is for XDS and CONSUL)",
+        ),
+        ({**STATIC, "DRAIN_SECONDS": math.inf}, "DRAIN_SECONDS: inf is a float"),
+        ({**STATIC, "FETCH_TIMEOUT": math.nan}, "FETCH_TIMEOUT: nan is a float"),
+        (
+            {"CONSUL": {"ADDRESS": "a:1", "TOKN": "x"}},
+            "CONSUL: 'TOKN': there is no such option (did you mean TOKEN?)",
+        ),
+        ({"CONSUL": {"zzz": 1}}, "CONSUL: 'zzz': there is no such option (there are those of Mesh.from_consul)"),
+        (
+            {"CONSUL": {"DECLARED": ["a"]}, "DECLARED": ["b"]},
+            "DECLARED: it is given beside CONSUL and in it (keep one of the two)",
         ),
         ({"MESH": "mesh"}, "MESH: 'mesh' is a str"),
         ({"MESH": MESH, "UNKNOWN_HOSTS": "reject"}, "UNKNOWN_HOSTS: MESH names a mesh that is already made"),
