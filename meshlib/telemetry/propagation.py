@@ -11,7 +11,8 @@ from typing import Protocol
 
 # Ids of zeros only are no ids. ASCII digits are named one by one: \d and IGNORECASE know others.
 _IDS = r"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-_TRACEPARENT = re.compile(rf"00{_IDS}|(?!00|ff)[0-9a-f]{{2}}{_IDS}(?:-.*)?", re.DOTALL)
+# What later versions add is unknown, yet it goes into headers: printable ASCII, and not without end.
+_TRACEPARENT = re.compile(rf"00{_IDS}|(?!00|ff)[0-9a-f]{{2}}{_IDS}(?:-[\x21-\x7e]{{0,256}})?")
 _MAX_TRACESTATE = 512
 _MAX_REQUEST_ID = 128
 
