@@ -14,14 +14,16 @@ from meshlib.identity.material import Material, MaterialError
 from meshlib.identity.verified import CheckingContext
 from meshlib.model.cluster import UpstreamTls
 from meshlib.model.matchers import StringMatcher
-from meshlib.routing.strings import compile_string
+from meshlib.routing.strings import StringTest, compile_string
+from meshlib.routing.text import ascii_lower
 from meshlib.security.spiffe import SpiffePattern
 
 DEFAULT = "default"
 _MAX_CONTEXTS = 1024  # distinct configurations come from the control plane, so they must have an end
 # ssl's names for the kinds of subjectAltName, by Envoy's.
 _SAN_KINDS = {"DNS": "DNS", "URI": "URI", "EMAIL": "email", "IP_ADDRESS": "IP Address"}
-_Rule = tuple[str, Callable[[str], bool]]
+_Rule = tuple[str, StringTest]
+_VERSIONS = {"TLSv1_2": ssl.TLSVersion.TLSv1_2, "TLSv1_3": ssl.TLSVersion.TLSv1_3}
 
 
 class Providers(Protocol):
@@ -116,6 +118,7 @@ class Upstreams:
             _show(context, pair.current, tls)
         if tls.auto_san_validation:
             context.check_hostname = True  # for the SNI, which is then the request's host
+            context.hostname_checks_common_name = False  # as in Envoy: a subject names nobody
         if offered := _offered(tls, alpn):
             context.set_alpn_protocols(offered)
         for identity, _ in sources:
@@ -204,7 +207,7 @@ def _context(tls: UpstreamTls) -> ssl.SSLContext:
         context = CheckingContext.make(ssl.PROTOCOL_TLS_CLIENT, _name_check(tls))
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = _VERSIONS[tls.minimum_version]
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
@@ -229,8 +232,7 @@ def _name_check(tls: UpstreamTls) -> Callable[[Any], None]:
     A certificate with several URI names is nobody's (X.509-SVID, section 2), so such a name then counts for nothing.
     """
     rules: tuple[_Rule, ...] = tuple(
-        (_SAN_KINDS.get(kind, kind), compile_string(StringMatcher(matcher, value)))  # type: ignore[arg-type]
-        for kind, matcher, value in tls.subject_alt_names
+        (_SAN_KINDS.get(kind, kind), _name_test(kind, matcher, value)) for kind, matcher, value in tls.subject_alt_names
     )
 
     def check(connection: Any) -> None:
@@ -244,3 +246,16 @@ def _name_check(tls: UpstreamTls) -> Callable[[Any], None]:
         raise ssl.SSLCertVerificationError(1, reason)  # with a number, or its text would be that of a tuple
 
     return check
+
+
+def _name_test(kind: str, matcher: str, value: str) -> StringTest:
+    """As Envoy: an exact DNS name is matched as a host's is, by a certificate's wildcard as well."""
+    if (kind, matcher) == ("DNS", "exact"):
+        return lambda name: _names_host(ascii_lower(name), ascii_lower(value))
+    return compile_string(StringMatcher(matcher, value))  # type: ignore[arg-type]
+
+
+def _names_host(name: str, host: str) -> bool:
+    """Whether a DNS name of a certificate is the host's; a `*` is its whole first label (RFC 6125, section 6.4.3)."""
+    first, dot, rest = host.partition(".")
+    return name == host or (bool(first and dot) and name == f"*.{rest}")

@@ -155,6 +155,7 @@ class UpstreamTls:
     must hold. `auto_sni`: the request's host is sent as SNI where `sni` is empty; `auto_san_validation`: the
     certificate must be for the request's host (Envoy's UpstreamHttpProtocolOptions). `istio_alpn`: Istio's names of the
     protocols are offered first; by them a sidecar tells mutual TLS of the mesh from an application's own TLS.
+    `minimum_version` of the protocol.
     `unusable` says which part of the wanted protection this version lacks (certificates by SDS, pinned keys, ...):
     unless it is empty, connecting must fail (UF) with that reason, never go on with less protection.
     """
@@ -173,6 +174,7 @@ class UpstreamTls:
     auto_sni: bool = False
     auto_san_validation: bool = False
     istio_alpn: bool = False
+    minimum_version: Literal["TLSv1_2", "TLSv1_3"] = "TLSv1_2"
     unusable: str = ""
 
     @property

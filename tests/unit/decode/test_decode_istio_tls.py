@@ -59,12 +59,27 @@ def test_any_other_secret_makes_the_cluster_unusable(certificate: str, roots: st
     assert len(report.issues) == 1
 
 
-@pytest.mark.parametrize("version, told", [("TLSv1_2", False), ("TLSv1_3", True), ("TLSv1_0", True)])
-def test_versions_of_tls_other_than_those_spoken_are_told(version: str, told: bool) -> None:
+@pytest.mark.parametrize(
+    "version, told, least",
+    [("TLSv1_2", False, "TLSv1_2"), ("TLSv1_3", False, "TLSv1_3"), ("TLSv1_0", True, "TLSv1_2")],
+)
+def test_versions_of_tls_other_than_those_spoken_are_told(version: str, told: bool, least: str) -> None:
     parameters = {"tls_minimum_protocol_version": version, "tls_maximum_protocol_version": "TLSv1_3"}
-    _, report = decoded(transport_socket=socket(roots="ROOTCA", tls_params=parameters))
+    found, report = decoded(transport_socket=socket(roots="ROOTCA", tls_params=parameters))
+    assert found.tls is not None
+    assert found.tls.minimum_version == least
     assert [issue.path.rpartition(".")[2] for issue in report.issues] == (
         ["tls_minimum_protocol_version"] if told else [])  # fmt: skip
+
+
+def test_a_name_check_that_is_not_made_makes_the_cluster_unusable() -> None:
+    """UpstreamTlsContext.auto_sni_san_validation: the certificate must be for the SNI. Without it any would do."""
+    wanted = socket(roots="ROOTCA")
+    wanted["typed_config"] |= {"auto_host_sni": True, "auto_sni_san_validation": True}
+    found, report = decoded(transport_socket=wanted)
+    assert found.tls is not None
+    assert "auto_sni_san_validation" in found.tls.unusable
+    assert len(report.issues) == 1
 
 
 @pytest.mark.parametrize(

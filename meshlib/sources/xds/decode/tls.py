@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from meshlib.model.cluster import TlsMatch, UpstreamTls
 from meshlib.model.report import ResourceError
@@ -101,15 +101,20 @@ def _roots_secret(common: Any, path: str) -> tuple[str, Any]:
 
 
 def _check_parameters(ctx: Context, common: Any, path: str) -> None:
-    """TLS is 1.2 at least and as new as both ends can: what Envoy does unless it is told something else."""
+    """TLS is as new as both ends can, and 1.2 at least: what Envoy does unless it is told something else."""
     where, parameters = join(path, "tls_params"), common.tls_params
     ctx.check_fields(parameters, where, _PARAMETERS)
     for name, usual in (
-        ("tls_minimum_protocol_version", {"TLS_AUTO", "TLSv1_2"}),
+        ("tls_minimum_protocol_version", {"TLS_AUTO", "TLSv1_2", "TLSv1_3"}),
         ("tls_maximum_protocol_version", {"TLS_AUTO", "TLSv1_3"}),
     ):
         if enum_name(parameters, name, where) not in usual:
             ctx.degraded(join(where, name), "TLS 1.2 or newer is spoken, the newest both ends have")
+
+
+def _minimum(common: Any) -> Literal["TLSv1_2", "TLSv1_3"]:
+    newest = common.tls_params.TLSv1_3
+    return "TLSv1_3" if common.tls_params.tls_minimum_protocol_version == newest else "TLSv1_2"
 
 
 def _unusable(ctx: Context, common: Any, path: str) -> str:
@@ -168,11 +173,13 @@ def _certificate(ctx: Context, common: Any, path: str) -> tuple[tuple[str, bytes
 
 
 def _upstream_tls(ctx: Context, message: Any, path: str) -> UpstreamTls:
-    ctx.check_fields(message, path, _CONTEXT)
     common, where = message.common_tls_context, join(path, "common_tls_context")
     validation, at = _validation(common, where)
     unusable = _unusable(ctx, common, where)
+    if message.auto_sni_san_validation:
+        unusable = _refuse(ctx, join(path, "auto_sni_san_validation"), "validation of the name that was asked for")
     if not unusable:
+        ctx.check_fields(message, path, _CONTEXT)
         ctx.check_fields(common, where, _COMMON)
         _check_parameters(ctx, common, where)
         ctx.check_fields(validation, at, _VALIDATION)
@@ -201,6 +208,7 @@ def _upstream_tls(ctx: Context, message: Any, path: str) -> UpstreamTls:
         ca_provider=_ca_instance(ctx, common, where),
         subject_alt_names=names,
         istio_alpn="istio" in common.alpn_protocols,
+        minimum_version=_minimum(common),
         unusable=unusable,
     )
     return replace(found, **_by_secret_names(common, where))
