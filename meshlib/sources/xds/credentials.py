@@ -7,6 +7,7 @@ a control plane checks both only then.
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +24,18 @@ class CredentialsError(Exception):
 
 
 def open_channel(server: XdsServer, options: list[tuple[str, int | str]]) -> grpc.Channel:
-    """A channel to the server with the credentials the bootstrap names."""
+    """A channel to the server with the credentials the bootstrap names. It is grpcio's own, whoever has patched `grpc`:
+    below `meshlib run` and an instrumentation it would else be a channel of the mesh that waits for it.
+    """
     if server.channel_creds.type == "insecure":
-        return grpc.insecure_channel(server.server_uri, options)
+        made: grpc.Channel = inspect.unwrap(grpc.insecure_channel)(server.server_uri, options)
+        return made
     config = server.channel_creds
     credentials = grpc.ssl_channel_credentials(
         _read(config, "ca_certificate_file"), _read(config, "private_key_file"), _read(config, "certificate_file")
     )
-    return grpc.secure_channel(server.server_uri, credentials, options)
+    secure: grpc.Channel = inspect.unwrap(grpc.secure_channel)(server.server_uri, credentials, options)
+    return secure
 
 
 def call_metadata(server: XdsServer, wall_clock: Callable[[], float]) -> list[tuple[str, str]]:

@@ -72,9 +72,11 @@ def test_grpc_channels_of_a_program_are_meshed(meshlib_run: Any, conf: Path, tmp
     assert said(meshlib_run("--config", conf, "--", "python", program(tmp_path, GRPC))) == ["sync", "aio"]
 
 
+@pytest.mark.parametrize("before", [(), ("opentelemetry-instrument",)])
 def test_over_xds_the_mesh_does_not_mesh_its_own_stream(
-    meshlib_run: Any, echo: int, payments: FastBackend, tmp_path: Path
+    meshlib_run: Any, echo: int, payments: FastBackend, tmp_path: Path, before: tuple[str, ...]
 ) -> None:
+    """Nor where an instrumentation stands between the stream and the mesh's patch."""
     endpoint = xds.endpoint("127.0.0.1", echo)
     served = [
         (xds.LISTENER, xds.api_listener("echo", "echo")),
@@ -93,7 +95,9 @@ def test_over_xds_the_mesh_does_not_mesh_its_own_stream(
     ]
     store = ResourceStore(Resource.of_message(xds.message(*item)) for item in served)
     with AdsServer(store) as server:
-        done = meshlib_run("--xds", f"127.0.0.1:{server.port}", "--", "python", program(tmp_path, GRPC))
+        command = (*before, "python", program(tmp_path, GRPC))
+        silent = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
+        done = meshlib_run("--xds", f"127.0.0.1:{server.port}", "--", *command, **silent)
         assert said(done) == ["sync", "aio"]
 
 
