@@ -1,7 +1,8 @@
 """What gunicorn's workers serve when their backend is a gRPC service: each request makes a meshed call.
 
-MESH_TARGET is a control plane's address, STUBS the folder of the generated stubs. MASTER says what importing this
-module does, which with `--preload` happens in the master: `imported` nothing more, `called` makes a blocking call.
+MESH_TARGET is a control plane's address, or `consul:` and an agent's; STUBS the folder of the generated stubs. MASTER
+says what importing this module does, which with `--preload` happens in the master: `imported` nothing more, `called`
+makes a blocking call.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from meshlib import Mesh
 from parts.grpc_stubs import Stubs
 
 stubs = Stubs(Path(os.environ["STUBS"]))
-mesh = Mesh.from_xds(os.environ["MESH_TARGET"], declared=["payments"], unknown_hosts="reject")
+target = os.environ["MESH_TARGET"]
+make = Mesh.from_consul if target.startswith("consul:") else Mesh.from_xds
+mesh = make(target.removeprefix("consul:"), declared=["payments"], unknown_hosts="reject")
 echo = stubs.echo(mesh.grpc.channel("payments"))
 aio_echo = stubs.echo(mesh.grpc.aio_channel("payments"))
 
