@@ -100,7 +100,7 @@ class Service:
 def check_more(document: IstioDocument) -> Iterator[Problem]:
     """What the fields alone do not say."""
     spec = document.spec
-    resolution = (spec.get("resolution") or "NONE")
+    resolution = spec.get("resolution") or "NONE"
     if not spec.get("ports"):
         yield Problem((), "ServiceEntry needs ports")
     if resolution == "STATIC" and not spec.get("endpoints") and not spec.get("workloadSelector"):

@@ -116,5 +116,5 @@ def test_an_older_version_than_the_cluster_wants_is_not_spoken() -> None:
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     tls = UpstreamTls(trusted_ca_pem=pem, subject_alt_names=(("DNS", "exact", HOST),))
     assert believes(tls, old)
-    with pytest.raises(ssl.SSLError, match="(?i)version|protocol"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)version|protocol"):
         believes(UpstreamTls(trusted_ca_pem=pem, minimum_version="TLSv1_3"), old)
