@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from e2e.zero_code.conftest import said
 from parts.fast_backend import FastBackend, Reply
 
 PROGRAM = """
@@ -21,6 +22,28 @@ TRACING = {
     "OTEL_LOGS_EXPORTER": "none",
     "OTEL_SERVICE_NAME": "shop",
 }
+
+CHANNELS = """
+import asyncio, grpc, json, sys
+from concurrent.futures import ThreadPoolExecutor
+
+server = grpc.server(ThreadPoolExecutor(1))
+say = grpc.unary_unary_rpc_method_handler(lambda request, context: request)
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", {"Say": say}),))
+unknown = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+server.start()
+
+def blocking():
+    with grpc.insecure_channel(unknown) as channel:
+        return channel.unary_unary("/test.Echo/Say")(b"sync", timeout=10).decode()
+
+async def asynchronous():
+    async with grpc.aio.insecure_channel(unknown) as channel:
+        return (await channel.unary_unary("/test.Echo/Say")(b"aio", timeout=10)).decode()
+
+print(json.dumps([blocking(), asyncio.run(asynchronous())]))
+server.stop(0)
+"""
 
 
 def spans(text: str) -> list[dict[str, Any]]:
@@ -59,6 +82,20 @@ def test_one_span_a_call_and_one_an_attempt(
     assert [span["parent_id"] for span in attempts] == [logical["context"]["span_id"]] * 2
     assert [span["attributes"].get("http.request.resend_count") for span in attempts] == [None, 1]
     assert len(by_contrib) == 1, "a host the mesh does not know is the instrumentation's"
+
+
+@pytest.mark.parametrize("order", ["opentelemetry first", "meshlib first"])
+def test_grpc_to_a_host_the_mesh_does_not_know(meshlib_run: Any, conf: Path, tmp_path: Path, order: str) -> None:
+    """The mesh's way out of itself leads through the instrumentation, and back into nothing."""
+    program = tmp_path / "program.py"
+    program.write_text(CHANNELS)
+    silent = {**TRACING, "OTEL_TRACES_EXPORTER": "none"}
+    if order == "opentelemetry first":
+        before = ("opentelemetry-instrument",)
+        done = meshlib_run("--", "python", program, before=before, MESHLIB_CONFIG=str(conf), **silent)
+    else:
+        done = meshlib_run("--config", conf, "--", "opentelemetry-instrument", "python", program, **silent)
+    assert said(done) == ["sync", "aio"]
 
 
 def _trace_of(made: list[dict[str, Any]], cluster: str) -> str:
