@@ -145,7 +145,7 @@ class AsyncTransportCore(TransportCore):
         """The library's own transport on this loop."""
         pools = self.pools()
         if pools.fallback is None:
-            pools.fallback = self.library.module.AsyncHTTPTransport()
+            pools.fallback = self.library.module.AsyncHTTPTransport(**self.default_options)
         return pools.fallback
 
     def _after_fork(self) -> None:

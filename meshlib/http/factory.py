@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
     from meshlib.mesh import Mesh
 
+_OF_TRANSPORTS = ("verify", "cert", "http1", "http2", "limits", "trust_env")
+
 
 class HttpFactory:
     """Clients of httpx (default) or httpx2 whose calls go through the mesh.
 
     A client is the library's own, with the mesh's transport: everything it offers (auth, cookies, redirects, hooks,
     streaming) works as ever. `service` is a host the mesh knows ("payments"), or a base URL; options are the library's.
-    `timeout` is None unless given: the route's timeout and the inherited deadline hold.
+    `timeout` is None unless given: the route's timeout and the inherited deadline hold. `verify`, `cert`, `http1`,
+    `http2`, `limits` and `trust_env` are for hosts the mesh does not know: for the others their cluster says such.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -33,7 +36,7 @@ class HttpFactory:
     def client(self, service: str = "", *, library: LibraryName = "httpx", **options: Any) -> Any:
         """A blocking client; close it, or use it in a `with`."""
         client, _ = _client_types(library)
-        return client(transport=self.transport(library=library), **_defaults(service, options))
+        return client(transport=_ready(self.transport(library=library), options), **_defaults(service, options))
 
     @overload
     def async_client(
@@ -46,7 +49,7 @@ class HttpFactory:
     def async_client(self, service: str = "", *, library: LibraryName = "httpx", **options: Any) -> Any:
         """An asyncio client; close it, or use it in an `async with`."""
         _, client = _client_types(library)
-        return client(transport=self.async_transport(library=library), **_defaults(service, options))
+        return client(transport=_ready(self.async_transport(library=library), options), **_defaults(service, options))
 
     def transport(self, *, library: LibraryName = "httpx", fallback: Any = None) -> Any:
         """A transport for a client of yours. `fallback` carries hosts the mesh does not know (default: the library's
@@ -57,6 +60,17 @@ class HttpFactory:
     def async_transport(self, *, library: LibraryName = "httpx", fallback: Any = None) -> Any:
         """The asyncio counterpart of `transport`."""
         return _shell(library).AsyncMeshTransport(self._mesh, fallback=fallback)
+
+
+def _ready(transport: Any, options: dict[str, Any]) -> Any:
+    """The transport of a ready client, with what a client of its own would have made its transport with."""
+    if "transport" in options:
+        raise TypeError(
+            "a ready client has the mesh's transport; give yours to carry the hosts the mesh does not know to "
+            "mesh.http.transport(fallback=...), and that to a client of yours"
+        )
+    transport._core.default_options = {name: options[name] for name in _OF_TRANSPORTS if name in options}
+    return transport
 
 
 def _defaults(service: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class SyncTransportCore(TransportCore):
 
         No lock, because a fork could take it along in the hands of a thread that the child does not have.
         """
-        made = self.library.module.HTTPTransport()
+        made = self.library.module.HTTPTransport(**self.default_options)
         kept = self._defaults.setdefault(self._generation, made)
         if kept is not made:
             made.close()

@@ -24,6 +24,8 @@ class TransportCore:
         self.mesh = mesh
         self.library = library
         self._given = fallback
+        self.default_options: dict[str, Any] = {}
+        """What the library's own transport is made with where none was given."""
         self._generation = mesh.generation
         stream: Any = getattr(library.module, base)
         self._stream, self._whole, self.traced = (type(f"Mesh{body.__name__}", (body, stream), {}) for body in bodies)

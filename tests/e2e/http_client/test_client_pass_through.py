@@ -11,8 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from e2e.http_client.doors import LIBRARIES
 from meshlib import Mesh
 from meshlib.http.httpx import AsyncMeshTransport, MeshTransport
+from meshlib.http.library import LibraryName
 from parts.fast_backend import FastBackend
 
 Static = Callable[..., Mesh]
@@ -37,6 +39,36 @@ def test_one_asyncio_transport_passes_through_on_several_loops(static: Static, f
         other.close()
         assert one.run(call(last=True)) == 200
     assert stranger.connections_made == 2, "a loop that closes its connections leaves the others theirs"
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+@pytest.mark.parametrize("kept, connections", [(1, 1), (0, 3)])
+def test_a_ready_clients_options_of_transports_hold_for_hosts_the_mesh_does_not_know(
+    static: Static, fast_backend: Fast, library: LibraryName, kept: int, connections: int
+) -> None:
+    stranger, meshed = fast_backend("stranger"), fast_backend("b")
+    mesh = static({"payments": [meshed.address]})
+    limits = LIBRARIES[library].Limits(max_keepalive_connections=kept)
+
+    def block() -> None:
+        with mesh.http.client(library=library, limits=limits) as client:
+            for host in (stranger.address, "payments") * 3:
+                client.get(f"http://{host}/")
+
+    async def wait() -> None:
+        async with mesh.http.async_client(library=library, limits=limits) as client:
+            for host in (stranger.address, "payments") * 3:
+                await client.get(f"http://{host}/")
+
+    block()
+    assert (stranger.connections_made, meshed.connections_made) == (connections, 1)
+    asyncio.run(wait())
+    assert (stranger.connections_made, meshed.connections_made) == (2 * connections, 2)
+
+
+def test_a_ready_client_takes_no_transport(static: Static) -> None:
+    with pytest.raises(TypeError, match=r"mesh\.http\.transport\(fallback=\.\.\.\)"):
+        static({}).http.client(transport=httpx.HTTPTransport())
 
 
 def test_threads_that_are_first_at_once_share_one_fallback(
