@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from types import FunctionType, MethodType
 from typing import Any
 
 from meshlib.engine.watch import RequestWatch
@@ -57,14 +58,16 @@ def route_of(scope: Scope) -> str:
 
 def makes_server_spans(app: object) -> bool:
     """Whether OpenTelemetry's own instrumentation is somewhere inside an application: in the applications that wrap
-    each other as `.app` (Starlette's and Flask's know that they were instrumented).
+    each other as `.app` (Starlette's and Flask's know that they were instrumented), or around a Flask's `wsgi_app`,
+    which is a method of the application or, once instrumented, a function of the instrumentation's.
     """
     for _ in range(_MOST_LAYERS):
         if app is None:
             return False
         if getattr(app, "_is_instrumented_by_opentelemetry", False) is True:
             return True
-        if type(app).__module__.startswith("opentelemetry.instrumentation."):
+        named = app if isinstance(app, FunctionType) else type(app)
+        if (named.__module__ or "").startswith("opentelemetry.instrumentation."):
             return True
-        app = getattr(app, "app", None)
+        app = app.__self__ if isinstance(app, MethodType) else getattr(app, "app", None)
     return False
