@@ -1,53 +1,94 @@
-"""The plainest asyncio call on a sub-channel: `direct`'s counterpart for grpc.aio, under the same rules."""
+"""The plainest asyncio call on a sub-channel: `direct`'s counterpart for grpc.aio, under the same rules.
+
+grpc.aio gives each call a task, which takes two turns of the event loop: one before anything is sent, and one after
+the response is there. Here a call is on its way when it has been made, and whoever awaits it is who the response wakes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
+
+from grpc import aio
+
+from meshlib.grpc.metadata import received
 
 try:
     from grpc._cython import cygrpc
     from grpc.aio import _call, _channel
 
-    _Base: Any = _call.Call
+    _shown: Any = _call.Call
+    _initial, _trailing = _shown.initial_metadata, _shown.trailing_metadata
+    _said, _debug = _shown.details, _shown.debug_error_string
     _error = _call._create_rpc_error
     _details = _call._LOCAL_CANCELLATION_DETAILS
+    _deserialize = _call._common.deserialize
     _census = cygrpc.build_census_context
+    _unary_unary = cygrpc._AioCall.unary_unary
 except (ImportError, AttributeError):  # another grpcio
-    _Base, _channel = object, None
+    _initial = _trailing = _said = _debug = _channel = None
 
 
-class DirectCall(_Base):  # type: ignore[misc]  # grpcio ships no types
-    """A call under way, with all the methods of grpcio's own but one layer less."""
+class DirectCall:
+    """A call under way. It is awaited by one at a time, and once it has ended by nobody anew."""
 
-    def __init__(self, cython_call: Any, response: Any, deserializer: Any) -> None:
+    __slots__ = ("_cython_call", "_deserializer", "_ended", "_response", "_waiter")
+
+    # What grpcio's own calls show, by grpcio's own code.
+    initial_metadata = _initial
+    trailing_metadata = _trailing
+    details = _said
+    debug_error_string = _debug
+
+    def __init__(self, cython_call: Any, response: Coroutine[Any, None, Any], deserializer: Any) -> None:
         self._cython_call = cython_call
+        self._response = response
         self._deserializer = deserializer
-        self._task = asyncio.get_running_loop().create_task(response)
+        self._ended: Callable[[Any], None] | None = None
+        self._waiter = response.send(None)  # begins the call, and stops at the future that the response will set
 
     def __await__(self) -> Generator[Any, None, Any]:
         """The response; raises grpcio's error."""
-        call = self._cython_call
+        call, waiter, raw = self._cython_call, self._waiter, None
+        if self._ended is not None:
+            waiter.remove_done_callback(self._ended)  # whoever awaits it need not be told
         try:
-            raw = yield from self._task
-        except asyncio.CancelledError:
+            while True:
+                if not waiter.done():
+                    yield waiter
+                if call.is_locally_cancelled():
+                    raise asyncio.CancelledError
+                waiter = self._response.send(None)  # grpcio takes what has come, and the status
+        except StopIteration as ended:
+            raw = ended.value
+        except (asyncio.CancelledError, GeneratorExit):
+            self._response.close()
             if not call.done():
                 call.cancel(_details)
             raise
         if call.is_ok():
-            return raw if self._deserializer is None else _call._common.deserialize(raw, self._deserializer)
-        if call.is_locally_cancelled():
-            raise asyncio.CancelledError
+            return raw if self._deserializer is None else _deserialize(raw, self._deserializer)
         raise _error(call._initial_metadata, call._status)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The initial metadata of a call that has ended, as header pairs."""
+        initial = self._cython_call._initial_metadata
+        return received(initial) if initial else []
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Have `callback` called when the call ends and nobody awaits it."""
+        self._ended = callback
+        self._waiter.add_done_callback(callback)
 
     def cancel(self) -> bool:
         """Cancel it; False when it is over."""
-        if super().cancel():
-            self._task.cancel()
-            return True
-        return False
+        if self._cython_call.done():
+            return False
+        self._cython_call.cancel(_details)
+        self._waiter.cancel()
+        return True
 
 
 class DirectMethod:
@@ -85,4 +126,7 @@ class DirectMethod:
             return None
         deadline = None if timeout is None else time.time() + timeout
         call = self._channel.call(self._method, deadline, None, None, self._handle)
-        return DirectCall(call, call.unary_unary(data, metadata or (), None), self._deserializer)
+        try:
+            return DirectCall(call, call.unary_unary(data, metadata or (), None), self._deserializer)
+        except (TypeError, ValueError, AttributeError, aio.BaseError):  # metadata that are none
+            return None

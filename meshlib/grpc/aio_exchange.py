@@ -13,7 +13,7 @@ from meshlib.drivers.aio import drive
 from meshlib.drivers.resumed import Resumed
 from meshlib.engine.commands import CallInfo, Command, Commit, Fail, Flow, PassThrough, Reply, Start, abandon
 from meshlib.errors import ConfigurationError
-from meshlib.grpc.aio_direct import DirectMethod
+from meshlib.grpc.aio_direct import DirectCall, DirectMethod
 from meshlib.grpc.aio_requests import RequestWriter
 from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
@@ -190,8 +190,10 @@ class OneResponse(AsyncExchange):
         try:
             if subchannel is None:
                 subchannel = self._enter(start)
-            response = await self.call
-            return answered(received(await self.call.initial_metadata()), response=response)
+            call = self.call
+            response = await call
+            headers = call.headers() if isinstance(call, DirectCall) else received(await call.initial_metadata())
+            return answered(headers, response=response)
         except ConfigurationError as error:
             return unusable(error)
         except aio.AioRpcError as error:
