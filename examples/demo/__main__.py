@@ -40,7 +40,7 @@ def _stage(folder: Path, screen: Screen, pace: float) -> Stage:
 
 
 async def _perform(stage: Stage, options: argparse.Namespace) -> None:
-    stage.screen.act("Setting the stage: a control plane, seven instances of four services, a certificate for each")
+    stage.screen.act("Setting the stage: a control plane, seven instances of four services")
     port = await stage.open_control_plane()
     await stage.enter(*CAST, *GRPC_CAST)
     bootstrap = Bootstrap((XdsServer(f"127.0.0.1:{port}"),), Node(id="client", cluster="demo"))

@@ -12,8 +12,8 @@ class Call:
     """One call as its caller saw it. `began` is monotonic seconds, `took` seconds.
 
     `revision` is the edit that routed it (None: the mesh answered itself), `answer` the status or the error's name;
-    `failed` when it was neither what the caller wanted nor an answer it has a use for. `continued`: how often a stream
-    broke in the middle and its caller asked for the rest.
+    `failed` when it was neither what the caller wanted nor an answer it has a use for. `continued`: how often an
+    answer broke in the middle and its caller asked again, or for the rest.
     """
 
     kind: str

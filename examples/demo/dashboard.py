@@ -107,16 +107,16 @@ class Dashboard:
             f", {sum(call.attempts > 1 for call in calls)} retried",
             f", {sum(call.answer == 429 for call in calls)} limited",
         )
-        if stage.certificates is not None:
-            line.append(f"   mTLS, {stage.certificates.issued} certificates")
         elapsed = f"{time.monotonic() - self._began:.0f} s"
+        if stage.certificates is not None:
+            elapsed = f"mTLS, {stage.certificates.issued} certificates issued, {elapsed}"
         return Panel(
             Group(Text(self._title, "bold cyan"), line), title="meshlib", subtitle=elapsed, border_style="cyan"
         )
 
     def _traffic(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 0, 0), pad_edge=False)
-        for name, width in (("cluster", 7), ("instance", 8), ("share", 13)):
+        for name, width in (("cluster", 8), ("instance", 10), ("share", 11)):
             table.add_column(name, no_wrap=True, min_width=width)
         for name in ("calls/s", "p50", "p99", "retries"):
             table.add_column(name, justify="right", no_wrap=True, min_width=max(4, len(name)))
@@ -133,7 +133,7 @@ class Dashboard:
     def _row(self, cluster: str, host: Host, calls: list[Call], total: int) -> tuple[str | Text, ...]:
         took = [call.took for call in calls if call.kind != "statement"]  # a stream takes as long as it has lines
         share = sum(call.kind == "charge" for call in calls) / max(1, total)
-        bar = "█" * round(share * (8 if self._console.width < NARROW else 20))
+        bar = "█" * round(share * (6 if self._console.width < NARROW else 20))
         return (
             cluster,
             self._stage.names.get(host.address, host.address),

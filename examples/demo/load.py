@@ -14,6 +14,7 @@ import httpx
 from examples.demo.calls import Call, Ledger
 from meshlib import CallError, CircuitOpenError, Mesh
 
+Outcome = httpx.Response | httpx.HTTPError
 REVISION = "x-config-revision"
 
 
@@ -70,32 +71,51 @@ class Load:
         await asyncio.sleep(start)  # callers take turns, as independent ones would
         while not self._stopping.is_set():
             began = time.monotonic()
-            try:
-                outcome: httpx.Response | httpx.HTTPError = await self._client.get(errand.url)
-            except httpx.HTTPError as error:  # what the mesh raises is httpx's own, too
-                outcome = error
-            self._ledger.add(noted(errand, began, outcome))
+            outcome = await self._ask(errand)
+            if torn := cut_off(outcome):
+                outcome = await self._ask(errand)
+            self._ledger.add(noted(errand, began, outcome, torn))
             await asyncio.sleep(errand.pause)
+
+    async def _ask(self, errand: Errand) -> Outcome:
+        try:
+            return await self._client.get(errand.url)
+        except httpx.HTTPError as error:  # what the mesh raises is httpx's own, too
+            return error
 
     def _repeat_in_thread(self, errand: Errand) -> None:
         with self._mesh.http.client() as client:
             while not self._stopping.wait(errand.pause):
                 began = time.monotonic()
-                try:
-                    outcome: httpx.Response | httpx.HTTPError = client.get(errand.url)
-                except httpx.HTTPError as error:
-                    outcome = error
-                self._ledger.add(noted(errand, began, outcome))
+                outcome = _ask(client, errand)
+                if torn := cut_off(outcome):
+                    outcome = _ask(client, errand)
+                self._ledger.add(noted(errand, began, outcome, torn))
 
 
-def noted(errand: Errand, began: float, outcome: httpx.Response | httpx.HTTPError) -> Call:
-    """The entry for one call."""
+def _ask(client: httpx.Client, errand: Errand) -> Outcome:
+    try:
+        return client.get(errand.url)
+    except httpx.HTTPError as error:
+        return error
+
+
+def cut_off(outcome: Outcome) -> bool:
+    """Whether the answer had begun when its connection broke: as every proxy, the mesh does not retry that. `kill -9`
+    does it, rarely: between the two writes of a server that sends head and body apart. The caller may ask again.
+    """
+    return isinstance(outcome, CallError) and str(outcome.flag) == "UPE"
+
+
+def noted(errand: Errand, began: float, outcome: Outcome, torn: bool) -> Call:
+    """The entry for one call; `torn`: it was asked twice, because the first answer was cut off."""
     took = time.monotonic() - began
     if isinstance(outcome, httpx.Response):
         info, status = outcome.extensions["meshlib"], outcome.status_code
         failed = status not in errand.wanted and not (errand.optional and status == 503)
         revision = int(outcome.headers[REVISION]) if REVISION in outcome.headers else None
-        return Call(errand.kind, began, took, info.cluster, info.endpoint, revision, info.attempts, status, failed)
+        where = info.cluster, info.endpoint
+        return Call(errand.kind, began, took, *where, revision, info.attempts, status, failed, int(torn))
     name = type(outcome).__name__
     if not isinstance(outcome, CallError):
         return Call(errand.kind, began, took, "", "", None, 0, f"{name}: {outcome}", failed=True)

@@ -24,7 +24,10 @@ def judge(stage: Stage) -> None:
     failed = [call for call in calls if call.failed]
     kinds = Counter(f"{call.kind} {call.answer}" for call in failed).most_common(3)
     why = "".join(f"; {count} x {what}" for what, count in kinds)
-    stage.promise("no call failed", bool(calls) and not failed, f"{len(failed)} of {len(calls)}{why}")
+    torn = sum(call.continued for call in calls if call.kind not in GRPC)
+    asked_again = f"; {torn} cut off in the middle by kill -9, and asked again" if torn else ""
+    measured = f"{len(failed)} of {len(calls)}{why}{asked_again}"
+    stage.promise("no call failed", bool(calls) and not failed, measured)
     _judge_grpc(stage)
     slowest = max(effects, default=0.0)
     kept = bool(effects) and slowest < EFFECT_LIMIT
