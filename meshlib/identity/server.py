@@ -4,7 +4,9 @@ One context stands at the front, for as long as the server runs. In each handsha
 (Python can swap the context of a handshake when the client has said hello). Trust changes with it, because:
 
 - a context's authorities are never changed, a new bundle is a new context (an old one would only ever trust more);
-- nothing is resumed: a ticket would let in whoever was trusted when it was issued;
+- no tickets are issued: one would let in whoever was trusted when it was issued. (OpenSSL resumes sessions of TLS 1.2
+  by their number all the same, which Python cannot turn off: such a peer is checked like any other, by the authority
+  that vouched for its certificate before.)
 - when the handshake is done, the authority that vouched for the peer must still be in the bundle of that moment;
 - connections whose peer an authority vouched for that is gone are told so, by `on_distrust`.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -23,6 +26,7 @@ from meshlib.identity.verified import CheckingContext, VerifiedPeer, verified_ch
 from meshlib.security.peer import Peer, PeerError, PeerRules
 
 log = logging.getLogger("meshlib.identity")
+_MAX_VOUCHED = 4096  # certificates of clients with TLS 1.2: what is forgotten is not resumed
 
 
 class Connection(Protocol):
@@ -58,9 +62,11 @@ class ServerTls:
         if trust_domains is None and own is not None:
             trust_domains = (own.trust_domain,)
         self._rules = PeerRules.of(trust_domains, allow)
-        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._version = -1
-        self._newest = self._context()
+        # By id: the references of this can be listed in one go, while other threads add connections.
+        self._connections: weakref.WeakValueDictionary[int, Connection] = weakref.WeakValueDictionary()
+        self._vouched: dict[bytes, bytes] = {}
+        self._made: tuple[int, CheckingContext] | None = None
+        self._context()
         self.context = self._bare_context()
         # Without a certificate of its own OpenSSL refuses the handshake before the swap.
         self._load(self.context, identity.current)
@@ -78,7 +84,7 @@ class ServerTls:
 
     def follow(self, connection: Connection) -> None:
         """Tell a connection when authorities are removed, as long as it lives."""
-        self._connections.add(connection)
+        self._connections[id(connection)] = connection
 
     def _step_aside(self, tls: Any, _name: str | None, _front: ssl.SSLContext) -> None:
         self.identity.watch()
@@ -86,12 +92,12 @@ class ServerTls:
 
     def _context(self) -> CheckingContext:
         """The context of the identity's newest state; made at most once for each."""
-        version = self.identity.version
-        if version != self._version:
+        version, made = self.identity.version, self._made
+        if made is None or made[0] != version:
             context = self._bare_context()
             self._load(context, self.identity.current)
-            self._newest, self._version = context, version
-        return self._newest
+            made = self._made = version, context
+        return made[1]
 
     def _bare_context(self) -> CheckingContext:
         context = CheckingContext.make(ssl.PROTOCOL_TLS_SERVER, self._admit)
@@ -120,7 +126,7 @@ class ServerTls:
         try:
             peer = Peer.of(certificate or b"")
             self._rules.check(peer)
-            verified = VerifiedPeer(peer, certificate, (verified_chain(tls) or (b"",))[-1])
+            verified = VerifiedPeer(peer, certificate, self._anchor(tls, peer, certificate))
             if not verified.anchor or not self.trusts(verified):
                 raise PeerError(f"{peer.spiffe_id}: the authority that vouched for it is no longer trusted")
         except PeerError as error:
@@ -128,8 +134,28 @@ class ServerTls:
             raise ssl.SSLCertVerificationError(1, f"client certificate refused: {error}") from None
         return verified
 
+    def _anchor(self, tls: Any, peer: Peer, certificate: bytes) -> bytes:
+        """The authority (DER) that vouches for a peer; empty when that is not known."""
+        if chain := verified_chain(tls):
+            if len(self._vouched) >= _MAX_VOUCHED:
+                self._vouched.clear()
+            if tls.version() == "TLSv1.2":
+                self._vouched[certificate] = chain[-1]
+            return chain[-1]
+        if tls.session_reused and time.time() > peer.expires_at:  # nobody has looked at its dates this time
+            raise PeerError(f"{peer.spiffe_id}: the certificate has expired")
+        return self._vouched.get(certificate, b"") if tls.session_reused else b""
+
     def _changed(self, before: Material, after: Material) -> None:
         if before.bundle is None or after.bundle is None or not before.bundle.anchors - after.bundle.anchors:
             return
-        for connection in list(self._connections):
-            connection.reconsider()
+        for reference in self._connections.valuerefs():
+            if (connection := reference()) is not None:
+                _tell(connection)
+
+
+def _tell(connection: Connection) -> None:
+    try:
+        connection.reconsider()
+    except Exception:  # the others must hear of it all the same
+        log.exception("%r could not be told that authorities were removed", connection)
