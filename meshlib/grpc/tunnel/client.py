@@ -84,11 +84,16 @@ class ClientTunnel:
             local.close()
             return
         # A thread of its own: looking up a name and connecting wait, and the pump must not.
-        threading.Thread(target=self._connect, args=(local,), name="meshlib-grpc-dial", daemon=True).start()
+        try:
+            threading.Thread(target=self._connect, args=(local,), name="meshlib-grpc-dial", daemon=True).start()
+        except RuntimeError:  # no more threads
+            local.close()
+            raise
 
-    def fail(self, _error: Exception) -> None:
-        """The listener broke."""
-        self._end()
+    def fail(self, error: Exception) -> None:
+        """Accepting failed: for want of file descriptors, for example. The channel will dial again, so this stays."""
+        self.failure = str(error)
+        PUMP.pause(self._listener, self)
 
     def tick(self, now: float) -> None:
         """Nothing here has a time limit."""
@@ -101,7 +106,7 @@ class ClientTunnel:
             remote.settimeout(self._timeout)
             assert secured.context is not None  # noqa: S101 - a cluster with TLS has one
             tls = secured.context.wrap_socket(remote, server_hostname=secured.server_name)
-        except (OSError, ssl.SSLError, ConfigurationError) as error:
+        except (OSError, ConfigurationError, ValueError, TypeError) as error:  # the last two: a name that is none
             self.failure = f"TLS handshake: {error}" if isinstance(error, ssl.SSLError) else str(error)
             local.close()
             if remote is not None:

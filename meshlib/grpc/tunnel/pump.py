@@ -46,6 +46,7 @@ class Pump:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._masks: dict[Any, int] = {}
+        self._paused: list[tuple[Any, Handler, int]] = []
 
     def call_soon(self, work: Work) -> None:
         """Do something on the pump's thread. From any thread."""
@@ -77,6 +78,12 @@ class Pump:
         else:
             self._masks.pop(sock, None)
 
+    def pause(self, sock: Any, handler: Handler) -> None:
+        """Let a socket be until the next tick: what it asks for cannot be had now, and would be asked for at once."""
+        if mask := self._masks.get(sock, 0):
+            self.want(sock, handler, 0)
+            self._paused.append((sock, handler, mask))
+
     def forget(self) -> None:
         """In a forked child: the thread is the parent's, and so are the sockets."""
         self._start_anew()
@@ -89,25 +96,48 @@ class Pump:
                     key.fileobj.recv(4096)  # type: ignore[union-attr]
                     self._woken = False
                 elif key.fileobj in self._masks:  # not closed by one before it
-                    _guarded(key.data, key.fileobj)
+                    guarded(key.data, key.fileobj)
             while self._work:
                 _run_safely(self._work.popleft())
             now = time.monotonic()
             if now - last_tick >= _TICK_SECONDS:
                 last_tick = now
-                for handler in {id(key.data): key.data for key in list(self._selector.get_map().values())}.values():
-                    if handler is not None:
-                        handler.tick(now)
+                self._tick(now)
+
+    def _tick(self, now: float) -> None:
+        for handler in {id(key.data): key.data for key in list(self._selector.get_map().values())}.values():
+            if handler is not None:
+                _guarded_tick(handler, now)
+        paused, self._paused = self._paused, []
+        for sock, handler, mask in paused:
+            if sock.fileno() >= 0:  # not closed meanwhile
+                self.want(sock, handler, mask)
 
 
-def _guarded(handler: Handler, sock: Any) -> None:
+# The thread serves all connections: one that breaks takes no other along.
+
+
+def guarded(handler: Handler, sock: Any) -> None:
+    """`handler.ready(sock)`; what it raises ends the handler."""
     try:
         handler.ready(sock)
     except (OSError, ssl.SSLError) as error:
-        handler.fail(error)
-    except Exception as error:  # the thread serves all connections: one that breaks takes no other along
+        _fail(handler, error)
+    except Exception as error:
         log.exception("a connection failed")
-        handler.fail(error)
+        _fail(handler, error)
+
+
+def _guarded_tick(handler: Handler, now: float) -> None:
+    try:
+        handler.tick(now)
+    except Exception as error:
+        log.exception("a connection failed")
+        _fail(handler, error)
+
+
+def _fail(handler: Handler, error: Exception) -> None:
+    _run_safely(lambda: handler.fail(error))
 
 
 def _run_safely(work: Work) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from meshlib.grpc.tunnel.frames import PREFACE, FrameFilter, goaway
 from meshlib.grpc.tunnel.link import End, Link
 from meshlib.grpc.tunnel.places import PLACES, unlink
-from meshlib.grpc.tunnel.pump import PUMP
+from meshlib.grpc.tunnel.pump import PUMP, guarded
 from meshlib.identity.server import ServerTls
 from meshlib.identity.verified import VerifiedPeer
 
@@ -44,7 +44,10 @@ class ServerTunnel:
         self._path = path
         self._grace = grace
         self._listener = socket.create_server(
-            address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET, backlog=_BACKLOG
+            address,
+            family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET,
+            backlog=_BACKLOG,
+            dualstack_ipv6=address[0] == "::" and socket.has_dualstack_ipv6(),  # what `[::]` means to grpcio
         )
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -60,16 +63,23 @@ class ServerTunnel:
             return
         try:
             remote, address = self._listener.accept()
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionAbortedError):
             return
-        remote.setblocking(False)
-        remote.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wrapped = self._tls.context.wrap_socket(remote, server_side=True, do_handshake_on_connect=False)
-        _Handshake(self, wrapped, f"{address[0]}:{address[1]}").ready(wrapped)
+        who = f"{address[0]}:{address[1]}"
+        try:
+            remote.setblocking(False)
+            remote.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            wrapped = self._tls.context.wrap_socket(remote, server_side=True, do_handshake_on_connect=False)
+        except OSError as error:
+            log.debug("gRPC server: %s is gone already: %s", who, error)
+            remote.close()
+            return
+        guarded(_Handshake(self, wrapped, who), wrapped)
 
     def fail(self, error: Exception) -> None:
         """Accepting failed: for want of file descriptors, for example. The listener stays."""
         log.warning("gRPC server: cannot accept: %s", error)
+        PUMP.pause(self._listener, self)
 
     def tick(self, now: float) -> None:
         """Look whether the server is still there."""
