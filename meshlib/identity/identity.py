@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,9 @@ _NEARLY = 0.1  # of a certificate's life: what is left when nobody has renewed i
 FILES = ("tls.crt", "tls.key", "ca.crt")
 
 Listener = Callable[[Material, Material], None]
+
+
+_every: weakref.WeakSet[Identity] = weakref.WeakSet()
 
 
 class Identity:
@@ -41,8 +45,13 @@ class Identity:
         self._files: IdentityFiles | None = None
         self._signature: Signature = ()
         self._listeners: tuple[Listener, ...] = ()
-        self._changing = threading.RLock()  # a listener may come back here
         self._said = ""
+        self._forget()
+        _every.add(self)
+
+    def _forget(self) -> None:
+        """In a forked child: a lock that the parent's thread held would never be given back here."""
+        self._changing = threading.RLock()  # a listener may come back here
 
     @classmethod
     def from_files(
@@ -111,10 +120,12 @@ class Identity:
 
     def on_change(self, listener: Listener) -> Callable[[], None]:
         """Call `listener(before, after)` at every change, on the thread that noticed it; returns what ends that."""
-        self._listeners = (*self._listeners, listener)
+        with self._changing:
+            self._listeners = (*self._listeners, listener)
 
         def end() -> None:
-            self._listeners = tuple(other for other in self._listeners if other is not listener)
+            with self._changing:
+                self._listeners = tuple(other for other in self._listeners if other is not listener)
 
         return end
 
@@ -167,3 +178,12 @@ class Identity:
 def _material(certificate: bytes, key: bytes, ca: bytes) -> Material:
     pair: Any = KeyPair.of(certificate, key or certificate) if certificate else None
     return Material(pair, TrustBundle.of(ca) if ca else None)
+
+
+def _after_fork() -> None:
+    for identity in list(_every):
+        identity._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
