@@ -23,6 +23,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from meshlib.errors import ConfigurationError
 from meshlib.identity import Identity, ServerTls
 from meshlib.identity.asgi import misdirected, tls_extensions
 
@@ -32,6 +33,7 @@ except ImportError:  # httptools is optional to uvicorn
     HttpToolsProtocol = H11Protocol  # type: ignore[assignment, misc]
 
 _GOODBYE_SECONDS = 0.25
+_RULES = {"trust_domains": None, "allow": (), "require_client_certificate": True}
 __all__ = ["MeshH11Protocol", "MeshHttpToolsProtocol", "config", "run", "ssl_context_factory"]
 
 
@@ -52,20 +54,22 @@ def config(
     **options: Any,
 ) -> uvicorn.Config:
     """A `uvicorn.Config`. `trust_domains`, `allow` and `require_client_certificate` are `ServerTls`'s, the rest
-    uvicorn's. Raises MaterialError when the identity has no certificate or no authorities.
+    uvicorn's. Raises MaterialError when the identity has no certificate or no authorities, ConfigurationError when a
+    `ServerTls` is given, which has its own, beside others of these rules.
     """
-    tls = (
-        identity
-        if isinstance(identity, ServerTls)
-        else ServerTls(
-            identity,
-            trust_domains=trust_domains,
-            allow=allow,
-            require_client_certificate=require_client_certificate,
-        )
-    )
+    rules: dict[str, Any] = {"trust_domains": trust_domains, "allow": tuple(allow)}
+    rules["require_client_certificate"] = require_client_certificate
+    tls = _with_its_own(identity, rules) if isinstance(identity, ServerTls) else ServerTls(identity, **rules)
     options.setdefault("http", MeshHttpToolsProtocol)
     return uvicorn.Config(app, ssl_context_factory=ssl_context_factory(tls), **options)
+
+
+def _with_its_own(tls: ServerTls, rules: dict[str, Any]) -> ServerTls:
+    """The server's TLS as it is: rules beside it would be dropped, and let in whom they are to keep out."""
+    given = [name for name, value in rules.items() if value != _RULES[name]]
+    if given:
+        raise ConfigurationError(f"give {', '.join(given)} to ServerTls: one that is made already has its own")
+    return tls
 
 
 def ssl_context_factory(tls: ServerTls) -> Callable[..., ssl.SSLContext]:

@@ -28,11 +28,11 @@ from e2e.mtls.workloads import (
     running,
     served,
 )
-from meshlib import Mesh, UpstreamConnectError, UpstreamResetError
+from meshlib import ConfigurationError, Mesh, UpstreamConnectError, UpstreamResetError
 from meshlib.http.server import MeshMiddleware
 from meshlib.identity import Identity, ServerTls
 from meshlib.identity.dev_ca import DevCA
-from meshlib.integrations.uvicorn import MeshH11Protocol, MeshHttpToolsProtocol, ssl_context_factory
+from meshlib.integrations.uvicorn import MeshH11Protocol, MeshHttpToolsProtocol, config, ssl_context_factory
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,15 @@ def test_who_is_let_in(pair: Pair, port: int, version: ssl.TLSVersion) -> None:
     assert not accepted(authority.issue("spiffe://other.test/ns/shop/sa/checkout")), "another trust domain"
     assert not accepted(authority.issue(CLIENT_ID, not_before=yesterday, life=timedelta(hours=1))), "expired"
     assert not accepted(authority.issue(CLIENT_ID, not_before=datetime.now(UTC) + DAY)), "not yet valid"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [{"allow": [CLIENT_ID]}, {"trust_domains": ["demo.test"]}, {"require_client_certificate": False}],
+)
+def test_rules_beside_a_server_that_has_its_own_are_not_dropped_in_silence(pair: Pair, rules: Any) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(rules))):
+        config(introduce, identity=ServerTls(pair.server.identity), **rules)
 
 
 def test_only_those_allowed_are_let_in(pair: Pair) -> None:
