@@ -171,7 +171,8 @@ def _key_pem(key: Any) -> bytes:
 def _replace(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Write beside the file and rename, so that no reader sees half of it; never readable by others in between."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    beside.unlink(missing_ok=True)
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)  # a file of ours, not one that was put there
     with os.fdopen(handle, "wb") as out:
         out.write(content)
     beside.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def test_from_nothing_to_an_identity(tmp_path: Path, capsys: pytest.CaptureFixtu
         (("issue", "--dir", "nowhere", "--spiffe", ME, "--out", "me"), "make an authority with: meshlib ca init"),
         (("issue", "--dir", "ca", "--spiffe", "payments", "--out", "me"), "does not begin with spiffe://"),
         (("init", "ca"), "an authority is not overwritten"),
+        (("issue", "--dir", "ca", "--spiffe", ME, "--out", "me", "--dns", "b\u00fccher.de"), "ca issue: "),
         (("show", "nowhere.pem"), "No such file"),
         (("show", "ca/ca.key"), "holds no certificate"),
     ],
@@ -74,3 +76,21 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert "Not for production" in told
     assert "meshlib ca issue --dir dev-ca --spiffe spiffe://" in told
+
+
+def test_a_key_is_not_written_into_a_file_that_somebody_else_has_put_there(tmp_path: Path) -> None:
+    theirs = tmp_path / f".ca.key.{os.getpid()}"
+    theirs.touch()
+    theirs.chmod(0o666)
+    with theirs.open() as kept_open:
+        assert ca("init", tmp_path) == 0
+        assert kept_open.read() == ""
+    assert (tmp_path / "ca.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_is_not_written_through_a_link(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / f".ca.key.{os.getpid()}").symlink_to(elsewhere)
+    assert ca("init", tmp_path) == 0
+    assert not elsewhere.exists()
+    assert not (tmp_path / "ca.key").is_symlink()
