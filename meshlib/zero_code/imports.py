@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+from _thread import get_ident
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -34,40 +35,45 @@ class _Watcher(MetaPathFinder):
 
     def __init__(self) -> None:
         self.waiting: dict[str, Action] = {}
+        self._asking: set[tuple[int, str]] = set()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The others' answer, for a module that is waited for."""
-        action = self.waiting.pop(fullname, None)
-        if action is None:
+        """The others' answer, for a module that is waited for. Who only asks where it is does not end the wait."""
+        asked = (get_ident(), fullname)
+        if fullname not in self.waiting or asked in self._asking:
             return None
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            self.waiting[fullname] = action
-            return spec
-        spec.loader = _Then(spec.loader, action)
+        self._asking.add(asked)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asking.discard(asked)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Then(spec.loader, self.waiting)
         return spec
 
 
 class _Then(Loader):
-    """A loader, and what comes after it."""
+    """A loader, and what is waiting for its module."""
 
-    def __init__(self, loader: Loader, action: Action) -> None:
+    def __init__(self, loader: Loader, waiting: dict[str, Action]) -> None:
         self._loader = loader
-        self._action = action
+        self._waiting = waiting
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """As the loader does."""
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module, then the action."""
+        """Run the module, then the action; a module that fails is waited for again."""
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader  # nobody needs to know
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        _run(self._action, module)
+        action = self._waiting.pop(module.__name__, None)
+        if action is not None:
+            _run(action, module)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)

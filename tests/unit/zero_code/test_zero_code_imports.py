@@ -1,6 +1,7 @@
 """What waits for a module happens once, after the module's own code, and never breaks an import."""
 
 import importlib
+import importlib.util
 import logging
 import sys
 from collections.abc import Iterator
@@ -63,6 +64,29 @@ def test_an_action_that_fails_is_told_and_breaks_nothing(module: str, caplog: py
     with caplog.at_level(logging.ERROR, "meshlib"):
         assert importlib.import_module(module).value == 1
     assert "mesh_me could not be meshed and is used as it is" in caplog.text
+
+
+def test_whoever_asks_where_a_module_is_does_not_end_the_wait(module: str):
+    """Programs look for what is installed before they import it."""
+    seen: list[int] = []
+    when_imported(module, lambda found: seen.append(found.value))
+    specs = [importlib.util.find_spec(module) for _ in range(2)]
+    assert None not in specs
+    assert seen == []
+    importlib.import_module(module)
+    assert seen == [1]
+
+
+def test_a_module_that_fails_at_first_is_waited_for_again(module: str, tmp_path: Path):
+    seen: list[int] = []
+    when_imported(module, lambda found: seen.append(found.value))
+    file = tmp_path / module / "__init__.py"
+    file.write_text("raise ImportError('not yet')\n")
+    with pytest.raises(ImportError, match="not yet"):
+        importlib.import_module(module)
+    file.write_text("value = 12345\n")
+    importlib.import_module(module)
+    assert seen == [12345]
 
 
 def test_a_module_that_does_not_exist_stays_unknown():
