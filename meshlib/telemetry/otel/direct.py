@@ -10,6 +10,7 @@ What it touches of the SDK is partly private; where it is not as known, `direct_
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags,
 
 from meshlib.telemetry.otel.spans import NO_STATE, Attributes, Events
 
+log = logging.getLogger("meshlib.telemetry")
 MOST_ATTRIBUTES = 32  # no span of ours has more
 _FLAGS = {number: TraceFlags(number) for number in range(4)}
 _LOOK_AT_THE_END_ONLY = (BatchSpanProcessor, SimpleSpanProcessor)
@@ -85,8 +87,11 @@ class DirectSpan:
             end,
             tracer._instrumentation_scope,
         )
-        for sink in spans.sinks:
-            sink(record)
+        try:
+            for sink in spans.sinks:
+                sink(record)
+        except Exception:
+            log.exception("the span of %s is lost", name)
 
 
 class DirectSpans:

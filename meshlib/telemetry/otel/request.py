@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import Context, attach, get_current
@@ -14,6 +15,8 @@ from meshlib.telemetry.methods import KNOWN
 
 if TYPE_CHECKING:
     from meshlib.telemetry.otel.tracing import OtelTracing
+
+log = logging.getLogger("meshlib.telemetry")
 
 
 class OtelRequest:
@@ -44,17 +47,21 @@ class OtelRequest:
         self, now: float, status: int | None, grpc_status: int | None, route: str, flag: ResponseFlag | None
     ) -> None:
         """The span is over."""
-        span = self._span
-        if span.is_recording():
-            attributes = self._result(status, grpc_status, flag)
-            if route:
-                method = self._head.method
-                span.update_name(f"{method if method in KNOWN else 'HTTP'} {route}")
-                attributes["http.route"] = route
-            span.set_attributes(attributes)
-            if "error.type" in attributes:
-                span.set_status(Status(StatusCode.ERROR))
-        span.end(int(now * 1e9) + self._tracing.clock.offset(now))
+        try:
+            if self._span.is_recording():
+                self._tell(self._result(status, grpc_status, flag), route)
+            self._span.end(int(now * 1e9) + self._tracing.clock.offset(now))
+        except Exception:
+            log.exception("the span of %s is lost", route or self._head.method)
+
+    def _tell(self, attributes: dict[str, Any], route: str) -> None:
+        span, method = self._span, self._head.method
+        if route:
+            span.update_name(f"{method if method in KNOWN else 'HTTP'} {route}")
+            attributes["http.route"] = route
+        span.set_attributes(attributes)
+        if "error.type" in attributes:
+            span.set_status(Status(StatusCode.ERROR))
 
     def _result(self, status: int | None, grpc_status: int | None, flag: ResponseFlag | None) -> dict[str, Any]:
         attributes: dict[str, Any] = {} if flag is None else {"meshlib.response_flags": str(flag)}

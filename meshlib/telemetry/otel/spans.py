@@ -2,17 +2,31 @@
 
 A span here is opened with its start and closed with everything else, because a call's flow knows times as numbers and
 never has a span as the current one.
+
+Samplers and processors are the application's. What they raise is logged, and no call fails for it.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanContext, SpanKind, Status, Tracer, TraceState, set_span_in_context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    Tracer,
+    TraceState,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.util.types import AttributeValue
 
+log = logging.getLogger("meshlib.telemetry")
 NO_STATE = TraceState()
 """The empty trace state, known by its identity."""
 
@@ -66,20 +80,22 @@ class ApiSpan:
     def child(self, name: str, kind: SpanKind, attributes: Attributes, start: int) -> ApiSpan:
         """A span below this one."""
         context = set_span_in_context(self._span, Context())
-        made = self._tracer.start_span(name, context, kind, attributes, start_time=start)
-        return ApiSpan(self._tracer, made)
+        return ApiSpan(self._tracer, started(self._tracer, name, context, kind, attributes, start))
 
     def close(self, name: str, attributes: Attributes, events: Events, status: Status, end: int) -> None:
         """End it."""
         span = self._span
-        if self.recording:
-            span.update_name(name)
-            span.set_attributes(attributes)
-            for what, details, at in events or ():
-                span.add_event(what, details, at)
-            if not status.is_unset:
-                span.set_status(status)
-        span.end(end)
+        try:
+            if self.recording:
+                span.update_name(name)
+                span.set_attributes(attributes)
+                for what, details, at in events or ():
+                    span.add_event(what, details, at)
+                if not status.is_unset:
+                    span.set_status(status)
+            span.end(end)
+        except Exception:
+            log.exception("the span of %s is lost", name)
 
 
 class ApiSpans:
@@ -100,4 +116,13 @@ class ApiSpans:
         start: int,
     ) -> ApiSpan:
         """A span in `context`."""
-        return ApiSpan(self._tracer, self._tracer.start_span(name, context, kind, attributes, start_time=start))
+        return ApiSpan(self._tracer, started(self._tracer, name, context, kind, attributes, start))
+
+
+def started(tracer: Tracer, name: str, context: Context, kind: SpanKind, attributes: Attributes, start: int) -> Span:
+    """A span of the tracer's; where that fails one that records nothing, and stands for its parent."""
+    try:
+        return tracer.start_span(name, context, kind, attributes, start_time=start)
+    except Exception:
+        log.exception("no span for %s", name)
+        return NonRecordingSpan(get_current_span(context).get_span_context())

@@ -34,7 +34,7 @@ from meshlib.telemetry.otel.adopted import AdoptedSpan, serves_the_request, stan
 from meshlib.telemetry.otel.call import OtelCall, state_of
 from meshlib.telemetry.otel.clock import EpochClock
 from meshlib.telemetry.otel.request import OtelRequest
-from meshlib.telemetry.otel.spans import ApiSpans, SpanMaker
+from meshlib.telemetry.otel.spans import ApiSpans, SpanMaker, started
 from meshlib.telemetry.propagators import Propagation
 from meshlib.telemetry.trace_parent import Ids, TraceParent
 from meshlib.telemetry.urls import QueryPolicy, full_url, shown_query, split_authority
@@ -122,7 +122,7 @@ class OtelTracing:
         name = rpc_name(head) if grpc else head.method if head.method in KNOWN else "HTTP"
         start = int(now * 1e9) + self.clock.offset(now)
         attributes = self._served(head, grpc)
-        span = self.tracer.start_span(name, parent, SpanKind.SERVER, attributes, start_time=start)
+        span = started(self.tracer, name, parent, SpanKind.SERVER, attributes, start)
         if not span.get_span_context().is_valid:
             return None
         served = set_span_in_context(span, context)
