@@ -31,6 +31,8 @@ def mesh_uvicorn(module: ModuleType) -> None:
 
 def mesh_gunicorn(module: ModuleType) -> None:
     """Patch `gunicorn.workers.base`: workers that serve WSGI, or ASGI by gunicorn itself."""
+    from meshlib.http.drain import install_all
+
     worker = module.Worker
     own = worker.load_wsgi
 
@@ -42,6 +44,7 @@ def mesh_gunicorn(module: ModuleType) -> None:
         homes = {base.__module__ for base in type(self).__mro__}
         if homes.intersection(_WSGI_WORKERS):
             self.wsgi = behind_mesh(self.wsgi, "wsgi")
+            install_all()  # here in the main thread, its signals set: a worker of threads gets no other chance
         elif homes.intersection(_ASGI_WORKERS):
             self.wsgi = behind_mesh(self.wsgi, "asgi")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,21 @@ def test_an_application_with_the_middleware_has_it_once(serve: Callable[..., Ser
     """Else the environment's limit would count beside its own."""
     served = serve(MESHED, *UVICORN, MESHLIB_RATE_LIMITS="1/hour")
     assert [served.get().status_code for _ in range(3)] == [200, 200, 429]
+
+
+@pytest.mark.parametrize("worker", ["sync", "gthread"])
+@pytest.mark.needs("gunicorn")
+def test_workers_of_gunicorn_drain(serve: Callable[..., Served], payments: FastBackend, worker: str) -> None:
+    """Those of threads as well, which have no request in the main thread to install it with."""
+    options = {"MESHLIB_DRAIN_SECONDS": "4", "MESHLIB_READINESS_PATH": "/ready"}
+    served = serve(WSGI, *GUNICORN, worker, **options)
+    assert served.get("/ready").status_code == 200
+    served.process.terminate()
+    until = time.monotonic() + 3
+    while (answer := served.get("/ready")).status_code == 200 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert (answer.status_code, answer.text) == (503, "draining")
+    assert served.get().status_code == 200
 
 
 def test_sigterm_ends_the_server_as_without_the_mesh(serve: Callable[..., Served], payments: FastBackend) -> None:
