@@ -26,6 +26,8 @@ def _list(separator: str) -> Callable[[str], list[str]]:
 
 
 def _flag(text: str) -> str | bool:
+    if text.lower() in ("0", "false", "no"):
+        return False  # which no source can be
     return True if text.lower() in ("1", "true", "yes") else text
 
 

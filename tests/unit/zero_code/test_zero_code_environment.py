@@ -64,6 +64,8 @@ def test_values_are_held_against_the_schema_of_settings():
         check({"MESHLIB_XDS": "127.0.0.1:18000", "MESHLIB_UNKNOWN_HOSTS": "drop", "MESHLIB_RATE_LIMITS": "many"})
     assert "MESHLIB_UNKNOWN_HOSTS: 'drop'" in str(caught.value)
     assert "MESHLIB_RATE_LIMITS: 'many'" in str(caught.value)
+    with pytest.raises(ConfigurationError, match="MESHLIB_CONSUL: False is a bool that cannot be used here"):
+        check({"MESHLIB_CONSUL": "0"})
     with pytest.raises(ConfigurationError, match="a mesh has one source"):
         check({"MESHLIB_XDS": "127.0.0.1:18000", "MESHLIB_CONSUL": "1"})
 
