@@ -99,6 +99,7 @@ async def rate_limit(stage: Stage) -> None:
     revision = await stage.change(burst=BURST, tokens_a_second=BURST)
     began = time.monotonic()
     await stage.hold(2.5)
+    await stage.wait_for(lambda: any(call.answer == 429 for call in stage.ledger.since(began)) or None)
     ended = time.monotonic()
     await stage.change(burst=1_000_000, tokens_a_second=1_000_000)
     passed = len(stage.ledger.routed_by(revision, "report"))

@@ -15,6 +15,7 @@ from examples.demo.receipts import LINES, ReceiptsStub
 from meshlib import CallError, Mesh
 
 PAUSE = 0.05  # seconds between a caller's calls
+TRIES = 3  # to get the rest of a stream
 
 
 class GrpcLoad:
@@ -55,8 +56,8 @@ class GrpcLoad:
         return _noted("receipt", began, call.meshlib)
 
     async def _statement(self) -> Call:
-        """A stream whose first line has come is its caller's: the mesh does not retry it. Whoever knows how far it came
-        can ask for the rest.
+        """A stream that has begun (UC: its connection broke after that) is its caller's: the mesh does not retry it.
+        Whoever knows how far it came can ask for the rest.
         """
         began, lines, continued = time.monotonic(), list[int](), 0
         while True:
@@ -65,7 +66,8 @@ class GrpcLoad:
                 async for message in call:
                     lines.append(message["line"])
             except grpc.RpcError as error:
-                if len(lines) > before:
+                begun = len(lines) > before or (isinstance(error, CallError) and str(error.flag) == "UC")
+                if begun and continued < TRIES:
                     continued += 1
                     continue
                 return _noted("statement", began, _told_by(error), error=str(error))
