@@ -387,7 +387,7 @@ def attempt_head(
     if share.rewrite_host is not None or share.authority:
         upstream = rewrite_authority(share, head, upstream, hostname, decision.action.append_x_forwarded_host)
     counted = decision.route.include_attempt_count
-    if not share.tells_upstream:
+    if head.says_timeout or not share.tells_upstream:
         timeout = None
     if timeout is None and not counted:
         return upstream

@@ -25,7 +25,7 @@ from meshlib.engine.commands import (
     Replayable,
     Reply,
 )
-from meshlib.engine.decision import Answer, Decision, Refusal, decide
+from meshlib.engine.decision import Answer, Decision, Refusal, decide, decide_once
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply
 from meshlib.engine.runtime import Runtime
@@ -81,7 +81,7 @@ def _stages(
         yield _unknown(runtime, head, now)
         return
     # 2 Route, before the filters: which filters run, and how, is the route's say.
-    decision = decide(plan, host, head, runtime.rng)
+    decision = (decide_once if head.shared else decide)(plan, host, head, runtime.rng)
     info = _info(host, decision)
     if isinstance(decision, Refusal):
         yield _failed(runtime, head, now, decision.flag, decision.reason, info)

@@ -15,6 +15,7 @@ ORIGINAL_PATH = b"x-envoy-original-path"
 ORIGINAL_HOST = b"x-envoy-original-host"
 FORWARDED_HOST = b"x-forwarded-host"
 EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
+_REMEMBERED = 4096
 
 
 class Forward:
@@ -76,6 +77,19 @@ def decide(plan: Plan, host: VirtualHostPlan, head: RequestHead, rng: Rng) -> De
     if isinstance(action, RouteAction):
         return _choose_cluster(route, action, plan, head, rng)
     return _answer(route, head)
+
+
+def decide_once(plan: Plan, host: VirtualHostPlan, head: RequestHead, rng: Rng) -> Decision:
+    """The same for a shared head: what chance has no part in is remembered as long as the plan is in force."""
+    decision = plan.decided.get(head)
+    if decision is None:
+        decision = decide(plan, host, head, rng)
+        route = decision.route
+        if not host.table.draws and (route is None or route.choose is None):
+            if len(plan.decided) >= _REMEMBERED:
+                plan.decided.clear()
+            plan.decided[head] = decision
+    return decision
 
 
 def _choose_cluster(route: RoutePlan, action: RouteAction, plan: Plan, head: RequestHead, rng: Rng) -> Decision:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from meshlib.engine.cluster import BreakerLike, ClusterPlan, reusable
 from meshlib.engine.filters import FilterStates
@@ -16,6 +17,10 @@ from meshlib.model.snapshot import Snapshot
 from meshlib.policy.breaker import Listener
 from meshlib.policy.shared_limit import SharedRateLimit
 from meshlib.state.cells import MeshState
+
+if TYPE_CHECKING:
+    from meshlib.engine.decision import Decision
+    from meshlib.model.request import RequestHead
 
 
 @dataclass(slots=True)
@@ -31,9 +36,11 @@ class Attached:
 
 
 class Plan:
-    """What to do, for every authority and cluster of one snapshot."""
+    """What to do, for every authority and cluster of one snapshot. `decided` remembers the decisions for shared heads
+    (`decide_once`).
+    """
 
-    __slots__ = ("absent", "clusters", "on_demand", "outbound", "snapshot", "version")
+    __slots__ = ("absent", "clusters", "decided", "on_demand", "outbound", "snapshot", "version")
 
     outbound: Outbound
     clusters: dict[str, ClusterPlan]
@@ -47,6 +54,7 @@ class Plan:
         previous: Plan | None = None,
     ) -> None:
         self.snapshot = snapshot
+        self.decided: dict[RequestHead, Decision] = {}
         self.version = snapshot.version
         self.on_demand = snapshot.on_demand
         self.absent = snapshot.absent

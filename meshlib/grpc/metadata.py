@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from meshlib.context import CallContext
@@ -21,6 +22,7 @@ class GrpcHead(RequestHead):
     """The head of a gRPC call. Pseudo-headers and binary headers match no rule (gRFC A28)."""
 
     __slots__ = ()
+    says_timeout = True
 
     def _pseudo(self, name: str) -> str | None:
         return None
@@ -33,6 +35,18 @@ class StreamHead(GrpcHead):
     streams = True
 
 
+class SharedHead(GrpcHead):
+    """The head of every call of a method that brings nothing of its own."""
+
+    __slots__ = ()
+    shared = True
+
+
+@lru_cache(maxsize=4096)
+def _shared(authority: str, path: str) -> SharedHead:
+    return SharedHead("POST", "http", authority, path, _BARE)
+
+
 def head_of(
     authority: str, path: str, metadata: Any, context: CallContext, streams: bool = False
 ) -> tuple[GrpcHead, Metadata]:
@@ -40,9 +54,9 @@ def head_of(
 
     Metadata values are text, or bytes under names that end in `-bin`. `streams`: the requests are a stream.
     """
+    if not metadata and not context.headers and not streams:
+        return _shared(authority, path), ()
     kind = StreamHead if streams else GrpcHead
-    if not metadata and not context.headers:
-        return kind("POST", "http", authority, path, _BARE), ()
     headers: list[tuple[bytes, bytes]] = [CONTENT_TYPE]
     binary: list[tuple[str, str | bytes]] = []
     for name, value in metadata or ():
@@ -59,7 +73,7 @@ def head_of(
 
 def metadata_of(headers: RawHeaders, binary: Metadata) -> Metadata:
     """The metadata of one attempt: what the engine made of the headers, and the binary metadata after it."""
-    if headers is _BARE or (len(headers) == 2 and headers[0] is CONTENT_TYPE and headers[1][0] is EXPECTED_TIMEOUT):
+    if len(headers) == 1 and headers[0] is CONTENT_TYPE:
         return binary  # what most calls are
     return (
         *((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers if _is_metadata(name)),

@@ -33,6 +33,10 @@ class RequestHead:
     """Whether the request goes on as long as its sender likes: a route's timeout begins when it is complete (Envoy), so
     only `max_stream_duration` bounds such a call.
     """
+    says_timeout: ClassVar[bool] = False
+    """Whether the protocol itself tells the endpoint how long an attempt may take, so that no header has to."""
+    shared: ClassVar[bool] = False
+    """Whether this is the head of many calls, all alike: then what is decided for one need not be decided anew."""
 
     def __init__(self, method: str, scheme: str, authority: str, path: str, headers: RawHeaders = ()) -> None:
         self.method = method

@@ -64,11 +64,12 @@ class RouteTable:
 class VirtualHostTable:
     """The compiled routes of one virtual host."""
 
-    __slots__ = ("_paths", "_routes", "config")
+    __slots__ = ("_paths", "_routes", "config", "draws")
 
     def __init__(self, config: VirtualHost) -> None:
         self.config = config
         self._routes = tuple(_compile_route(i, route) for i, route in enumerate(config.routes))
+        self.draws = any(route.fraction is not None for route in self._routes)  # whether chance has a part in a match
         self._paths = PathIndex([route.match.path for route in config.routes])
 
     def match(self, head: RequestHead, rng: Rng) -> int:

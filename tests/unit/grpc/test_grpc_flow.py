@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meshlib.context import NO_CONTEXT
+from meshlib.context import NO_CONTEXT, CallContext
 from meshlib.drivers.callback import CallbackDriver
 from meshlib.drivers.resumed import Resumed
 from meshlib.engine.call import call_flow
@@ -18,13 +18,13 @@ from meshlib.engine.events import CallEnded
 from meshlib.engine.runtime import Runtime
 from meshlib.grpc.metadata import head_of
 from meshlib.model.cluster import CircuitBreaker, OutlierDetection
-from meshlib.model.matchers import PathMatcher, RouteMatch
+from meshlib.model.matchers import FractionalPercent, PathMatcher, RouteMatch
 from meshlib.model.outcome import GRPC_STATUS_PENDING, Failure, Outcome
 from meshlib.model.request import RequestHead
-from meshlib.model.route import RetryPolicy, Route, RouteAction
+from meshlib.model.route import RetryPolicy, Route, RouteAction, WeightedCluster, WeightedClusters
 from meshlib.policy.classify import classify
 from meshlib.policy.retry import parse_pushback
-from meshlib.sources.static import static_cluster
+from meshlib.sources.static import static_cluster, static_snapshot
 from parts.flow import Dice, Player, at_time, held, runtime_of
 
 ADDRESS = "10.0.0.1:80"
@@ -205,3 +205,46 @@ def test_a_resumed_flow_gives_its_command_again() -> None:
 
 def flow_of(mesh: Runtime) -> Any:
     return call_flow(mesh, head(), 0.0)
+
+
+def places(mesh: Runtime, *, calls: int) -> list[str]:
+    """The clusters that many calls alike go to."""
+    found = []
+    for _ in range(calls):
+        player = Player(mesh, head())
+        found.append(player.last.cluster.name)
+        says(player, 0)
+        player.send(BodyEnd(2.0))
+    return found
+
+
+def test_calls_alike_share_a_head_and_a_decision_until_the_plan_is_another() -> None:
+    mesh = runtime_of({"a": [ADDRESS], "b": [ADDRESS]}, routes={"payments": "a"})
+    assert head() is head()
+    assert places(mesh, calls=2) == ["a", "a"]
+    assert list(mesh.plan.decided) == [head()]
+    turned = static_snapshot({"a": [ADDRESS], "b": [ADDRESS]}, routes={"payments": "b"})
+    mesh.install(mesh.compile(turned, mesh.plan))
+    assert places(mesh, calls=2) == ["b", "b"]
+
+
+def test_a_call_with_metadata_or_a_context_has_a_head_of_its_own() -> None:
+    mesh = runtime_of({"a": [ADDRESS]}, routes={"payments": "a"})
+    with_metadata = head_of("payments", "/a/b", (("tenant", "x"),), NO_CONTEXT)[0]
+    with_context = head_of("payments", "/a/b", None, CallContext(headers=((b"tenant", b"x"),)))[0]
+    stream = head(streams=True)
+    for one in (with_metadata, with_context, stream):
+        assert isinstance(Player(mesh, one).last, Start)
+    assert mesh.plan.decided == {}
+
+
+def test_what_chance_decides_is_drawn_for_each_call() -> None:
+    clusters = {"a": [ADDRESS], "b": [ADDRESS]}
+    halves = WeightedClusters((WeightedCluster("a", 1), WeightedCluster("b", 1)))
+    weighted = Route(RouteMatch(PathMatcher("prefix", "/")), RouteAction(halves))
+    mesh = runtime_of(clusters, routes={"payments": [weighted]}, rng=Dice(0.1, 0.9, 0.1, 0.9))
+    assert set(places(mesh, calls=4)) == {"a", "b"}
+    some = RouteMatch(PathMatcher("prefix", "/"), runtime_fraction=FractionalPercent(50))
+    canary = [Route(some, RouteAction("b")), Route(RouteMatch(PathMatcher("prefix", "/")), RouteAction("a"))]
+    mesh = runtime_of(clusters, routes={"payments": canary}, rng=Dice(0.1, 0.9, 0.1, 0.9, 0.1, 0.9))
+    assert set(places(mesh, calls=6)) == {"a", "b"}
