@@ -129,12 +129,12 @@ class ConsulRegistration:
             try:
                 self._beat(api)
                 if failures:
-                    log.info("%s: the Consul agent answers again", self.definition.id)
+                    log.info("%s: the Consul agent does as it is asked again", self.definition.id)
                 failures, pause = 0, self._interval
             except Exception as error:  # noqa: BLE001  py-consul's, the network's: whatever it is, the next beat is due
                 failures += 1
                 if failures == 1:
-                    log.warning("%s: the Consul agent does not answer: %s", self.definition.id, error)
+                    log.warning("%s: %s", self.definition.id, _said(error))
                 pause = min(self._interval, _FIRST_RETRY * 2 ** min(failures, 16)) * (0.5 + self._rng.random() / 2)
             self._wake.wait(pause)
         if self._was_told:
@@ -202,11 +202,22 @@ class ConsulRegistration:
             try:
                 api.agent.service.deregister(self.definition.id)
             except Exception as error:  # noqa: BLE001  as in a beat
-                if time.monotonic() > deadline:
-                    log.warning("%s could not be deregistered: %s", self.definition.id, error)
+                if _is_refusal(error) or time.monotonic() > deadline:
+                    log.warning("%s could not be deregistered: %s", self.definition.id, _said(error))
                     return
                 time.sleep(_FIRST_RETRY)
             else:
                 self.registered = False
                 log.info("%s is deregistered", self.definition.id)
                 return
+
+
+def _said(error: Exception) -> str:
+    how = "refuses" if _is_refusal(error) else "does not answer"
+    return f"the Consul agent {how}: {type(error).__name__}: {error}"
+
+
+def _is_refusal(error: Exception) -> bool:
+    from meshlib.sources.consul.agent_api import is_refusal
+
+    return is_refusal(error)

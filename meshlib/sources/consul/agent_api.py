@@ -50,6 +50,11 @@ class ConsulApi(base.Consul):  # type: ignore[misc]  # py-consul ships no types
         return _Transport(self._settings, self._timeout)
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether Consul means it (a 4xx): asked again it says the same."""
+    return isinstance(error, base.ConsulException) and type(error) is not base.ConsulException
+
+
 class _Transport(base.HTTPClient):  # type: ignore[misc]
     def __init__(self, settings: ConsulSettings, timeout: float) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from meshlib import NotReadyError
+from meshlib.registration import ConsulRegistration
 from meshlib.sources.consul import load_settings
 from meshlib.sources.consul.agent_api import ConsulApi
 from parts.consul_server import ConsulServer
@@ -54,6 +55,17 @@ def test_a_token_is_needed_and_its_lack_is_told(guarded: ConsulServer, mesh_of: 
         mesh = mesh_of(guarded, "payments", token=other, ready=False)
         with pytest.raises(NotReadyError, match=r"403|ACL"):
             mesh.wait_ready(0.6)
+
+
+def test_a_registration_that_may_not_says_why(
+    guarded: ConsulServer, fast_backend: Backends, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An agent that refuses is not one that does not answer."""
+    settings = load_settings(guarded.address, token=token(guarded, "reader", READER))
+    port = fast_backend("payments").port
+    with caplog.at_level("WARNING", "meshlib.registration"), ConsulRegistration("a", port=port, settings=settings):
+        eventually(lambda: caplog.messages, "it is told")
+    assert "the Consul agent refuses: ACLPermissionDenied: Permission denied" in caplog.messages[0]
 
 
 def test_a_token_that_loses_its_rights_takes_nothing_away(guarded: ConsulServer, mesh_of: Any) -> None:
