@@ -111,6 +111,22 @@ class Connection:
         return bytes(body)
 
 
+class _Protocol(asyncio.StreamReaderProtocol):
+    """Of a connection that may be broken off at the last moment of its handshake: asyncio would then still say
+    good-bye, on a socket that is gone by then.
+    """
+
+    _made: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._made = transport
+        super().connection_made(transport)
+
+    def abort(self) -> None:
+        if isinstance(self._made, asyncio.WriteTransport):
+            self._made.abort()
+
+
 async def connect(
     address: ConsulAddress,
     context: ssl.SSLContext | None,
@@ -122,23 +138,30 @@ async def connect(
     """
     async with asyncio.timeout(_CONNECT_SECONDS):
         error: OSError | None = None
+        loop = asyncio.get_running_loop()
         for family, place in await _places(address):
             sock = socket.socket(family, socket.SOCK_STREAM)
             closed = opened(sock)
+            reader = asyncio.StreamReader(limit=_MAX_HEAD)
+            protocol = _Protocol(reader)
             try:
                 sock.setblocking(False)
-                await asyncio.get_running_loop().sock_connect(sock, place)
-                reader, writer = await asyncio.open_connection(
-                    sock=sock, ssl=context, server_hostname=server_name, limit=_MAX_HEAD
+                await loop.sock_connect(sock, place)
+                transport, _ = await loop.create_connection(
+                    lambda protocol=protocol: protocol,
+                    sock=sock,
+                    ssl=context,
+                    server_hostname=server_name,
                 )
             except BaseException as failure:
+                protocol.abort()
                 sock.close()
                 closed()
                 if not isinstance(failure, OSError) or isinstance(failure, ssl.SSLError):
                     raise
                 error = failure
             else:
-                return Connection(reader, writer, closed)
+                return Connection(reader, asyncio.StreamWriter(transport, protocol, reader, loop), closed)
         raise error or OSError(f"{address.host} has no address")
 
 
