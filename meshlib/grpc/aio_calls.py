@@ -158,6 +158,10 @@ class UnaryResponse(Call):
         """Whether it is over."""
         return self._exchange.settled
 
+    def loop_closed(self) -> bool:
+        """Whether the event loop it ran on is closed, so that nothing will come of it any more."""
+        return self._loop.is_closed()
+
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Call `callback(call)` when it is over."""
         if self._exchange.settled:

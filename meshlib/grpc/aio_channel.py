@@ -13,7 +13,8 @@ import grpc
 from grpc import aio
 
 from meshlib.engine.commands import Start
-from meshlib.grpc.aio_calls import Call
+from meshlib.grpc.aio_calls import Call, UnaryUnaryCall
+from meshlib.grpc.aio_exchange import OneResponse
 from meshlib.grpc.aio_interceptors import intercepted, sorted_by_kind
 from meshlib.grpc.aio_methods import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from meshlib.grpc.connectivity import state_of
@@ -48,6 +49,7 @@ class AsyncMeshChannel(aio.Channel):  # type: ignore[misc]  # grpcio ships no ty
         self._interceptors = sorted_by_kind(interceptors)
         self._fallback: dict[asyncio.AbstractEventLoop, Any] = {}
         self._calls: weakref.WeakSet[Call] = weakref.WeakSet()
+        self._plain_calls: dict[OneResponse, UnaryUnaryCall] = {}
         self._closed = False
         self._asked = False
         shared.opened(self)
@@ -74,6 +76,18 @@ class AsyncMeshChannel(aio.Channel):  # type: ignore[misc]  # grpcio ships no ty
             raise aio.UsageError("Channel is closed.")
         self._calls.add(call)
         return call
+
+    def begun_plain(self, call: UnaryUnaryCall, exchange: OneResponse) -> UnaryUnaryCall:
+        """The same for a call that runs to its end whoever holds it, and then has itself forgotten."""
+        if self._closed:
+            call.cancel()
+            raise aio.UsageError("Channel is closed.")
+        self._plain_calls[exchange] = call
+        return call
+
+    def forget(self, exchange: OneResponse) -> None:
+        """The call is over."""
+        self._plain_calls.pop(exchange, None)
 
     # ------------------------------------------------------------------ grpc.aio.Channel
 
@@ -150,15 +164,19 @@ class AsyncMeshChannel(aio.Channel):  # type: ignore[misc]  # grpcio ships no ty
         self._closed = True
         if grace:
             await self._wait_for_calls(grace)
-        for call in list(self._calls):
+        for call in self._under_way():
             call.cancel()
         fallback = self._fallback.pop(asyncio.get_running_loop(), None)
         if fallback is not None:
             await fallback.close()
         await self._shared.aclosed(self)
 
+    def _under_way(self) -> list[Call]:
+        """The calls that may not be over; those of a loop that has been closed never will be."""
+        return [*self._calls, *(call for call in list(self._plain_calls.values()) if not call.loop_closed())]
+
     async def _wait_for_calls(self, grace: float) -> None:
-        under_way = [asyncio.ensure_future(call.code()) for call in list(self._calls) if not call.done()]
+        under_way = [asyncio.ensure_future(call.code()) for call in self._under_way() if not call.done()]
         if under_way:
             _, late = await asyncio.wait(under_way, timeout=grace)
             for waiting in late:

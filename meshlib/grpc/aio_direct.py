@@ -52,8 +52,9 @@ class DirectCall:
     def __await__(self) -> Generator[Any, None, Any]:
         """The response; raises grpcio's error."""
         call, waiter, raw = self._cython_call, self._waiter, None
-        if self._ended is not None:
-            waiter.remove_done_callback(self._ended)  # whoever awaits it need not be told
+        ended, self._ended = self._ended, None  # no cycle: a call that is over goes with its last reference
+        if ended is not None:
+            waiter.remove_done_callback(ended)  # whoever awaits it need not be told
         try:
             while True:
                 if not waiter.done():
@@ -61,8 +62,8 @@ class DirectCall:
                 if call.is_locally_cancelled():
                     raise asyncio.CancelledError
                 waiter = self._response.send(None)  # grpcio takes what has come, and the status
-        except StopIteration as ended:
-            raw = ended.value
+        except StopIteration as come:
+            raw = come.value
         except (asyncio.CancelledError, GeneratorExit):
             self._response.close()
             if not call.done():

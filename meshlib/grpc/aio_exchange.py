@@ -34,7 +34,7 @@ class AsyncExchange(Exchange):
     `RequestWriter`.
     """
 
-    __slots__ = ("__weakref__", "_tasks", "call", "cancelled", "error", "info", "metadata", "method", "requests")
+    __slots__ = ("__weakref__", "call", "cancelled", "error", "info", "metadata", "method", "requests")
     core: AsyncMeshChannel
 
     def __init__(self, core: AsyncMeshChannel, method: Method, requests: Any, asked: Asked) -> None:
@@ -47,7 +47,6 @@ class AsyncExchange(Exchange):
         self.info: CallInfo | None = None
         self.metadata: Any = None
         self.cancelled = False
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, flow: Flow | None = None) -> None:
         """Drive the flow to its end, or to its commit."""
@@ -120,11 +119,6 @@ class AsyncExchange(Exchange):
             call = self.call = multicallable(self.requests, **options)
         return call
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def _lost(self, call: Any) -> None:
         if isinstance(self.requests, RequestWriter):
             self.requests.lost(call)
@@ -143,7 +137,7 @@ class OneResponse(AsyncExchange):
         super().__init__(core, method, requests, asked)
         self.response: Any = None
         self.settled = False
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: tuple[Callable[[], None], ...] = ()
         self._command: Command | None = None
         self._entered: SubChannel | None = None
         self._plain = (
@@ -227,13 +221,15 @@ class OneResponse(AsyncExchange):
         """The call is over."""
         super().over()
         self.settled = True
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
+        self.core.forget(self)
+        if self._callbacks:
+            callbacks, self._callbacks = self._callbacks, ()
+            for callback in callbacks:
+                callback()
 
     def when_over(self, callback: Callable[[], None]) -> None:
         """Call it when the call is over."""
-        self._callbacks.append(callback)
+        self._callbacks = (*self._callbacks, callback)
 
     def _enter(self, start: Start) -> SubChannel:
         subchannel = self._entered = self.core.enter(start)

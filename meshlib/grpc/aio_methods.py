@@ -42,7 +42,7 @@ class UnaryUnary(_Bound, aio.UnaryUnaryMultiCallable):  # type: ignore[misc]  # 
         """Start a call; await it for the response."""
         asked = Asked(timeout, metadata, credentials, wait_for_ready, compression)
         exchange = OneResponse(self._core, self._method, request, asked)
-        return self._core.begun(UnaryUnaryCall(exchange, asyncio.get_running_loop()))
+        return self._core.begun_plain(UnaryUnaryCall(exchange, asyncio.get_running_loop()), exchange)
 
 
 class UnaryStream(_Bound, aio.UnaryStreamMultiCallable):  # type: ignore[misc]  # grpcio ships no types

@@ -36,7 +36,7 @@ class ManyResponses(AsyncExchange):
     as long as it takes when there is nothing else to come.
     """
 
-    __slots__ = ("_callbacks", "_first", "_heard", "_silence", "_start", "_subchannel", "_timed_out", "ended")
+    __slots__ = ("_callbacks", "_first", "_heard", "_silence", "_start", "_subchannel", "_tasks", "_timed_out", "ended")
 
     def __init__(self, core: AsyncMeshChannel, method: Method, requests: Any, asked: Asked) -> None:
         super().__init__(core, method, requests, asked)
@@ -48,6 +48,7 @@ class ManyResponses(AsyncExchange):
         self._silence: asyncio.TimerHandle | None = None
         self._timed_out: Failure | None = None
         self._callbacks: list[Callable[[], None]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     # ------------------------------------------------------------------ attempts
 
@@ -129,7 +130,9 @@ class ManyResponses(AsyncExchange):
         """The stream has its status; to read it takes a task, though not time."""
         if self._subchannel is not None:
             self._subchannel.leave(self._start)
-        self._spawn(self._settle(call))
+        task = asyncio.get_running_loop().create_task(self._settle(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _settle(self, call: Any) -> None:
         try:

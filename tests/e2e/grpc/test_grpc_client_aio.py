@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -420,6 +421,43 @@ def test_several_loops_one_after_the_other_and_at_once(
     assert [asyncio.run(several()) for _ in range(3)] == [8, 8, 8]
     asyncio.run(channel.close())
     mesh.close()
+
+
+def test_a_call_that_its_loop_left_behind_is_no_trouble_for_the_channel(
+    echo_backends: Callable[[int], list[GrpcBackend]], grpc_stubs: Stubs
+) -> None:
+    mesh = Mesh.static({"payments": [backend.address for backend in echo_backends(1)]})
+    channel = mesh.grpc.aio_channel("payments")
+    echo = grpc_stubs.echo(channel)
+    left: list[Any] = []
+
+    async def begin() -> None:
+        left.append(echo.Unary(grpc_stubs.ask(delay=PATIENCE)))
+
+    async def answer_and_close() -> str:
+        text: str = (await echo.Unary(grpc_stubs.ask("hi"))).text
+        await channel.close(grace=0.1)
+        return text
+
+    asyncio.run(begin())
+    assert asyncio.run(answer_and_close()) == "hi"
+    assert not left[0].done()
+    mesh.close()
+
+
+async def test_a_call_that_is_over_goes_with_its_last_reference(stub: Make, grpc_stubs: Stubs) -> None:
+    echo = stub()
+    await echo.Unary(grpc_stubs.ask())
+    gc.collect()
+    gc.disable()
+    try:
+        call = echo.Unary(grpc_stubs.ask())
+        await call
+        gone = weakref.ref(call)
+        del call
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def _load(mesh: Mesh) -> int:
