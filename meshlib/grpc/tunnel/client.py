@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import selectors
 import socket
@@ -52,51 +53,25 @@ class ClientTunnel:
         self._secure = secure
         self._dial = dial
         self._timeout = connect_timeout
-        self._path = PLACES.new()
-        self._links: set[Link] = set()
-        self._closed = False
+        self._door = _Door(self)
         self.failure = ""
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(self._path)
-        self._listener.listen(_BACKLOG)
-        self._listener.setblocking(False)
-        _tunnels[self._path] = self
-        PUMP.call_soon(lambda: PUMP.want(self._listener, self, selectors.EVENT_READ))
+        _tunnels[self._door.path] = self
+        # An event loop that ends takes its channels along without closing them.
+        weakref.finalize(self, self._door.close).atexit = False
 
     @property
     def target(self) -> str:
         """The gRPC target."""
-        return f"unix:{self._path}"
+        return f"unix:{self._door.path}"
 
     def close(self) -> None:
         """Take no more connections, and close those there are. Idempotent, from any thread."""
-        if not self._closed:
-            self._closed = True
-            PUMP.call_soon(self._end)
+        self._door.close()
 
-    def ready(self, _sock: Any) -> None:
+    def dialled(self, local: socket.socket) -> None:
         """The channel dials."""
-        try:
-            local, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        if not ours(local):
-            local.close()
-            return
         # A thread of its own: looking up a name and connecting wait, and the pump must not.
-        try:
-            threading.Thread(target=self._connect, args=(local,), name="meshlib-grpc-dial", daemon=True).start()
-        except RuntimeError:  # no more threads
-            local.close()
-            raise
-
-    def fail(self, error: Exception) -> None:
-        """Accepting failed: for want of file descriptors, for example. The channel will dial again, so this stays."""
-        self.failure = str(error)
-        PUMP.pause(self._listener, self)
-
-    def tick(self, now: float) -> None:
-        """Nothing here has a time limit."""
+        threading.Thread(target=self._connect, args=(local,), name="meshlib-grpc-dial", daemon=True).start()
 
     def _connect(self, local: socket.socket) -> None:
         remote: socket.socket | None = None
@@ -119,21 +94,66 @@ class ClientTunnel:
 
     def _begin(self, tls: End, plain: End) -> None:
         def gone(error: Exception | None) -> None:
-            self._links.discard(link)
+            self._door.links.discard(link)
             if isinstance(error, ssl.SSLError):  # a server of TLS 1.3 refuses our certificate only now
                 self.failure = f"TLS: {error}"
 
         link = Link(tls, plain, gone)
-        self._links.add(link)
-        if self._closed:
+        self._door.links.add(link)
+        if self._door.closed:
             link.close()
         else:
             link.begin()
 
+
+class _Door:
+    """Where the channel dials. It keeps no tunnel alive that nobody uses any more."""
+
+    def __init__(self, tunnel: ClientTunnel) -> None:
+        self._tunnel = weakref.ref(tunnel)
+        self._process = os.getpid()
+        self.path = PLACES.new()
+        self.links: set[Link] = set()
+        self.closed = False
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(self.path)
+        self._listener.listen(_BACKLOG)
+        self._listener.setblocking(False)
+        PUMP.call_soon(lambda: PUMP.want(self._listener, self, selectors.EVENT_READ))
+
+    def close(self) -> None:
+        """Idempotent, from any thread; a forked child leaves its parent's alone."""
+        if not self.closed and os.getpid() == self._process:
+            self.closed = True
+            PUMP.call_soon(self._end)
+
+    def ready(self, _sock: Any) -> None:
+        try:
+            local, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        tunnel = self._tunnel()
+        if tunnel is None or not ours(local):
+            local.close()
+            return
+        try:
+            tunnel.dialled(local)
+        except RuntimeError:  # no more threads
+            local.close()
+            raise
+
+    def fail(self, error: Exception) -> None:
+        """Accepting failed: for want of file descriptors, for example. The channel will dial again, so this stays."""
+        if (tunnel := self._tunnel()) is not None:
+            tunnel.failure = str(error)
+        PUMP.pause(self._listener, self)
+
+    def tick(self, now: float) -> None:
+        """Nothing here has a time limit."""
+
     def _end(self) -> None:
-        self._closed = True
         PUMP.want(self._listener, self, 0)
         self._listener.close()
-        unlink(self._path)
-        for link in list(self._links):
+        unlink(self.path)
+        for link in list(self.links):
             link.close()

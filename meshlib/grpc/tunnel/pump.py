@@ -51,16 +51,24 @@ class Pump:
     def call_soon(self, work: Work) -> None:
         """Do something on the pump's thread. From any thread."""
         self._work.append(work)
-        with self._lock:
-            if self._thread is None:
-                self._near, self._far = socket.socketpair()
-                self._near.setblocking(False)
-                self._selector.register(self._far, _READ, None)
-                self._thread = threading.Thread(target=self._run, name="meshlib-grpc-tls", daemon=True)
-                self._thread.start()
-        if not self._woken:
+        if self._thread is None and self._lock.acquire(blocking=False):
+            # Nobody waits for the lock, for whoever has it wakes the thread; and the garbage collector, which closes
+            # tunnels, may come here amid these very lines.
+            try:
+                self._begin()
+            finally:
+                self._lock.release()
+        if self._thread is not None and not self._woken:
             self._woken = True
             self._near.send(b"\0")
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            self._near, self._far = socket.socketpair()
+            self._near.setblocking(False)
+            self._selector.register(self._far, _READ, None)
+            self._thread = threading.Thread(target=self._run, name="meshlib-grpc-tls", daemon=True)
+            self._thread.start()
 
     def want(self, sock: Any, handler: Handler, mask: int) -> None:
         """Call `handler.ready(sock)` when the socket can be read or written, as the mask says; 0 ends that."""

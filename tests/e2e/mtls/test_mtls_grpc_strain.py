@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import logging
+import multiprocessing
 import os
 import resource
 import socket
@@ -16,7 +19,10 @@ from concurrent import futures
 import grpc
 import pytest
 
+from e2e.mtls.test_mtls_grpc import METHOD, grpc_server
+from e2e.mtls.workloads import CLIENT_ID, mesh_to, pair_of_workloads
 from meshlib.grpc.secure import add_mtls_port
+from meshlib.grpc.tunnel import client as client_module
 from meshlib.grpc.tunnel.client import ClientTunnel
 from meshlib.grpc.tunnel.places import PLACES
 from meshlib.grpc.tunnel.pump import PUMP
@@ -175,3 +181,38 @@ def test_the_address_that_grpcs_examples_use_is_ipv4_as_well(identity: Identity)
     for host in ("127.0.0.1", "::1"):
         socket.create_connection((host, port), 5).close()
     server.stop(None).wait()
+
+
+def test_event_loops_that_end_leave_no_tunnel_behind() -> None:
+    """A channel of the whole process, and an `asyncio.run` for each job: nobody closes a loop's connections."""
+    with pair_of_workloads() as pair, grpc_server(pair.server.identity) as port:
+        mesh = mesh_to(port, pair.client.identity)
+        channel = mesh.grpc.aio_channel("payments")
+
+        async def job() -> bytes:
+            return bytes(await channel.unary_unary(METHOD)(b"", timeout=10))
+
+        for _ in range(6):
+            assert CLIENT_ID.encode() in asyncio.run(job())
+            gc.collect()
+        to_here = [tunnel for tunnel in list(client_module._tunnels.values()) if tunnel.address.port == port]
+        assert len(to_here) <= 2, "the last loop's, and perhaps the one before it"
+        del to_here
+        mesh.close()
+
+
+def test_a_forked_child_does_not_close_its_parents_tunnel() -> None:
+    dial = Dialled(ConnectionRefusedError("nobody there"))
+    with client_tunnel(dial) as tunnel:
+        child = multiprocessing.get_context("fork").Process(target=_close_and_wait, args=(tunnel,))
+        child.start()
+        child.join(20)
+        assert child.exitcode == 0
+        assert knock(tunnel.target.removeprefix("unix:"))
+
+
+def _close_and_wait(tunnel: ClientTunnel) -> None:
+    tunnel.close()
+    done = threading.Event()
+    PUMP.call_soon(done.set)
+    assert done.wait(10)
