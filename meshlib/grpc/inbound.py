@@ -23,6 +23,7 @@ from meshlib.grpc.served import Metadata
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
 from meshlib.policy.notation import local_limit
+from meshlib.security.spiffe import SpiffeIdError, sole_id
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -92,10 +93,10 @@ def _caller(context: Any) -> str:
 
 def peer_of(auth_context: Mapping[str, Sequence[bytes]]) -> str:
     """The SPIFFE ID of a verified caller: its certificate's only URI SAN (SPIFFE X.509-SVID, section 2); else empty."""
-    uris = auth_context.get("peer_uri") or ()
-    if len(uris) != 1 or not uris[0].startswith(b"spiffe://"):
+    try:
+        return str(sole_id(uri.decode("latin-1") for uri in auth_context.get("peer_uri") or ()))
+    except SpiffeIdError:
         return ""
-    return uris[0].decode("latin-1")
 
 
 def _filter(limit: LocalRateLimit | str) -> Filter:

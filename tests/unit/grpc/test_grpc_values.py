@@ -16,6 +16,7 @@ from meshlib.engine.decision import EXPECTED_TIMEOUT
 from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
 from meshlib.grpc.errors import cancelled_error, exception_for, reply_exception
+from meshlib.grpc.inbound import peer_of
 from meshlib.grpc.metadata import CONTENT_TYPE, head_of, metadata_of, received
 from meshlib.grpc.requests import REPLAY_LIMIT, RequestStream, wire_bytes
 from meshlib.grpc.subchannels import SubChannel
@@ -257,3 +258,22 @@ def test_a_rate_limit_may_say_resource_exhausted() -> None:
 def test_a_cancelled_call() -> None:
     assert cancelled_error("grpc").code() is grpc.StatusCode.CANCELLED
     assert cancelled_error("aio").code() is grpc.StatusCode.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("uris", "peer"),
+    [
+        ((b"spiffe://demo.test/ns/shop/sa/me",), "spiffe://demo.test/ns/shop/sa/me"),
+        ((), ""),
+        ((b"spiffe://demo.test/a", b"spiffe://demo.test/b"), ""),
+        ((b"https://demo.test/a",), ""),
+        ((b"spiffe://DEMO.test/a",), ""),
+        ((b"spiffe://demo.test/a/../admin",), ""),
+        ((b"spiffe://demo.test/a%2f..%2fadmin",), ""),
+        ((b"spiffe://demo.test/a\r\nadmin",), ""),
+        ((b"spiffe://demo.test/\xe9",), ""),
+        ((b"spiffe://",), ""),
+    ],
+)
+def test_the_caller_by_grpcios_own_tls_is_an_id_to_the_letter(uris: tuple[bytes, ...], peer: str) -> None:
+    assert peer_of({"peer_uri": uris}) == peer
