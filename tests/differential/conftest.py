@@ -38,7 +38,7 @@ def make_twin(envoy: Callable[..., EnvoyServer], servers: Servers) -> Iterator[C
         twin.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: a gRPC server in this process is in the way of tests that fork
 def _xds_plane(grpc_stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Plane, XdsCaller]]:
     plane = Plane()
     caller = XdsCaller(plane.address, grpc_stubs, tmp_path_factory.mktemp("xds") / "grpcio.log")
