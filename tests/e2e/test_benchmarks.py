@@ -26,6 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return done.stdout, folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_target_has_a_verdict(run: tuple[str, Path]) -> None:
     from benchmarks.targets import TARGETS
@@ -36,6 +37,8 @@ def test_every_target_has_a_verdict(run: tuple[str, Path]) -> None:
         assert line.endswith(("ok", "missed", "not measured"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_every_figure_of_a_call_is_there_and_positive(run: tuple[str, Path]) -> None:
     results: dict[str, Any] = json.loads((run[1] / "out" / "results.json").read_text())
     for mine in ("meshlib (httpx)", "meshlib (httpx2)", "httpx", "httpx2"):
@@ -61,6 +64,8 @@ def test_every_figure_of_a_call_is_there_and_positive(run: tuple[str, Path]) -> 
     assert all(cost > 0 for costs in results["telemetry"]["call"].values() for cost in costs.values())
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_page_shows_the_tables_and_the_plots_that_were_drawn(run: tuple[str, Path]) -> None:
     folder = run[1]
     page = (folder / "benchmarks.md").read_text()
