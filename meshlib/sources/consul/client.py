@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures.thread  # noqa: F401  loaded now: a child forked while a thread imports can never import it
 import encodings.idna  # noqa: F401  as above: name resolution imports it on first use
 import json
+import re
 import socket
 import weakref
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from meshlib.sources.consul.query import Consistency, Query
 from meshlib.sources.consul.settings import ConsulSettings
 from meshlib.sources.consul.tls import tls_context, tls_server_name
 
+_MAY_BE_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]").search  # a surrogate: escaped, or as bytes
 _REQUEST_SECONDS = 10.0  # what an answer that need not wait may take, and the body of one that did
 
 
@@ -53,11 +55,16 @@ class Answer:
         return self.content.strip() == b"[]"
 
     def json(self) -> Any:
-        """The body decoded. Raises `Unanswered` when it is no JSON."""
+        """The body decoded. Raises `Unanswered` when it is no JSON, or holds half a character, which can stand in no
+        request and no table.
+        """
         try:
-            return json.loads(self.content)
+            found = json.loads(self.content)
+            if _MAY_BE_HALF(self.content):
+                json.dumps(found, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise Unanswered(f"the answer is not JSON: {error}") from None
+        return found
 
 
 class ConsulClient:
