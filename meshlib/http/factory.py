@@ -20,9 +20,9 @@ class HttpFactory:
 
     A client is the library's own, with the mesh's transport: everything it offers (auth, cookies, redirects, hooks,
     streaming) works as ever. `service` is a host the mesh knows ("payments"), or a base URL; options are the library's.
-    `timeout` is None unless given: the route's timeout and the inherited deadline hold. Hosts the mesh does not know have
-    neither: give one where such are called. `verify`, `cert`, `http1`, `http2`, `limits` and `trust_env` are for those
-    hosts: for the others their cluster says such. The proxies of the environment are not used.
+    `timeout` is None unless given: the route's timeout and the inherited deadline hold. Hosts the mesh does not know
+    have neither: give one where such are called. `verify`, `cert`, `http1`, `http2`, `limits` and `trust_env` are for
+    those hosts: for the others their cluster says such. The proxies of the environment are not used.
     """
 
     def __init__(self, mesh: Mesh) -> None:
