@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from meshlib.drivers.timer import later
 from meshlib.engine.commands import Commit, Start
 from meshlib.errors import ConfigurationError
 from meshlib.grpc.errors import cancelled_error, stream_exception
@@ -97,15 +98,19 @@ class StreamProgress(Progress):
             mine = phase == OPEN and not attempt.readers
             if mine:
                 attempt.phase = CLAIMED
-        if mine:
+        if mine and early_metadata(call) is None:
+            later(0.0, partial(self._without_response, attempt))  # this thread brings the metadata, after the status
+        elif mine:
             self._without_response(attempt)
         elif phase == COMMITTED:
             self._finished(attempt)
 
     def _without_response(self, attempt: Attempt) -> None:
-        """The claimed attempt ended before any message: it may be retried, unless it had begun to answer."""
+        """The claimed attempt ended before any message: it may be retried, unless it had begun to answer. What came
+        first may be told last: the two are events of their own, so the metadata are waited for, which takes no time.
+        """
         call, ended = attempt.call, attempt.ended
-        if early_metadata(call) and not attempt.timed_out:
+        if not attempt.timed_out and call.initial_metadata():
             self._commit(attempt)
             return
         with self.changed:
