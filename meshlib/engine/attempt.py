@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from meshlib.balancing.base import Host
+from meshlib.engine import grpc_status
 from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Commit, Discard, Fail, Flow, Replayable, Start, Wait
 from meshlib.engine.decision import EXPECTED_TIMEOUT, Forward, rewrite_authority, upstream_head
 from meshlib.engine.events import AttemptEnded, CallEnded, EndpointEjected, EndpointReturned
@@ -134,7 +135,7 @@ class Attempts:
                 now = yield Wait(delay)
                 self.tried.append(host)
         except Abandoned as gone:
-            self.info.flag = ResponseFlag.DC
+            self.info.flag, self.info.grpc_status = ResponseFlag.DC, grpc_status.failed(self.head, ResponseFlag.DC)
             self._ended(gone.at, None, ResponseFlag.DC)
             raise
         finally:
@@ -149,9 +150,8 @@ class Attempts:
         rules = self.rules
         tried = self.tried if rules is not None and rules.previous_hosts else ()
         again = rules.host_selection_retry_max_attempts if tried and rules is not None else 0
-        hashed = self.request_hash
         balancer = cluster.balancer
-        host = balancer.pick(hashed, self.share.criteria, self.runtime.rng, tried, again)
+        host = balancer.pick(self.request_hash, self.share.criteria, self.runtime.rng, tried, again)
         if balancer.in_panic:
             cluster.stats["lb_healthy_panic"].add()
         if balancer.needs_refresh:
@@ -322,7 +322,7 @@ class Attempts:
             trailers.at = end.at
             self._judge(host, trailers)
         if outcome.grpc_status is not None:
-            self.info.grpc_status = end.grpc_status if outcome.grpc_status < 0 else outcome.grpc_status
+            self.info.grpc_status = grpc_status.ended(outcome.grpc_status, end.grpc_status, self.info.flag)
         if self.runtime.observers:
             self._ended(end.at, outcome.status, self.info.flag)
 
@@ -348,7 +348,7 @@ class Attempts:
         self, now: float, flag: ResponseFlag, reason: str, open_circuit: bool = False, outcome: Outcome | None = None
     ) -> Fail:
         info = self.info
-        info.flag = flag
+        info.flag, info.grpc_status = flag, grpc_status.failed(self.head, flag, outcome)
         self._ended(now, None, flag)
         failure = CallFailure(flag, reason, info.route, info.cluster, info.endpoint, info.attempts, open_circuit)
         return Fail(failure, outcome)

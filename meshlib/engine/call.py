@@ -11,6 +11,7 @@ from collections.abc import Generator
 from typing import Any
 
 from meshlib.balancing.base import Host
+from meshlib.engine import grpc_status
 from meshlib.engine.attempt import Attempts
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import (
@@ -137,7 +138,7 @@ def _asked(
         return (yield command)
     except Abandoned as gone:
         flag, at = ResponseFlag.DC, gone.at
-        info.flag = flag
+        info.flag, info.grpc_status = flag, grpc_status.failed(head, flag)
         runtime.emit(lambda: CallEnded(at, info, head.method, head.authority, head.path_only, None, flag, at - began))
         raise
 
@@ -168,7 +169,7 @@ def _unknown(runtime: Runtime, head: RequestHead, now: float) -> PassThrough | F
 
 
 def _failed(runtime: Runtime, head: RequestHead, now: float, flag: ResponseFlag, reason: str, info: CallInfo) -> Fail:
-    info.flag = flag
+    info.flag, info.grpc_status = flag, grpc_status.failed(head, flag)
     runtime.emit(lambda: CallEnded(now, info, head.method, head.authority, head.path_only, None, flag, 0.0))
     return Fail(CallFailure(flag, reason, info.route, info.cluster))
 
@@ -190,6 +191,7 @@ def _reply(runtime: Runtime, decision: Answer, head: RequestHead, now: float, in
 
 def _answered(runtime: Runtime, head: RequestHead, now: float, reply: Reply) -> Reply:
     info = reply.info
+    info.grpc_status = grpc_status.answered(head, reply.status, reply.grpc_status)
     runtime.emit(
         lambda: CallEnded(now, info, head.method, head.authority, head.path_only, reply.status, info.flag, 0.0)
     )

@@ -13,6 +13,7 @@ import grpc
 from grpc import aio
 
 from meshlib import errors
+from meshlib.engine import grpc_status
 from meshlib.engine.commands import CallInfo, Fail, Reply
 from meshlib.flags import ResponseFlag
 from meshlib.grpc.outcome import AttemptError, debug_string, early_metadata
@@ -24,24 +25,8 @@ Library = Literal["grpc", "aio"]
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
-# What Envoy answers a gRPC call with when it has to answer itself; where it is not UNAVAILABLE.
-_BY_FLAG: dict[ResponseFlag, grpc.StatusCode] = {
-    ResponseFlag.UT: grpc.StatusCode.DEADLINE_EXCEEDED,
-    ResponseFlag.SI: grpc.StatusCode.DEADLINE_EXCEEDED,
-    ResponseFlag.DC: grpc.StatusCode.CANCELLED,
-}
-
-# `Grpc::Utility::httpToGrpcStatus`: what an HTTP status of the mesh's own is to a gRPC client; anything else UNKNOWN.
-BY_HTTP = {
-    400: grpc.StatusCode.INTERNAL,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.UNIMPLEMENTED,
-    429: _UNAVAILABLE,
-    502: _UNAVAILABLE,
-    503: _UNAVAILABLE,
-    504: _UNAVAILABLE,
-}
+_BY_FLAG = {flag: _CODES[number] for flag, number in grpc_status.BY_FLAG.items()}
+BY_HTTP = {status: _CODES[number] for status, number in grpc_status.BY_HTTP.items()}
 
 
 def status_code(number: int) -> grpc.StatusCode:
