@@ -46,6 +46,7 @@ class OtelCall:
         "_number",
         "_offset",
         "_open",
+        "_outer",
         "_reason",
         "_sent",
         "_span",
@@ -77,6 +78,7 @@ class OtelCall:
         self._reason = ""
         self._events: list[Event] | None = None
         self._forgotten = False
+        self._outer: in_progress.Attempt | None = None
 
     def attempt(self, number: int, cluster: str, target: Target, head: RequestHead, now: float) -> RequestHead:
         """A span begins."""
@@ -86,15 +88,16 @@ class OtelCall:
         span = self._span.child(self._method, self._kind, self._attributes, int(now * 1e9) + self._offset)
         self._open, self._last = span, None
         if in_progress.Marks.wanted:
-            in_progress.attempt.set(self)
+            self._outer = in_progress.begun(self)
         context = span.context
         return self._tracing.with_headers(head, (context[0], context[1], True, state_of(context), context[3]))
 
     def attempted(self, outcome: Outcome) -> None:
         """The span goes on with the response's body, or is over."""
-        if in_progress.Marks.wanted:
-            in_progress.attempt.set(None)
         self._last = outcome
+        if in_progress.Marks.wanted:
+            in_progress.over(self, self._outer)
+            self._outer = None
         if outcome.failure is not None and self._open is not None:
             self._close_attempt(self._open, outcome.at, outcome.grpc_status, None)
 
@@ -119,9 +122,11 @@ class OtelCall:
         if facts is not None:
             flag, grpc_status = facts.flag, facts.grpc_status
         if self._open is not None:
-            if self._last is None and in_progress.Marks.wanted:  # left by its caller
-                in_progress.attempt.set(None)
+            left = self._last is None  # by its caller
             self._close_attempt(self._open, now, grpc_status, flag)
+            if left and in_progress.Marks.wanted:
+                in_progress.over(self, self._outer)
+            self._outer = None
         attributes = self._attributes  # no attempt needs them any more
         if facts is not None:
             _tell(attributes, facts)
@@ -137,6 +142,11 @@ class OtelCall:
         """Those of the attempt in progress."""
         context = (self._open or self._span).context
         return context.trace_id, context.span_id, True
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether an attempt has begun, and has no response headers yet."""
+        return self._open is not None and self._last is None
 
     @property
     def endpoint(self) -> str:

@@ -11,7 +11,11 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from meshlib import Mesh, MeshError
 from meshlib.context import CallContext, serving
+from meshlib.engine.commands import abandon
 from meshlib.telemetry.logs import FIELDS, TraceFields, install
+from meshlib.telemetry.otel.tracing import OtelTracing
+from meshlib.telemetry.propagators import Propagation
+from parts.flow import ADDRESSES, Player, get, runtime_of
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 log = logging.getLogger("an.application")
@@ -80,3 +84,31 @@ def test_the_record_factory_does_it_for_every_record() -> None:
     finally:
         uninstall()
     assert logging.getLogRecordFactory() is before
+
+
+def test_a_record_after_a_call_within_an_attempt_is_the_attempts(kept: Kept) -> None:
+    """A guarded function that calls somebody: what it logs afterwards is still of its own attempt."""
+    runtime = runtime_of({"outer": ADDRESSES, "inner": ADDRESSES})
+    runtime.tracing = OtelTracing(Propagation(), TracerProvider())
+    outer = Player(runtime, get("outer"))
+    inner = Player(runtime, get("inner"))
+    log.error("calling")
+    inner.responds(200, at=0.1)
+    log.error("called")
+    outer.responds(200, at=0.2)
+    log.error("done")
+    assert [record.mesh_cluster for record in kept.records] == ["inner", "outer", ""]
+    inner.body_ends(0.3)
+    outer.body_ends(0.3)
+
+
+def test_attempts_that_overlap_leave_none_behind(kept: Kept) -> None:
+    runtime = runtime_of({"one": ADDRESSES, "two": ADDRESSES})
+    runtime.tracing = OtelTracing(Propagation(), TracerProvider())
+    one, two = Player(runtime, get("one")), Player(runtime, get("two"))
+    one.responds(200, at=0.1)
+    log.error("two goes on")
+    abandon(two.flow, 0.2)
+    log.error("done")
+    assert [record.mesh_cluster for record in kept.records] == ["two", ""]
+    one.body_ends(0.3)
