@@ -136,7 +136,7 @@ class AsyncTransportCore(TransportCore):
 
     async def _pass_through(self, request: Any) -> Any:
         try:
-            return await (self._given or self._default()).handle_async_request(request)
+            return await (self._given or self._default()).handle_async_request(self._bound(request))
         except UnicodeError:
             check_host(self.library, request.url)
             raise

@@ -20,9 +20,9 @@ class HttpFactory:
 
     A client is the library's own, with the mesh's transport: everything it offers (auth, cookies, redirects, hooks,
     streaming) works as ever. `service` is a host the mesh knows ("payments"), or a base URL; options are the library's.
-    `timeout` is None unless given: the route's timeout and the inherited deadline hold. Hosts the mesh does not know
-    have neither: give one where such are called. `verify`, `cert`, `http1`, `http2`, `limits` and `trust_env` are for
-    those hosts: for the others their cluster says such. The proxies of the environment are not used.
+    `timeout` is None unless given: the route's timeout and the inherited deadline hold. To hosts the mesh does not know
+    the library's own default applies (5 s), and the deadline. `verify`, `cert`, `http1`, `http2`, `limits` and
+    `trust_env` are for those hosts: for the others their cluster says such. The proxies of the environment are not used.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -70,6 +70,9 @@ def _ready(transport: Any, options: dict[str, Any]) -> Any:
             "a ready client has the mesh's transport; give yours to carry the hosts the mesh does not know to "
             "mesh.http.transport(fallback=...), and that to a client of yours"
         )
+    if "timeout" not in options:
+        library = transport._core.library.module
+        transport._core.default_timeout = library.Timeout(5.0).as_dict()  # what their clients have by default
     transport._core.default_options = {name: options[name] for name in _OF_TRANSPORTS if name in options}
     return transport
 

@@ -95,7 +95,7 @@ class SyncTransportCore(TransportCore):
     def _pass_through(self, request: Any) -> Any:
         fallback = self._given or self._defaults.get(self._generation) or self._default()
         try:
-            return fallback.handle_request(request)
+            return fallback.handle_request(self._bound(request))
         except UnicodeError:
             check_host(self.library, request.url)
             raise

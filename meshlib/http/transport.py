@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
+from meshlib.context import current
 from meshlib.engine.commands import Commit
-from meshlib.http.exchange import Exchange
+from meshlib.http.exchange import NO_TIMEOUT, Exchange
 from meshlib.http.library import Library
 from meshlib.http.responses import response_type
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
+
+_PHASES = ("connect", "read", "write", "pool")
+_LEAST = 0.001  # seconds; 0 would mean "at once" to some and "never" to others
 
 
 class TransportCore:
@@ -26,10 +31,27 @@ class TransportCore:
         self._given = fallback
         self.default_options: dict[str, Any] = {}
         """What the library's own transport is made with where none was given."""
+        self.default_timeout: dict[str, float | None] | None = None
+        """For hosts the mesh does not know, where the request has none of its own."""
         self._generation = mesh.generation
         stream: Any = getattr(library.module, base)
         self._stream, self._whole, self.traced = (type(f"Mesh{body.__name__}", (body, stream), {}) for body in bodies)
         self.response: Any = response_type(library, self._whole, asynchronous=base.startswith("Async"))
+
+    def _bound(self, request: Any) -> Any:
+        """A request to a host the mesh does not know: no route bounds it, so the library's own default does, and the
+        deadline of the request that is being served.
+        """
+        given = request.extensions.get("timeout") or NO_TIMEOUT
+        if self.default_timeout is not None and not any(given.values()):
+            given = self.default_timeout
+        deadline = current.get().deadline
+        if deadline is not None:
+            left = max(deadline - time.monotonic(), _LEAST)
+            given = {phase: left if (limit := given.get(phase)) is None else min(limit, left) for phase in _PHASES}
+        if given:
+            request.extensions = {**request.extensions, "timeout": given}
+        return request
 
     def _commit(self, exchange: Exchange, commit: Commit) -> Any:
         wire = commit.outcome.response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 
 from e2e.http_client.doors import LIBRARIES
 from meshlib import Mesh
+from meshlib.context import CallContext, serving
 from meshlib.http.httpx import AsyncMeshTransport, MeshTransport
 from meshlib.http.library import LibraryName
-from parts.fast_backend import FastBackend
+from parts.fast_backend import FastBackend, Reply
 
 Static = Callable[..., Mesh]
 Fast = Callable[..., FastBackend]
@@ -97,3 +99,37 @@ def test_threads_that_are_first_at_once_share_one_fallback(
     assert (len(made), len(closed)) == (threads, threads - 1)
     client.close()
     assert set(closed) == set(made)
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_a_host_the_mesh_does_not_know_is_not_waited_for_without_end(
+    static: Static, fast_backend: Fast, library: LibraryName
+) -> None:
+    """No route bounds such a call: the deadline of the request being served does, and else the library's default."""
+    silent = fast_backend("silent", Reply(fault="hang"))
+    mesh = static({"payments": [fast_backend("b").address]})
+    module = LIBRARIES[library]
+
+    def block() -> None:
+        with mesh.http.client(library=library) as client, pytest.raises(module.ReadTimeout):
+            client.get(f"http://{silent.address}/")
+
+    async def wait() -> None:
+        async with mesh.http.async_client(library=library) as client:
+            with pytest.raises(module.ReadTimeout):
+                await client.get(f"http://{silent.address}/")
+
+    for run in (block, lambda: asyncio.run(wait())):
+        with serving(CallContext(deadline=time.monotonic() + 0.2)):
+            began = time.monotonic()
+            run()
+            assert time.monotonic() - began < 4
+
+    def bound(**options: Any) -> Any:
+        with mesh.http.client(library=library, **options) as client:
+            request = client.build_request("GET", f"http://{silent.address}/")
+            return client._transport._core._bound(request).extensions["timeout"]["read"]
+
+    assert bound() == 5.0
+    assert bound(timeout=7.0) == 7.0
+    assert bound(timeout=None) is None, "who asks for it may wait"
