@@ -22,7 +22,7 @@ class HttpFactory:
     streaming) works as ever. `service` is a host the mesh knows ("payments"), or a base URL; options are the library's.
     `timeout` is None unless given: the route's timeout and the inherited deadline hold. To hosts the mesh does not know
     the library's own default applies (5 s), and the deadline. `verify`, `cert`, `http1`, `http2`, `limits` and
-    `trust_env` are for those hosts: for the others their cluster says such. The proxies of the environment are not used.
+    `trust_env` are for those hosts: the others' cluster says such. The proxies of the environment are not used.
     """
 
     def __init__(self, mesh: Mesh) -> None:
