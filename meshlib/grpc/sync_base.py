@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -227,9 +228,14 @@ class CallObject(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpcio ships 
         return failed
 
     def traceback(self, timeout: float | None = None) -> TracebackType | None:
-        """The error's traceback."""
+        """The error's traceback; None when there is no error. It is raised for that, as grpcio's own futures do."""
         failed = self.exception(timeout)
-        return None if failed is None else failed.__traceback__
+        if failed is None:
+            return None
+        try:
+            raise failed
+        except grpc.RpcError:
+            return sys.exc_info()[2]
 
     def add_done_callback(self, fn: Callable[[Any], None]) -> None:
         """Call `fn(call)` when it is over, at once if it is already."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -110,3 +111,15 @@ def test_generated_stubs_need_nothing_that_is_not_there() -> None:
     for made in (grpc.Channel, grpc.aio.Channel):
         for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
             assert "_registered_method" in inspect.signature(getattr(made, kind)).parameters
+
+
+@pytest.mark.parametrize("kind", ["Unary", "ClientStream"])
+def test_a_failed_future_tells_its_traceback(mesh: Mesh, backend: GrpcBackend, grpc_stubs: Stubs, kind: str) -> None:
+    with grpc.insecure_channel(backend.address) as theirs, mesh.grpc.channel("payments") as ours:
+        for channel in (theirs, ours):
+            method = getattr(grpc_stubs.echo(channel), kind)
+            failed = method.future(request_of(kind, grpc_stubs, statuses=[5]), timeout=10)
+            assert traceback.extract_tb(failed.traceback(10))
+            assert method.future(request_of(kind, grpc_stubs), timeout=10).traceback(10) is None
+            with pytest.raises(grpc.FutureTimeoutError):
+                method.future(request_of(kind, grpc_stubs, hang=True), timeout=5).traceback(0.05)
