@@ -1,7 +1,8 @@
 """Unary gRPC calls: bare grpcio, grpcio's own `xds:///`, and the mesh, of which the last two hear one control plane.
 
 The peers take turns in one process, so that ratios hold. Each peer has the one endpoint there is; the route has a
-retry policy and the cluster a limit of requests: what `xds:///` supports of the policies the HTTP calls carry.
+retry policy and a limit of time, the cluster a limit of requests: what `xds:///` supports of the policies the HTTP
+calls carry. The limit of time is `max_stream_duration`, which is a deadline to both; bare calls have none.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def resources(port: int) -> list[dict[str, Any]]:
     """What the control plane serves: one listener, cluster and endpoint, as proxyless gRPC asks for them."""
     router = {"@type": f"{_TYPES}.extensions.filters.http.router.v3.Router"}
     retry = {"retry_on": "unavailable,resource-exhausted", "num_retries": 2}
-    route = {"match": {"prefix": ""}, "route": {"cluster": NAME, "retry_policy": retry}}
+    limit = {"max_stream_duration": "15s"}
+    action = {"cluster": NAME, "retry_policy": retry, "max_stream_duration": limit}
+    route = {"match": {"prefix": ""}, "route": action}
     manager = {
         "@type": f"{_TYPES}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "route_config": {"name": NAME, "virtual_hosts": [{"name": NAME, "domains": ["*"], "routes": [route]}]},

@@ -26,6 +26,7 @@ class RetryRules:
 
     __slots__ = (
         "_by_conditions",
+        "_by_grpc_status",
         "_codes",
         "_mask",
         "_rate_limited",
@@ -46,7 +47,9 @@ class RetryRules:
         self._mask = sum(bit for _, bit in self._words)
         self._codes = frozenset(policy.retriable_status_codes if _STATUS_CODES in asked else ())
         self._rate_limited = _RATE_LIMITED in asked
-        self._by_conditions = not (self._codes or self._rate_limited or self._mask & _GRPC_MASK)
+        # Whether a response that fulfils no condition is known to be retried for no other reason.
+        self._by_grpc_status = not (self._codes or self._rate_limited)
+        self._by_conditions = self._by_grpc_status and not self._mask & _GRPC_MASK
         self.unknown = tuple(sorted(asked - CONDITION_WORDS.keys() - {_STATUS_CODES, _RATE_LIMITED}))
         self.num_retries = policy.num_retries
         self.per_try_timeout = policy.per_try_timeout
@@ -64,7 +67,8 @@ class RetryRules:
         """
         if outcome.failure is not None:
             return self._first(classification.conditions & self._mask)
-        if self._by_conditions and not classification.conditions & self._mask:
+        decided = self._by_conditions or (self._by_grpc_status and outcome.grpc_status is not None)
+        if decided and not classification.conditions & self._mask:
             return None
         if self._rate_limited and outcome.header("x-envoy-ratelimited") is not None:
             return _RATE_LIMITED
