@@ -7,6 +7,7 @@ import pytest
 from meshlib.model.cluster import Cluster, UpstreamTls
 from meshlib.model.endpoint import Address, LbEndpoint
 from meshlib.model.metadata import Metadata
+from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode import Decoded, decode_message
 from meshlib.sources.xds.types import CLUSTER
 from parts import xds_resources as xds
@@ -70,6 +71,14 @@ def test_versions_of_tls_other_than_those_spoken_are_told(version: str, told: bo
     assert found.tls.minimum_version == least
     assert [issue.path.rpartition(".")[2] for issue in report.issues] == (
         ["tls_minimum_protocol_version"] if told else [])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["payments\0.example", "payments\r\n", "zahlung\u00e9"])
+def test_a_server_name_that_cannot_be_said_in_a_handshake_is_refused(name: str) -> None:
+    wanted = socket(roots="ROOTCA")
+    wanted["typed_config"]["sni"] = name
+    with pytest.raises(ResourceError, match=r"sni: is no name of a server"):
+        decoded(transport_socket=wanted)
 
 
 def test_a_name_check_that_is_not_made_makes_the_cluster_unusable() -> None:

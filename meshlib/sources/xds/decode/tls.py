@@ -176,6 +176,8 @@ def _upstream_tls(ctx: Context, message: Any, path: str) -> UpstreamTls:
     common, where = message.common_tls_context, join(path, "common_tls_context")
     validation, at = _validation(common, where)
     unusable = _unusable(ctx, common, where)
+    if message.sni and not (message.sni.isascii() and message.sni.isprintable()):
+        raise ResourceError(join(path, "sni"), f"is no name of a server: {message.sni!r}")
     if message.auto_sni_san_validation:
         unusable = _refuse(ctx, join(path, "auto_sni_san_validation"), "validation of the name that was asked for")
     if not unusable:
