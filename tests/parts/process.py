@@ -1,5 +1,6 @@
 """A server as a child process: started with its output in a file, waited for, stopped by its own process id."""
 
+import contextlib
 import os
 import re
 import signal
@@ -93,10 +94,9 @@ class Process:
         if self.running:
             self.resume()
             self._child.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                self._signal_group(signal.SIGKILL)  # with its workers
+        self._signal_group(signal.SIGKILL)  # it would not end, or what it started has not (a shell's command)
         return self._child.wait(STOP_TIMEOUT)
 
     def _signal_group(self, number: signal.Signals) -> None:
