@@ -68,9 +68,11 @@ def _until_ready(api: ConsulApi) -> None:
         try:
             if api.catalog.nodes()[1]:
                 return
-        except Exception:
+        except Exception:  # it is still starting
             if time.monotonic() > deadline:
                 raise
+        if time.monotonic() > deadline:
+            raise TimeoutError("Consul has no node in its catalog")
         time.sleep(0.02)
 
 
