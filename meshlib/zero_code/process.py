@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,8 +10,9 @@ from meshlib.zero_code.imports import when_imported
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
+    from meshlib.process import ProcessMesh
 
-_made: dict[str, Mesh] = {}
+_made: dict[str, ProcessMesh] = {}
 _installed: list[bool] = []
 
 
@@ -20,17 +20,12 @@ def process_mesh() -> Mesh:
     """The mesh every patched client and server of this process shares. Nothing of it starts before the first call, and
     a forked child goes on with it as every mesh does.
     """
-    known = _made.get("mesh")
-    if known is not None:
-        return known
-    from meshlib.settings import mesh_from_settings
+    known = _made.get("process")
+    if known is None:
+        from meshlib.process import ProcessMesh
 
-    # Two threads may get here at once: the first one's is everybody's. No lock, because a fork could take it along.
-    made = mesh_from_settings(settings(os.environ))
-    kept = _made.setdefault("mesh", made)
-    if kept is made:
-        atexit.register(made.close)
-    return kept
+        known = _made.setdefault("process", ProcessMesh(lambda: settings(os.environ)))
+    return known.mesh
 
 
 def behind_mesh(application: Any, kind: Literal["asgi", "wsgi"]) -> Any:
