@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meshlib.balancing.cluster import ClusterBalancer
-from meshlib.model.cluster import Cluster, LbPolicy, LeastRequest, Random, RingHash, RoundRobin
+from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
+from meshlib.model.lb import LbPolicy, LeastRequest, Random, RingHash, RoundRobin
 from meshlib.model.metadata import EMPTY_STRUCT
 from meshlib.state.cells import ClusterState, Ejection
 

@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heappush
 
 from meshlib.balancing.base import Balancer, Host, Rng
 from meshlib.balancing.round_robin import equal_weights
-from meshlib.model.cluster import LeastRequest
+from meshlib.model.lb import LeastRequest
 
 Deadline = tuple[float, int, Host]
 

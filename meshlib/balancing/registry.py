@@ -11,7 +11,7 @@ from meshlib.balancing.least_request import least_request
 from meshlib.balancing.random_choice import random_choice
 from meshlib.balancing.ring_hash import ring_entries, ring_hash
 from meshlib.balancing.round_robin import round_robin
-from meshlib.model.cluster import LbPolicy, LeastRequest, Random, RingHash, RoundRobin
+from meshlib.model.lb import LbPolicy, LeastRequest, Random, RingHash, RoundRobin
 
 ENTRIES_PER_HOST = 4  # of a hash table, made in the time one host takes elsewhere, roughly
 

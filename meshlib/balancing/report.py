@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from meshlib.balancing.base import Availability, Host
 from meshlib.balancing.priority import PriorityLoad
 from meshlib.balancing.view import View
-from meshlib.model.cluster import LbPolicy, UnsupportedLbPolicy
 from meshlib.model.endpoint import HealthStatus, Locality
+from meshlib.model.lb import LbPolicy, UnsupportedLbPolicy
 
 
 @dataclass(frozen=True, slots=True)

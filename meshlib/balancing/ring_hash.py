@@ -13,7 +13,7 @@ from math import ceil
 
 from meshlib.balancing.base import NO_HOSTS, Balancer, Host, Rng
 from meshlib.balancing.hashing import hash_function
-from meshlib.model.cluster import RingHash
+from meshlib.model.lb import RingHash
 
 
 class Ring:

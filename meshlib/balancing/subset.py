@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from meshlib.balancing.base import Host
-from meshlib.model.cluster import LbSubsetConfig
+from meshlib.model.lb import LbSubsetConfig
 from meshlib.model.metadata import Struct, Value
 
 SubsetKey: TypeAlias = "tuple[tuple[str, str], ...]"

@@ -12,7 +12,7 @@ from meshlib.balancing.locality import LocalityBalancer, LocalityHosts, effectiv
 from meshlib.balancing.priority import HostCounts, PriorityLoad, priority_loads
 from meshlib.balancing.registry import ByHash, ByTurn, builder_of
 from meshlib.balancing.ring_hash import random_hash
-from meshlib.model.cluster import LbPolicy
+from meshlib.model.lb import LbPolicy
 
 PrioritySet: TypeAlias = "tuple[tuple[LocalityHosts, ...], ...]"
 """Localities by priority; index 0 is priority 0, and a priority may be empty."""

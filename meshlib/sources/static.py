@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 
-from meshlib.model.cluster import CircuitBreaker, Cluster, LbPolicy, OutlierDetection, RoundRobin
+from meshlib.model.cluster import CircuitBreaker, Cluster, OutlierDetection
 from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
+from meshlib.model.lb import LbPolicy, RoundRobin
 from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.report import ResourceError
 from meshlib.model.route import (

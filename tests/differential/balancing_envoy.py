@@ -11,8 +11,9 @@ from typing import Any
 from xxhash import xxh64_intdigest
 
 from meshlib.balancing.cluster import ClusterBalancer
-from meshlib.model.cluster import Cluster, LbPolicy, LbSubsetConfig, LeastRequest, Random, RingHash, RoundRobin
+from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
+from meshlib.model.lb import LbPolicy, LbSubsetConfig, LeastRequest, Random, RingHash, RoundRobin
 from meshlib.model.metadata import Struct
 from meshlib.state.cells import ClusterState
 

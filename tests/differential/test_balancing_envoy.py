@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 
 from differential.balancing_envoy import EnvoyClient, bootstrap, chi_squared, critical_value, our_balancer, our_hash
 from meshlib.balancing.base import Host
-from meshlib.model.cluster import (
-    Cluster,
-    LbPolicy,
-    LbSubsetConfig,
-    LeastRequest,
-    Random,
-    RingHash,
-    RoundRobin,
-    SubsetSelector,
-)
+from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, Locality, LocalityLbEndpoints
+from meshlib.model.lb import LbPolicy, LbSubsetConfig, LeastRequest, Random, RingHash, RoundRobin, SubsetSelector
 from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata, Struct
 from parts.envoy_server import EnvoyServer
 from parts.fast_backend import FastBackend, Reply

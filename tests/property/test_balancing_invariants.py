@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meshlib.balancing.priority import HostCounts, priority_loads
 from meshlib.balancing.stride import WeightedSequence
-from meshlib.model.cluster import LeastRequest, Random, RingHash, RoundRobin
+from meshlib.model.lb import LeastRequest, Random, RingHash, RoundRobin
 from parts.balancing import Bench, FirstRng, address, assignment, endpoint, group
 
 WEIGHTS = st.lists(st.integers(1, 60), min_size=1, max_size=12)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from meshlib.model.cluster import Cluster, LbPolicy, LeastRequest, Random, RingHash, RoundRobin, UnsupportedLbPolicy
+from meshlib.model.cluster import Cluster
+from meshlib.model.lb import LbPolicy, LeastRequest, Random, RingHash, RoundRobin, UnsupportedLbPolicy
 from meshlib.sources.consul.chain import Chain
 from meshlib.sources.consul.fields import Fields
 from meshlib.sources.consul.query import Target

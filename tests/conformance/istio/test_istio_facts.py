@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from meshlib.model.cluster import Cluster, LeastRequest, OutlierDetection, RoundRobin, Thresholds
+from meshlib.model.cluster import Cluster, OutlierDetection, Thresholds
+from meshlib.model.lb import LeastRequest, RoundRobin
 from meshlib.model.route import RetryPolicy, RouteAction, VirtualHost
 from meshlib.model.snapshot import Snapshot
 from parts.istio_bookinfo import WORKLOADS, documents, services, subsets

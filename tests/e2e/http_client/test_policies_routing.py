@@ -13,9 +13,9 @@ import pytest
 from e2e.http_client.doors import Door
 from meshlib import Mesh
 from meshlib.errors import NoHealthyUpstreamError
-from meshlib.model.cluster import LbSubsetConfig, LeastRequest, RingHash, SubsetSelector
 from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
+from meshlib.model.lb import LbSubsetConfig, LeastRequest, RingHash, SubsetSelector
 from meshlib.model.matchers import HeaderMatcher, PathMatcher, QueryParameterMatcher, RegexRewrite, RouteMatch
 from meshlib.model.matchers import StringMatcher as Text
 from meshlib.model.metadata import Metadata, Struct

@@ -3,7 +3,7 @@
 import pytest
 
 from meshlib.balancing.locality import effective_weights
-from meshlib.model.cluster import LeastRequest, Random, RingHash, RoundRobin
+from meshlib.model.lb import LeastRequest, Random, RingHash, RoundRobin
 from parts.balancing import Bench, address, assignment, endpoint, flat, group
 
 POLICIES = [RoundRobin(), LeastRequest(), Random(), RingHash()]

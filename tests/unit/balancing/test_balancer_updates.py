@@ -2,8 +2,8 @@
 
 from meshlib.balancing.cluster import SMALL
 from meshlib.balancing.report import BalancerReport, HostReport, PriorityReport
-from meshlib.model.cluster import LbSubsetConfig, RingHash, RoundRobin, SubsetSelector, UnsupportedLbPolicy
 from meshlib.model.endpoint import Locality
+from meshlib.model.lb import LbSubsetConfig, RingHash, RoundRobin, SubsetSelector, UnsupportedLbPolicy
 from meshlib.model.metadata import Struct
 from parts.balancing import Bench, address, assignment, endpoint, flat, group
 

@@ -1,6 +1,6 @@
 import pytest
 
-from meshlib.model.cluster import LeastRequest
+from meshlib.model.lb import LeastRequest
 from parts.balancing import Bench, address, assignment, endpoint, flat, group
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from meshlib.balancing.hashing import hash_function, murmur_hash_2
 from meshlib.balancing.ring_hash import Ring, hash_key, ring_hash
-from meshlib.model.cluster import RingHash
 from meshlib.model.endpoint import Address, LbEndpoint, Locality
+from meshlib.model.lb import RingHash
 from meshlib.model.metadata import EMPTY_STRUCT, Metadata
 from meshlib.model.report import ResourceError
 from parts.balancing import Bench, address, assignment, endpoint, flat, group

@@ -1,7 +1,7 @@
 import threading
 from collections import Counter
 
-from meshlib.model.cluster import RoundRobin, UnsupportedLbPolicy
+from meshlib.model.lb import RoundRobin, UnsupportedLbPolicy
 from meshlib.model.metadata import EMPTY_STRUCT
 from parts.balancing import Bench, FirstRng, address, assignment, endpoint, flat, group
 

@@ -1,6 +1,6 @@
 import pytest
 
-from meshlib.model.cluster import LbSubsetConfig, SubsetSelector
+from meshlib.model.lb import LbSubsetConfig, SubsetSelector
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from parts.balancing import Bench, address, assignment, endpoint, group
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.model.cluster import LeastRequest, Random, RingHash, RoundRobin, UnsupportedLbPolicy
 from meshlib.model.endpoint import Address, Locality
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
+from meshlib.model.lb import LeastRequest, Random, RingHash, RoundRobin, UnsupportedLbPolicy
 from meshlib.model.matchers import HeaderMatcher, PathMatcher, Present, QueryParameterMatcher, StringMatcher
 from meshlib.model.report import Report, ResourceError
 from meshlib.model.route import HashPolicy, RetryPolicy, Route, RouteAction, WeightedClusters

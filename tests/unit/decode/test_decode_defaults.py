@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from meshlib.model.cluster import LeastRequest, OutlierDetection, RetryBudget, RingHash, RoundRobin, Thresholds
+from meshlib.model.cluster import OutlierDetection, RetryBudget, Thresholds
+from meshlib.model.lb import LeastRequest, RingHash, RoundRobin
 from meshlib.model.route import RetryPolicy
 from meshlib.sources.xds.decode import decode_message
 from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION

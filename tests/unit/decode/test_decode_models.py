@@ -4,18 +4,7 @@ from typing import Any
 
 import pytest
 
-from meshlib.model.cluster import (
-    CircuitBreaker,
-    Cluster,
-    LbSubsetConfig,
-    LeastRequest,
-    Random,
-    RingHash,
-    RoundRobin,
-    SubsetSelector,
-    UnsupportedLbPolicy,
-    UpstreamTls,
-)
+from meshlib.model.cluster import CircuitBreaker, Cluster, UpstreamTls
 from meshlib.model.endpoint import (
     Address,
     ClusterLoadAssignment,
@@ -26,6 +15,15 @@ from meshlib.model.endpoint import (
 )
 from meshlib.model.filters import PerFilterConfig, RouterFilter, UnsupportedFilter
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
+from meshlib.model.lb import (
+    LbSubsetConfig,
+    LeastRequest,
+    Random,
+    RingHash,
+    RoundRobin,
+    SubsetSelector,
+    UnsupportedLbPolicy,
+)
 from meshlib.model.listener import Listener
 from meshlib.model.matchers import (
     FractionalPercent,

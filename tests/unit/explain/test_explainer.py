@@ -12,7 +12,7 @@ from meshlib.engine.runtime import Runtime
 from meshlib.errors import ConfigurationError
 from meshlib.explain import Explainer, Explanation
 from meshlib.explain.request import head_from
-from meshlib.model.cluster import CircuitBreakers, Cluster, RingHash, Thresholds
+from meshlib.model.cluster import CircuitBreakers, Cluster, Thresholds
 from meshlib.model.endpoint import (
     Address,
     ClusterLoadAssignment,
@@ -23,6 +23,7 @@ from meshlib.model.endpoint import (
 )
 from meshlib.model.filters import HttpFilter, LocalRateLimit, TokenBucket
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
+from meshlib.model.lb import RingHash
 from meshlib.model.listener import HttpConnectionManager, Listener
 from meshlib.model.matchers import HeaderMatcher, PathMatcher, RouteMatch, StringMatcher
 from meshlib.model.route import (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from meshlib.model.cluster import LeastRequest
+from meshlib.model.lb import LeastRequest
 from meshlib.sources.files.loader import Loader, load
 from meshlib.sources.files.snapshot import build_snapshot
 

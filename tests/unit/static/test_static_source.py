@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from meshlib.model.cluster import Cluster, LeastRequest
+from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Address, LbEndpoint
+from meshlib.model.lb import LeastRequest
 from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.report import Issue, ResourceError
 from meshlib.model.route import DirectResponseAction, RetryPolicy, Route, RouteAction, VirtualHost, WeightedClusters

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from meshlib.model.cluster import Cluster, ClusterType, LbSubsetConfig
+from meshlib.model.cluster import Cluster, ClusterType
 from meshlib.model.endpoint import ClusterLoadAssignment
+from meshlib.model.lb import LbSubsetConfig
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import duration, enum_name, metadata, unpack
 from meshlib.sources.xds.decode.config_source import check_config_source

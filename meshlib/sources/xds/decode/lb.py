@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from meshlib.model.cluster import (
+from meshlib.model.lb import (
     LbPolicy,
     LbSubsetConfig,
     LeastRequest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meshlib.model.cluster import LbPolicy, LbSubsetConfig, Random
+from meshlib.model.lb import LbPolicy, LbSubsetConfig, Random
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import enum_name, unpack
 from meshlib.sources.xds.decode.context import Context, fields, join
