@@ -29,9 +29,13 @@ class FilterConfig:
 
 @dataclass(frozen=True, slots=True)
 class RouterFilter(FilterConfig):
-    """`envoy.filters.http.router`: the terminal filter."""
+    """`envoy.filters.http.router`: the terminal filter. `strict_check_headers` (lower case) are refused with 400 where
+    they are malformed.
+    """
 
     suppress_envoy_headers: bool = False
+    respect_expected_rq_timeout: bool = False
+    strict_check_headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

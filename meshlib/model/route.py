@@ -9,6 +9,7 @@ from meshlib.model.filters import PerFilterConfig
 from meshlib.model.headers import NO_MUTATIONS, HeaderMutations
 from meshlib.model.matchers import RegexRewrite, RouteMatch
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
+from meshlib.model.retry import GrpcTimeout, RetryPolicy
 
 __all__ = [
     "DEFAULT_ROUTE_TIMEOUT",
@@ -18,6 +19,7 @@ __all__ = [
     "DirectResponseAction",
     "HashPolicy",
     "HostRewrite",
+    "JsonFormat",
     "NonForwardingAction",
     "RedirectAction",
     "RetryPolicy",
@@ -35,31 +37,12 @@ RoutingPriority = Literal["DEFAULT", "HIGH"]
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """`envoy.config.route.v3.RetryPolicy`.
-
-    The n-th back-off is drawn uniformly from `[0, 2**(n-1) * base_interval)`, capped at `max_interval`
-    (Envoy: 25 ms, 10 x base). `previous_hosts` is the retry host predicate of that name; the balancer is asked up to
-    `host_selection_retry_max_attempts` more times.
-    """
-
-    retry_on: tuple[str, ...] = ()
-    num_retries: int = 1
-    per_try_timeout: float | None = None
-    per_try_idle_timeout: float | None = None
-    retriable_status_codes: tuple[int, ...] = ()
-    base_interval: float = 0.025
-    max_interval: float = 0.25
-    previous_hosts: bool = False
-    host_selection_retry_max_attempts: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class HashPolicy:
     """One way to make the request hash. `kind` says which of the fields count:
 
-    `header` (name, optional `regex_rewrite`), `cookie` (name, `ttl` None = only read, 0 = session, `path`),
-    `query_parameter` (name), `source_ip`, `filter_state` (name). A `terminal` policy that yields a hash ends the list.
+    `header` (name, optional `regex_rewrite`), `cookie` (name, `ttl` None = only read, 0 = session, `path`, further
+    `attributes` of a cookie that is made), `query_parameter` (name), `source_ip`, `filter_state` (name). A `terminal`
+    policy that yields a hash ends the list.
     """
 
     kind: Literal["header", "cookie", "query_parameter", "source_ip", "filter_state"]
@@ -68,11 +51,15 @@ class HashPolicy:
     regex_rewrite: RegexRewrite | None = None
     ttl: float | None = None
     path: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedCluster:
-    """One share of a `WeightedClusters`; header mutations of the share are applied before the route's own."""
+    """One share of a `WeightedClusters`; header mutations of the share are applied before the route's own.
+
+    With `cluster_header` the share's cluster is named by that request header, and `name` is empty.
+    """
 
     name: str
     weight: int
@@ -81,13 +68,20 @@ class WeightedCluster:
     response_headers: HeaderMutations = NO_MUTATIONS
     host_rewrite_literal: str = ""
     typed_per_filter_config: tuple[PerFilterConfig, ...] = ()
+    cluster_header: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedClusters:
-    """Traffic splitting: shares proportional to `weight`; the sum is at least 1 and at most 2**32 - 1."""
+    """Traffic splitting: shares proportional to `weight`; the sum is at least 1 and at most 2**32 - 1.
+
+    Chance decides, or what stands in its place: the number in the request header `header_name`, where there is one, or
+    the hash of the route's hash policies (`use_hash_policy`). Either keeps equal requests on one share.
+    """
 
     clusters: tuple[WeightedCluster, ...]
+    header_name: str = ""
+    use_hash_policy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +97,10 @@ ClusterSpecifier = str | WeightedClusters | ClusterHeader
 @dataclass(frozen=True, slots=True)
 class HostRewrite:
     """What becomes of the authority. `literal`: `value`; `header`: from the header `value`; `auto`: the endpoint's
-    hostname; `path_regex`: from the path by `regex`.
+    hostname; `path_regex`: from the path by `regex`; `format`: `value` with its `%...%` formatters filled in.
     """
 
-    kind: Literal["literal", "header", "auto", "path_regex"]
+    kind: Literal["literal", "header", "auto", "path_regex", "format"]
     value: str = ""
     regex: RegexRewrite | None = None
 
@@ -119,6 +113,8 @@ class RouteAction:
     `max_stream_duration` of the route, also 0, takes the place of `timeout`, as in Envoy.
 
     `metadata_match` chooses a subset of the cluster's endpoints (namespace `envoy.lb`).
+    At most one of the path rewrites is set: `prefix_rewrite`, `regex_rewrite`, `path_template_rewrite` (of a route that
+    matches by uri template), `path_rewrite` (a text with `%...%` formatters).
     `retry_policy=None` takes the virtual host's.
     """
 
@@ -126,15 +122,30 @@ class RouteAction:
     timeout: float | None = DEFAULT_ROUTE_TIMEOUT
     idle_timeout: float | None = None
     max_stream_duration: float | None = None
+    grpc_timeout: GrpcTimeout | None = None
     retry_policy: RetryPolicy | None = None
+    hedge_on_per_try_timeout: bool | None = None
     hash_policies: tuple[HashPolicy, ...] = ()
     metadata_match: Struct = EMPTY_STRUCT
     prefix_rewrite: str = ""
     regex_rewrite: RegexRewrite | None = None
+    path_template_rewrite: str = ""
+    path_rewrite: str = ""
     host_rewrite: HostRewrite | None = None
     append_x_forwarded_host: bool = False
     priority: RoutingPriority = "DEFAULT"
     cluster_not_found_response_code: int = 503
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFormat:
+    """`SubstitutionFormatString.json_format`: a JSON object whose strings may hold `%...%` formatters.
+
+    With `omit_empty` what has no value is left out; else it is null.
+    """
+
+    template: Struct
+    omit_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +165,16 @@ class RedirectAction:
 
 @dataclass(frozen=True, slots=True)
 class DirectResponseAction:
-    """Answer from configuration, without an upstream."""
+    """Answer from configuration, without an upstream.
+
+    With `body_format` the body is that text, its `%...%` formatters filled in (`%LOCAL_REPLY_BODY%` is `body`), or a
+    JSON object of such texts where it is a `JsonFormat`; `content_type` is then the response's, if it says one.
+    """
 
     status: int
     body: bytes = b""
+    body_format: str | JsonFormat = ""
+    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +187,9 @@ Action = RouteAction | RedirectAction | DirectResponseAction | NonForwardingActi
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One entry of a virtual host; the first whose `match` holds decides."""
+    """One entry of a virtual host; the first whose `match` holds decides. `request_body_buffer_limit`: a longer body is
+    sent, and not sent again; None takes the virtual host's.
+    """
 
     match: RouteMatch
     action: Action
@@ -178,6 +197,7 @@ class Route:
     request_headers: HeaderMutations = NO_MUTATIONS
     response_headers: HeaderMutations = NO_MUTATIONS
     typed_per_filter_config: tuple[PerFilterConfig, ...] = ()
+    request_body_buffer_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +213,18 @@ class VirtualHost:
     request_headers: HeaderMutations = NO_MUTATIONS
     response_headers: HeaderMutations = NO_MUTATIONS
     typed_per_filter_config: tuple[PerFilterConfig, ...] = ()
+    hedge_on_per_try_timeout: bool = False
+    include_attempt_count_in_response: bool = False
+    include_is_timeout_retry_header: bool = False
+    request_body_buffer_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RouteConfiguration:
-    """`envoy.config.route.v3.RouteConfiguration`. A domain stands in at most one virtual host (checked at decode)."""
+    """`envoy.config.route.v3.RouteConfiguration`. A domain stands in at most one virtual host (checked at decode).
+
+    With `vhds` further virtual hosts come on demand, one resource each.
+    """
 
     name: str
     virtual_hosts: tuple[VirtualHost, ...] = ()
@@ -206,3 +233,4 @@ class RouteConfiguration:
     most_specific_header_mutations_wins: bool = False
     ignore_port_in_host_matching: bool = False
     typed_per_filter_config: tuple[PerFilterConfig, ...] = field(default=())
+    vhds: bool = False
