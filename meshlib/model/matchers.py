@@ -9,9 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from meshlib.model.context_matchers import FilterStateMatcher, MetadataMatcher, TlsContextMatch
+from meshlib.model.metadata import Struct, Value
+from meshlib.model.strings import StringMatcher, StringMatchKind
+
 __all__ = [
     "ALWAYS",
     "NEVER",
+    "CookieMatcher",
     "FractionalPercent",
     "HeaderMatcher",
     "Int64Range",
@@ -25,20 +30,7 @@ __all__ = [
     "StringMatcher",
 ]
 
-StringMatchKind = Literal["exact", "prefix", "suffix", "contains", "safe_regex"]
-PathMatchKind = Literal["path", "prefix", "path_separated_prefix", "safe_regex"]
-
-
-@dataclass(frozen=True, slots=True)
-class StringMatcher:
-    """`envoy.type.matcher.v3.StringMatcher`. A `safe_regex` must match the whole value (RE2 full match).
-
-    `ignore_case` has no effect on `safe_regex`, as in Envoy.
-    """
-
-    kind: StringMatchKind
-    value: str
-    ignore_case: bool = False
+PathMatchKind = Literal["path", "prefix", "path_separated_prefix", "safe_regex", "uri_template", "connect_matcher"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +71,21 @@ class QueryParameterMatcher:
 
 
 @dataclass(frozen=True, slots=True)
+class CookieMatcher:
+    """`envoy.config.route.v3.CookieMatcher`; a cookie that is not there only matches with `invert`."""
+
+    name: str
+    match: StringMatcher
+    invert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PathMatcher:
     """How a route looks at the path (without query string).
 
     `path` and `prefix` honour `case_sensitive`; `path_separated_prefix` matches `value` itself or `value/...`;
-    `safe_regex` must match the whole path.
+    `safe_regex` must match the whole path. `uri_template` is a template as `/videos/{id}/**`
+    (`envoy.path.match.uri_template`). `connect_matcher` has no value: it takes CONNECT requests, whatever their path.
     """
 
     kind: PathMatchKind
@@ -93,15 +95,37 @@ class PathMatcher:
 
 @dataclass(frozen=True, slots=True)
 class FractionalPercent:
-    """`envoy.type.v3.FractionalPercent`: `numerator / denominator`, denominator 100, 10 000 or 1 000 000."""
+    """`envoy.type.v3.FractionalPercent`: `numerator / denominator`, denominator 100, 10 000 or 1 000 000.
+
+    With a `runtime_key` it is the default of a `RuntimeFractionalPercent`: see `resolved`.
+    """
 
     numerator: int
     denominator: int = 100
+    runtime_key: str = ""
 
     @property
     def fraction(self) -> float:
         """The share as a float in [0, 1]; a numerator above the denominator counts as 1."""
         return min(1.0, self.numerator / self.denominator)
+
+    def resolved(self, runtime: Struct) -> FractionalPercent:
+        """What counts where `runtime` (`Snapshot.runtime`) has the key: a whole number is a percentage, a struct is a
+        FractionalPercent; anything else, as in Envoy, leaves the default.
+        """
+        said = runtime.get(self.runtime_key) if self.runtime_key else None
+        if isinstance(said, Struct):
+            return FractionalPercent(_whole(said.get("numerator")), _DENOMINATORS.get(said.get("denominator"), 100))
+        if isinstance(said, float) and said >= 0 and said.is_integer():
+            return FractionalPercent(min(100, int(said)))
+        return self
+
+
+def _whole(value: Value) -> int:
+    return int(value) if isinstance(value, float) and value >= 0 else 0
+
+
+_DENOMINATORS: dict[Value, int] = {"TEN_THOUSAND": 10_000, "MILLION": 1_000_000, 1.0: 10_000, 2.0: 1_000_000}
 
 
 NEVER = FractionalPercent(0)
@@ -112,7 +136,8 @@ ALWAYS = FractionalPercent(100)
 class RouteMatch:
     """`envoy.config.route.v3.RouteMatch`: every part must match.
 
-    `grpc` wants content-type `application/grpc` or `application/grpc+...`.
+    `grpc` wants content-type `application/grpc` or `application/grpc+...`. What stands in `dynamic_metadata` and
+    `filter_state` is looked for in the call's own (`RequestHead.metadata`, `RequestHead.filter_state`).
     """
 
     path: PathMatcher
@@ -120,6 +145,10 @@ class RouteMatch:
     query_parameters: tuple[QueryParameterMatcher, ...] = ()
     grpc: bool = False
     runtime_fraction: FractionalPercent | None = None
+    cookies: tuple[CookieMatcher, ...] = ()
+    tls_context: TlsContextMatch | None = None
+    dynamic_metadata: tuple[MetadataMatcher, ...] = ()
+    filter_state: tuple[FilterStateMatcher, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

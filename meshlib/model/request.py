@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import ClassVar
+
+from meshlib.model.metadata import EMPTY_METADATA, Metadata
 
 __all__ = ["RawHeaders", "RequestHead"]
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
+_NO_STATE: Mapping[str, str] = MappingProxyType({})
 
 
 @lru_cache(maxsize=1024)
@@ -47,6 +51,16 @@ class RequestHead:
         self._known: dict[str, list[str]] | None = None
         self._index: dict[bytes, list[bytes]] | None = None
         self._split: tuple[str, str] | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """The call's dynamic metadata, for matchers that ask for it: none, but for heads of a class that carries it."""
+        return EMPTY_METADATA
+
+    @property
+    def filter_state(self) -> Mapping[str, str]:
+        """The call's filter state, each object as its text: likewise."""
+        return _NO_STATE
 
     @property
     def path_only(self) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from meshlib.model.filters import PerFilterConfig
 from meshlib.model.headers import NO_MUTATIONS, HeaderMutations
+from meshlib.model.matcher_tree import Matcher
 from meshlib.model.matchers import RegexRewrite, RouteMatch
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.model.retry import GrpcTimeout, RetryPolicy
@@ -202,7 +203,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class VirtualHost:
-    """`domains`: exact > longest `*suffix` > longest `prefix*` > `*`, compared without case."""
+    """`domains`: exact > longest `*suffix` > longest `prefix*` > `*`, compared without case.
+
+    With a `matcher` the routes are not tried in turn: its actions name, by their indexes, those that are.
+    """
 
     name: str
     domains: tuple[str, ...]
@@ -213,6 +217,7 @@ class VirtualHost:
     request_headers: HeaderMutations = NO_MUTATIONS
     response_headers: HeaderMutations = NO_MUTATIONS
     typed_per_filter_config: tuple[PerFilterConfig, ...] = ()
+    matcher: Matcher[tuple[int, ...]] | None = None
     hedge_on_per_try_timeout: bool = False
     include_attempt_count_in_response: bool = False
     include_is_timeout_retry_header: bool = False

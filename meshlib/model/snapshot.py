@@ -10,6 +10,7 @@ from typing import TypeVar
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.listener import Listener
+from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.model.route import RouteConfiguration
 
 __all__ = ["Snapshot"]
@@ -28,6 +29,7 @@ class Snapshot:
     `listeners` route by name or port; `routes` holds both RDS answers and route configurations that stand alone in a
     file: those no listener refers to are route tables of their own. `absent` names listeners that are known not to
     exist; with `on_demand`, an authority that is neither there nor absent can still be asked for.
+    `runtime` holds the values of runtime keys, which replace the defaults of fractions in matches.
     `version` is for people: a counter, a file time, an xDS version.
     """
 
@@ -38,6 +40,7 @@ class Snapshot:
     absent: frozenset[str] = frozenset()
     on_demand: bool = False
     version: str = ""
+    runtime: Struct = EMPTY_STRUCT
 
     def assignment(self, cluster: Cluster) -> ClusterLoadAssignment | None:
         """The endpoints of a cluster: by EDS where its type says so, inline otherwise; None when not (yet) known."""
