@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from meshlib.balancing.base import Host
 from meshlib.engine import grpc_status
-from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Commit, Discard, Fail, Flow, Replayable, Start, Wait
+from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Discard, Fail, Flow, Replayable, Start, Wait
 from meshlib.engine.decision import EXPECTED_TIMEOUT, Forward, rewrite_authority, upstream_head
-from meshlib.engine.events import AttemptEnded, CallEnded, EndpointEjected, EndpointReturned
+from meshlib.engine.ending import commit, ended, exhausted, fail, finished, note
+from meshlib.engine.judging import judge, sweep
+from meshlib.engine.retrying import retry, unseen
 from meshlib.engine.runtime import Runtime
-from meshlib.engine.stats import count
-from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.model.request import RequestHead
-from meshlib.policy.backoff import backoff
-from meshlib.policy.breaker import Permit
-from meshlib.policy.budget import admit_retry
-from meshlib.policy.classify import PENDING, Classification, classify
-from meshlib.policy.outlier import OutlierDetector
-from meshlib.policy.retry import PUSHBACK, parse_pushback
 from meshlib.policy.thresholds import admit
 
 ATTEMPT_COUNT = b"x-envoy-attempt-count"
@@ -39,7 +31,6 @@ class Attempts:
         "head",
         "info",
         "load",
-        "permit",
         "replayable",
         "request_hash",
         "rules",
@@ -87,7 +78,6 @@ class Attempts:
         self.set_cookie = hashed.set_cookie if hashed is not None else None
         self.upstream = upstream_head(decision, head)
         self.tried: list[Host] = []
-        self.permit: Permit | None = None
         self.stand_in = stand_in
         self.transparent = False
 
@@ -100,7 +90,7 @@ class Attempts:
                 # a Who: balanced anew for each attempt, so that a retry may go elsewhere.
                 host = self._pick(now) or self._without_endpoints()
                 if host is None:
-                    yield self._fail(now, ResponseFlag.UH, f"no healthy endpoint in cluster {self.cluster.name!r}")
+                    yield fail(self, now, ResponseFlag.UH, f"no healthy endpoint in cluster {self.cluster.name!r}")
                     return
                 # b May it: deadline, breaker, thresholds; after the pick, because UH is the more telling answer.
                 start = self._start(number, host, now)
@@ -113,20 +103,20 @@ class Attempts:
                     # c Send.
                     outcome: Outcome = yield start
                     sent, now = now, outcome.at
-                    verdict = self._judge(host, outcome)
-                    delay, reason = self._retry(outcome, verdict, number, now)
+                    verdict = judge(self, start, outcome)
+                    delay, reason = retry(self, outcome, verdict, number, now)
                     if self.runtime.observers:
-                        self._note(start, outcome, sent, reason)
+                        note(self, start, outcome, sent, reason)
                     # d Commit at the response headers: from here nothing is retried.
                     if delay is None and outcome.failure is None:
-                        end: BodyEnd = yield self._commit(outcome, verdict, number)
-                        self._finished(host, outcome, end)
+                        end: BodyEnd = yield commit(self, outcome, verdict, number)
+                        finished(self, start, outcome, end)
                         return
                 finally:
                     self._give_back(start)
                 if delay is None:
-                    if not self._unseen(outcome):
-                        yield self._exhausted(outcome, verdict, now)
+                    if not unseen(self, outcome):
+                        yield exhausted(self, outcome, verdict, now)
                         return
                     delay = 0.0
                 # e Again: drop what came, then back off; the retry counts against its budget meanwhile.
@@ -136,17 +126,15 @@ class Attempts:
                 self.tried.append(host)
         except Abandoned as gone:
             self.info.flag, self.info.grpc_status = ResponseFlag.DC, grpc_status.failed(self.head, ResponseFlag.DC)
-            self._ended(gone.at, None, ResponseFlag.DC)
+            ended(self, gone.at, None, ResponseFlag.DC)
             raise
         finally:
             self.load.retries.pop(self, None)
 
-    # ------------------------------------------------------------------ before the attempt
-
     def _pick(self, now: float) -> Host | None:
         cluster = self.cluster
         if now >= cluster.next_sweep:
-            self._sweep(now)
+            sweep(self, now)
         rules = self.rules
         tried = self.tried if rules is not None and rules.previous_hosts else ()
         again = rules.host_selection_retry_max_attempts if tried and rules is not None else 0
@@ -162,20 +150,6 @@ class Attempts:
     def _without_endpoints(self) -> Host | None:
         """What stands in for an endpoint in a cluster that has none at all, where the caller needs none."""
         return None if self.cluster.balancer.hosts else self.stand_in
-
-    def _sweep(self, now: float) -> None:
-        """Let ejected endpoints return whose time is over; cheap, because the next time is remembered."""
-        cluster = self.cluster
-        if cluster.detector is None:
-            cluster.next_sweep = float("inf")
-            return
-        before = list(cluster.state.ejected)
-        due = cluster.detector.sweep(cluster.state, now)
-        returns = [cell.ejection.until for cell in list(cluster.state.ejected) if cell.ejection is not None]
-        cluster.next_sweep = min(due, *returns, float("inf"))
-        for cell in before:
-            if not cell.ejected:
-                self.runtime.emit(partial(EndpointReturned, now, cluster.name, cell.address))
 
     def _start(self, number: int, host: Host, now: float) -> Start:
         decision = self.decision
@@ -194,178 +168,30 @@ class Attempts:
         """Deadline, circuit breaker, thresholds. What is taken here is given back in `_give_back`."""
         cluster = self.cluster
         if self.deadline is not None and now >= self.deadline:
-            return self._fail(now, ResponseFlag.UT, "the deadline had passed before the attempt")
+            return fail(self, now, ResponseFlag.UT, "the deadline had passed before the attempt")
         if cluster.breaker is not None:
-            self.permit = cluster.breaker.permit(now)
-            if self.permit is None:
-                return self._fail(
-                    now, ResponseFlag.UO, f"the circuit breaker of cluster {cluster.name!r} is open", True
+            start.permit = cluster.breaker.permit(now)
+            if start.permit is None:
+                return fail(
+                    self, now, ResponseFlag.UO, f"the circuit breaker of cluster {cluster.name!r} is open", True
                 )
         limit = self.thresholds.max_requests
         if not admit(self.load.requests, limit, start):
             cluster.stats["upstream_rq_active_overflow"].add()
             self._give_back(start)
-            return self._fail(
-                now, ResponseFlag.UO, f"cluster {cluster.name!r} has {limit} active requests (max_requests)"
-            )
+            reason = f"cluster {cluster.name!r} has {limit} active requests (max_requests)"
+            return fail(self, now, ResponseFlag.UO, reason)
         start.host.cell.live[start] = None
         cluster.stats["upstream_rq_total"].add()
         return None
 
-    # ------------------------------------------------------------------ after the attempt
-
-    def _judge(self, host: Host, outcome: Outcome) -> Classification:
-        """Classify once; breaker, outlier detection and counters read that one verdict."""
-        verdict = classify(outcome)
-        self.load.retries.pop(self, None)
-        if verdict is PENDING:  # judged by its status, when the stream has ended; a breaker's permit is kept until then
-            return verdict
-        breaker, permit = self.cluster.breaker, self.permit
-        if breaker is not None and permit is not None:
-            self.permit = None
-            if verdict.neutral:
-                breaker.release(permit)
-            else:
-                breaker.record(permit, not verdict.counts_as_5xx, outcome.at, outcome.error)
-        # A success that ends no streak of failures, which is what nearly all attempts are, tells the detector nothing.
-        detector = self.cluster.detector
-        if detector is not None and (verdict.counts_as_5xx or host.cell.failures_5xx):
-            self._detect(detector, host, verdict, outcome.at)
-        count(self.cluster.stats, outcome)
-        return verdict
-
-    def _detect(self, detector: OutlierDetector, host: Host, verdict: Classification, now: float) -> None:
-        cluster = self.cluster
-        hosts = len(cluster.balancer.hosts)
-        if not hosts:  # a stand-in, or endpoints that have all left meanwhile: there is nothing to eject
-            return
-        ejection = detector.record(cluster.state, host.cell, verdict, now, hosts, self.runtime.rng)
-        if ejection is None:
-            return
-        cluster.next_sweep = min(cluster.next_sweep, ejection.until)
-        seconds = ejection.until - now
-        self.runtime.emit(lambda: EndpointEjected(now, cluster.name, host.address, ejection.reason, seconds))
-
-    def _retry(self, outcome: Outcome, verdict: Classification, number: int, now: float) -> tuple[float | None, str]:
-        """(Seconds to back off, the condition that asks for the retry), or (None, "") when there is none to be."""
-        rules = self.rules
-        if rules is None:
-            return None, ""
-        reason = rules.reason(outcome, verdict)
-        if not reason:
-            return None, ""
-        if outcome.request_sent and not self.replayable:
-            return self._not_retried("not-replayable")
-        stats = self.cluster.stats
-        if number > rules.num_retries:
-            stats["upstream_rq_retry_limit_exceeded"].add()
-            self.info.flag = ResponseFlag.URX
-            return self._not_retried("retry-limit")
-        delay = backoff(number, rules.base_interval, rules.max_interval, self.runtime.rng)
-        if outcome.grpc_status is not None and (asked := outcome.header(PUSHBACK)) is not None:
-            pushed = parse_pushback(asked)
-            if pushed is None:
-                return self._not_retried("pushback")
-            delay = pushed
-        if self.deadline is not None and now + delay >= self.deadline:
-            return self._not_retried("deadline")
-        if not admit_retry(self.load, self.thresholds, self):
-            stats["upstream_rq_retry_overflow"].add()
-            return self._not_retried("budget")
-        stats["upstream_rq_retry"].add()
-        return delay, reason
-
-    def _unseen(self, outcome: Outcome) -> bool:
-        """Whether a gRPC server said that no application has seen the call: then it is sent once more whatever the
-        policy, as every gRPC client does (gRFC A6, transparent retries), or a server that leaves would fail calls.
-        """
-        if outcome.grpc_status is None or outcome.failure is not Failure.REFUSED_STREAM:
-            return False
-        if self.transparent or not self.replayable:
-            return False
-        self.transparent = True
-        self.info.flag, self.info.why_not_retried = None, ""
-        return True
-
-    def _not_retried(self, why: str) -> tuple[None, str]:
-        self.info.why_not_retried = why
-        return None, ""
-
-    def _commit(self, outcome: Outcome, verdict: Classification, number: int) -> Commit:
-        if number > 1 and self.rules is not None and not self.rules.reason(outcome, verdict):
-            self.cluster.stats["upstream_rq_retry_success"].add()
-        untouched = self.share.response_headers is None and self.set_cookie is None
-        return Commit(outcome, self.info, None if untouched else self._response_headers(outcome))
-
-    def _response_headers(self, outcome: Outcome) -> list[tuple[bytes, bytes]]:
-        """The response headers with the route's mutations and the cookie of a cookie hash policy."""
-        mutate = self.share.response_headers
-        headers = list(outcome.headers or ())
-        if self.set_cookie is not None:
-            headers.append((b"set-cookie", self.set_cookie.encode("latin-1")))
-        return headers if mutate is None else mutate(headers, self.upstream)
-
-    def _finished(self, host: Host, outcome: Outcome, end: BodyEnd) -> None:
-        """The body has ended. A body that breaks is a fault of the endpoint, though its headers were fine; one that
-        outlives the call's deadline is not: the caller may be slow, or the stream long.
-        """
-        if end.failure is _TIMEOUT:
-            self.cluster.stats["upstream_rq_timeout"].add()
-            self.info.flag = self.info.flag or ResponseFlag.UT
-        elif end.failure is not None and end.failure is not Failure.LOCAL:
-            broken = Outcome(failure=end.failure)
-            broken.at = end.at
-            self._judge(host, broken)
-            self.info.flag = self.info.flag or classify(broken).flag
-        elif end.grpc_status is not None:
-            trailers = Outcome(outcome.status, grpc_status=end.grpc_status)
-            trailers.at = end.at
-            self._judge(host, trailers)
-        if outcome.grpc_status is not None:
-            self.info.grpc_status = grpc_status.ended(outcome.grpc_status, end.grpc_status, self.info.flag)
-        if self.runtime.observers:
-            self._ended(end.at, outcome.status, self.info.flag)
-
     def _give_back(self, start: Start) -> None:
         self.load.requests.pop(start, None)
         start.host.cell.live.pop(start, None)
-        permit, breaker = self.permit, self.cluster.breaker
+        permit, breaker = start.permit, self.cluster.breaker
         if permit is not None and breaker is not None:
-            self.permit = None
+            start.permit = None
             breaker.release(permit)
-
-    # ------------------------------------------------------------------ how it ends
-
-    def _exhausted(self, outcome: Outcome, verdict: Classification, now: float) -> Fail:
-        """No response, and no further attempt."""
-        flag = verdict.flag or ResponseFlag.UF
-        reason = str(outcome.error) if outcome.error else (outcome.failure or Failure.LOCAL).value
-        if self.info.flag is ResponseFlag.URX and self.info.attempts > 1:
-            reason += f" (retry limit reached, {ResponseFlag.URX})"
-        return self._fail(now, flag, reason, outcome=outcome)
-
-    def _fail(
-        self, now: float, flag: ResponseFlag, reason: str, open_circuit: bool = False, outcome: Outcome | None = None
-    ) -> Fail:
-        info = self.info
-        info.flag, info.grpc_status = flag, grpc_status.failed(self.head, flag, outcome)
-        self._ended(now, None, flag)
-        failure = CallFailure(flag, reason, info.route, info.cluster, info.endpoint, info.attempts, open_circuit)
-        return Fail(failure, outcome)
-
-    def _note(self, start: Start, outcome: Outcome, sent: float, reason: str) -> None:
-        result = outcome.failure.value if outcome.failure is not None else outcome.status or 0
-        cluster, address = self.cluster.name, start.host.address
-        self.runtime.emit(
-            lambda: AttemptEnded(outcome.at, cluster, address, start.attempt, result, outcome.at - sent, reason)
-        )
-
-    def _ended(self, now: float, status: int | None, flag: ResponseFlag | None) -> None:
-        if self.runtime.observers:
-            head, info, took = self.head, self.info, now - self.began
-            self.runtime.emit(
-                lambda: CallEnded(now, info, head.method, head.authority, head.path_only, status, flag, took)
-            )
 
 
 def attempt_deadline(decision: Forward, deadline: float | None, now: float) -> tuple[float | None, Failure]:

@@ -29,6 +29,7 @@ from meshlib.policy.idle import IdleLimit
 if TYPE_CHECKING:
     from meshlib.balancing.base import Host
     from meshlib.engine.cluster import ClusterPlan
+    from meshlib.policy.breaker import Permit
 
 
 class Question(Protocol):
@@ -68,10 +69,21 @@ class Start:
 
     `deadline` (None: none) ends the attempt with `on_deadline`; `final_deadline` takes its place once the response is
     committed. `idle` (None: none) bounds the silence of the endpoint, before the response and within its body. `info`
-    is the call's, still being filled.
+    is the call's, still being filled. `permit` is what the cluster's circuit breaker gave for it.
     """
 
-    __slots__ = ("attempt", "cluster", "deadline", "final_deadline", "head", "host", "idle", "info", "on_deadline")
+    __slots__ = (
+        "attempt",
+        "cluster",
+        "deadline",
+        "final_deadline",
+        "head",
+        "host",
+        "idle",
+        "info",
+        "on_deadline",
+        "permit",
+    )
 
     def __init__(
         self,
@@ -95,6 +107,7 @@ class Start:
         self.final_deadline = final_deadline
         self.idle = idle
         self.info = info
+        self.permit: Permit | None = None
 
 
 @dataclass(slots=True)

@@ -9,6 +9,8 @@ sweeps every `interval`, so do we if nobody asks for more; a caller may sweep ea
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from meshlib.model.cluster import OutlierDetection
 from meshlib.policy.classify import Classification
 from meshlib.policy.rng import Rng, happens
@@ -26,6 +28,8 @@ class OutlierDetector:
     """
 
     __slots__ = ("_config", "_threshold")
+    wants_successes: ClassVar[bool] = False
+    """Whether `record` is to hear of successes too that end no streak; nearly all attempts are those."""
 
     def __init__(self, config: OutlierDetection) -> None:
         self._config = config

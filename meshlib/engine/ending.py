@@ -1,0 +1,100 @@
+"""How a call ends: a response is committed and its body watched, or there is none; and who is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshlib.engine import grpc_status
+from meshlib.engine.commands import BodyEnd, Commit, Fail, Start
+from meshlib.engine.events import AttemptEnded, CallEnded
+from meshlib.engine.judging import judge
+from meshlib.errors import CallFailure
+from meshlib.flags import ResponseFlag
+from meshlib.model.outcome import Failure, Outcome
+from meshlib.policy.classify import Classification, classify
+
+if TYPE_CHECKING:
+    from meshlib.engine.attempt import Attempts
+
+_TIMEOUT = Failure.TIMEOUT  # looking up a member of an enum costs as much as a call
+
+
+def commit(call: Attempts, outcome: Outcome, verdict: Classification, number: int) -> Commit:
+    """The response is the caller's."""
+    if number > 1 and call.rules is not None and not call.rules.reason(outcome, verdict):
+        call.cluster.stats["upstream_rq_retry_success"].add()
+    untouched = call.share.response_headers is None and call.set_cookie is None
+    return Commit(outcome, call.info, None if untouched else _response_headers(call, outcome))
+
+
+def _response_headers(call: Attempts, outcome: Outcome) -> list[tuple[bytes, bytes]]:
+    """The response headers with the route's mutations and the cookie of a cookie hash policy."""
+    mutate = call.share.response_headers
+    headers = list(outcome.headers or ())
+    if call.set_cookie is not None:
+        headers.append((b"set-cookie", call.set_cookie.encode("latin-1")))
+    return headers if mutate is None else mutate(headers, call.upstream)
+
+
+def finished(call: Attempts, start: Start, outcome: Outcome, end: BodyEnd) -> None:
+    """The body has ended. A body that breaks is a fault of the endpoint, though its headers were fine; one that
+    outlives the call's deadline is not: the caller may be slow, or the stream long.
+    """
+    info = call.info
+    if end.failure is _TIMEOUT:
+        call.cluster.stats["upstream_rq_timeout"].add()
+        info.flag = info.flag or ResponseFlag.UT
+    elif end.failure is not None and end.failure is not Failure.LOCAL:
+        broken = Outcome(failure=end.failure)
+        broken.at = end.at
+        judge(call, start, broken)
+        info.flag = info.flag or classify(broken).flag
+    elif end.grpc_status is not None:
+        trailers = Outcome(outcome.status, grpc_status=end.grpc_status)
+        trailers.at = end.at
+        judge(call, start, trailers)
+    if outcome.grpc_status is not None:
+        info.grpc_status = grpc_status.ended(outcome.grpc_status, end.grpc_status, info.flag)
+    if call.runtime.observers:
+        ended(call, end.at, outcome.status, info.flag)
+
+
+def exhausted(call: Attempts, outcome: Outcome, verdict: Classification, now: float) -> Fail:
+    """No response, and no further attempt."""
+    flag = verdict.flag or ResponseFlag.UF
+    reason = str(outcome.error) if outcome.error else (outcome.failure or Failure.LOCAL).value
+    if call.info.flag is ResponseFlag.URX and call.info.attempts > 1:
+        reason += f" (retry limit reached, {ResponseFlag.URX})"
+    return fail(call, now, flag, reason, outcome=outcome)
+
+
+def fail(
+    call: Attempts,
+    now: float,
+    flag: ResponseFlag,
+    reason: str,
+    open_circuit: bool = False,
+    outcome: Outcome | None = None,
+) -> Fail:
+    """The call failed; its end is told."""
+    info = call.info
+    info.flag, info.grpc_status = flag, grpc_status.failed(call.head, flag, outcome)
+    ended(call, now, None, flag)
+    failure = CallFailure(flag, reason, info.route, info.cluster, info.endpoint, info.attempts, open_circuit)
+    return Fail(failure, outcome)
+
+
+def note(call: Attempts, start: Start, outcome: Outcome, sent: float, reason: str) -> None:
+    """Tell of an attempt's end; `reason` is the condition that asks for a retry, "" when there is none to be."""
+    result = outcome.failure.value if outcome.failure is not None else outcome.status or 0
+    cluster, address = call.cluster.name, start.host.address
+    call.runtime.emit(
+        lambda: AttemptEnded(outcome.at, cluster, address, start.attempt, result, outcome.at - sent, reason)
+    )
+
+
+def ended(call: Attempts, now: float, status: int | None, flag: ResponseFlag | None) -> None:
+    """Tell of the call's end."""
+    if call.runtime.observers:
+        head, info, took = call.head, call.info, now - call.began
+        call.runtime.emit(lambda: CallEnded(now, info, head.method, head.authority, head.path_only, status, flag, took))
