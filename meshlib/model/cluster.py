@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meshlib.model.endpoint import ClusterLoadAssignment, LbEndpoint
+from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoint
 from meshlib.model.lb import ROUND_ROBIN, LbPolicy, LbSubsetConfig
 from meshlib.model.metadata import EMPTY_METADATA, Metadata, Struct
 
@@ -135,6 +135,7 @@ class Cluster:
     `healthy_panic_threshold` in percent (Envoy 50; 0 switches panic off). `clusters` are the children of an AGGREGATE.
     `tls` is that of endpoints which none of `tls_matches` is for.
     `idle_timeout` of upstream connections (Envoy 1 h, None = never); `max_requests_per_connection` None = unlimited.
+    `override_host_statuses`: of an endpoint that a session asks for; UNHEALTHY is one that is ejected, too.
     """
 
     name: str
@@ -156,6 +157,7 @@ class Cluster:
     idle_timeout: float | None = 3600.0
     max_requests_per_connection: int | None = None
     metadata: Metadata = EMPTY_METADATA
+    override_host_statuses: frozenset[HealthStatus] = frozenset(("UNKNOWN", "HEALTHY", "DEGRADED"))
 
     def tls_of(self, endpoint: LbEndpoint) -> UpstreamTls | None:
         """The TLS of connections to an endpoint (Envoy: `transport_socket_matches`, the first match counts)."""

@@ -10,6 +10,8 @@ from meshlib.model.headers import NO_MUTATIONS, HeaderMutations
 from meshlib.model.matcher_tree import Matcher
 from meshlib.model.matchers import RegexRewrite, RouteMatch
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
+from meshlib.model.mirror import RequestMirrorPolicy
+from meshlib.model.redirect import InternalRedirectPolicy
 from meshlib.model.retry import GrpcTimeout, RetryPolicy
 
 __all__ = [
@@ -116,7 +118,8 @@ class RouteAction:
     `metadata_match` chooses a subset of the cluster's endpoints (namespace `envoy.lb`).
     At most one of the path rewrites is set: `prefix_rewrite`, `regex_rewrite`, `path_template_rewrite` (of a route that
     matches by uri template), `path_rewrite` (a text with `%...%` formatters).
-    `retry_policy=None` takes the virtual host's.
+    `retry_policy=None` takes the virtual host's. Without `request_mirror_policies` the virtual host's count, then the
+    route configuration's. `internal_redirect` None: redirect responses are the caller's.
     """
 
     cluster: ClusterSpecifier
@@ -136,6 +139,8 @@ class RouteAction:
     append_x_forwarded_host: bool = False
     priority: RoutingPriority = "DEFAULT"
     cluster_not_found_response_code: int = 503
+    request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
+    internal_redirect: InternalRedirectPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +227,7 @@ class VirtualHost:
     include_attempt_count_in_response: bool = False
     include_is_timeout_retry_header: bool = False
     request_body_buffer_limit: int | None = None
+    request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,3 +245,4 @@ class RouteConfiguration:
     ignore_port_in_host_matching: bool = False
     typed_per_filter_config: tuple[PerFilterConfig, ...] = field(default=())
     vhds: bool = False
+    request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
