@@ -2,10 +2,13 @@
 
 ``@pytest.mark.slow``: what is long by nature. Left out, and counted at the end, unless ``-m`` says what to run.
 ``MESHLIB_REQUIRE_PARTS`` names the parts that must be there, separated by commas; ``1`` means all that any test needs.
+
+With ``-n`` (pytest-xdist) the workers know what was not tested, and tell the process that reports.
 """
 
 import os
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -57,6 +60,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if required := _required().intersection(missing):
         pytest.fail(f"required but not on this machine: {text}; required: {', '.join(sorted(required))}", pytrace=False)
     pytest.skip(f"needs {text}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["untested"], output["slow"] = dict(session.config.stash[_untested]), session.config.stash[_slow]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    told: dict[str, Any] = getattr(node, "workeroutput", {})  # none from a worker that crashed
+    config: pytest.Config = node.config
+    config.stash[_untested].update(told.get("untested", {}))
+    config.stash[_slow] = max(config.stash[_slow], told.get("slow", 0))  # every worker collects every test
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -128,7 +128,15 @@ def test_both_ways_tell_the_same(sampler: Sampler, parent: str, local: bool) -> 
         {"span_limits": SpanLimits(max_span_attributes=5)},
         {"span_limits": SpanLimits(max_span_attribute_length=5)},
     ],
-    ids=str,
+    ids=[
+        "own-sampler",
+        "record-only",
+        "own-root",
+        "own-local-parent",
+        "own-processor",
+        "count-limit",
+        "length-limit",
+    ],
 )
 def test_where_somebody_could_tell_the_sdk_makes_the_spans(options: dict[str, Any]) -> None:
     spans = Spans(**options)
