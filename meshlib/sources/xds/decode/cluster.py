@@ -76,6 +76,7 @@ _COMMON_LB = fields(
     "healthy_panic_threshold",
     "locality_weighted_lb_config",
     "consistent_hashing_lb_config",
+    "override_host_status",
     harmless={"update_merge_window": "updates are applied at once"},
     instead={"zone_aware_lb_config": "localities are chosen by priority and weight only"},
 )
@@ -156,6 +157,15 @@ def _panic_threshold(message: Any) -> float:
     return float(common.healthy_panic_threshold.value) if common.HasField("healthy_panic_threshold") else 50.0
 
 
+def _override_host_statuses(message: Any) -> frozenset[Any]:
+    """Of endpoints that a session asks for: Envoy's default where the field is not set, none where it is empty."""
+    common = message.common_lb_config
+    if not common.HasField("override_host_status"):
+        return frozenset(("UNKNOWN", "HEALTHY", "DEGRADED"))
+    names = type(common.override_host_status).DESCRIPTOR.fields_by_name["statuses"].enum_type.values_by_number
+    return frozenset(names[number].name for number in common.override_host_status.statuses if number in names)
+
+
 def _connect_timeout(message: Any) -> float:
     found = duration(message, "connect_timeout")
     return 5.0 if found is None else found
@@ -200,4 +210,5 @@ def cluster(ctx: Context, message: Any) -> Cluster:
         idle_timeout=http.idle_timeout,
         max_requests_per_connection=http.max_requests_per_connection,
         metadata=found,
+        override_host_statuses=_override_host_statuses(message),
     )

@@ -18,15 +18,24 @@ from meshlib.model.matchers import FractionalPercent
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import duration, header_options, runtime_fraction, type_name, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
+from meshlib.sources.xds.decode.session import (
+    SESSION_MODULE,
+    SESSION_PER_ROUTE_TYPE,
+    SESSION_TYPE,
+    session_per_route,
+    stateful_session,
+)
 
 _ROUTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
 _LOCAL_RATE_LIMIT_TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _MODULES = {
+    SESSION_TYPE: SESSION_MODULE,
     _ROUTER_TYPE: "envoy.extensions.filters.http.router.v3.router_pb2",
     _LOCAL_RATE_LIMIT_TYPE: "envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2",
 }
 _PER_ROUTE_MODULES = {
     **_MODULES,
+    SESSION_PER_ROUTE_TYPE: SESSION_MODULE,
     "envoy.config.route.v3.FilterConfig": "envoy.config.route.v3.route_components_pb2",
 }
 
@@ -90,6 +99,7 @@ def _local_rate_limit(ctx: Context, message: Any, path: str) -> FilterConfig:
 _DECODERS: dict[str, Callable[[Context, Any, str], FilterConfig]] = {
     _ROUTER_TYPE: _router,
     _LOCAL_RATE_LIMIT_TYPE: _local_rate_limit,
+    SESSION_TYPE: stateful_session,
 }
 
 
@@ -131,12 +141,16 @@ _FILTER_CONFIG = fields("config", "is_optional", "disabled")
 
 def _per_filter(ctx: Context, name: str, typed_config: Any, path: str) -> PerFilterConfig:
     kind, message = unpack(typed_config, _PER_ROUTE_MODULES, path)
+    if kind == SESSION_PER_ROUTE_TYPE and message is not None:
+        session, disabled = session_per_route(ctx, message, path)
+        return PerFilterConfig(name, session, disabled)
     if kind != "envoy.config.route.v3.FilterConfig":
         return PerFilterConfig(name, _config(ctx, typed_config, path))
     ctx.check_fields(message, path, _FILTER_CONFIG)
     if message is None or not message.HasField("config"):
         return PerFilterConfig(name, None, disabled=bool(message and message.disabled))
-    return PerFilterConfig(name, _config(ctx, message.config, join(path, "config")), message.disabled)
+    inner = _per_filter(ctx, name, message.config, join(path, "config"))
+    return PerFilterConfig(name, inner.config, message.disabled or inner.disabled)
 
 
 def per_filter_configs(ctx: Context, message: Any, path: str) -> tuple[PerFilterConfig, ...]:

@@ -11,6 +11,7 @@ from meshlib.sources.xds.decode.common import MUTATION_FIELDS, enum_name, mutati
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
 from meshlib.sources.xds.decode.filters import per_filter_configs
 from meshlib.sources.xds.decode.matchers import route_match
+from meshlib.sources.xds.decode.mirror import mirror_policies
 from meshlib.sources.xds.decode.retry import retry_policy
 from meshlib.sources.xds.decode.route_action import route_action
 from meshlib.sources.xds.decode.route_answers import direct_response, redirect
@@ -41,6 +42,7 @@ _VIRTUAL_HOST = fields(
     "retry_policy",
     "include_request_attempt_count",
     "typed_per_filter_config",
+    "request_mirror_policies",
     *MUTATION_FIELDS,
     harmless={"metadata": _ORIGIN},
     instead={"matcher": "matcher trees are not supported; no route of this virtual host matches"},
@@ -52,6 +54,7 @@ _ROUTE_CONFIGURATION = fields(
     "max_direct_response_body_size_bytes",
     "ignore_port_in_host_matching",
     "typed_per_filter_config",
+    "request_mirror_policies",
     *MUTATION_FIELDS,
     harmless={
         "metadata": _ORIGIN,
@@ -113,6 +116,7 @@ def _virtual_host(ctx: Context, message: Any, path: str, max_body: int) -> Virtu
         request_headers=mutations(ctx, message, "request", path),
         response_headers=mutations(ctx, message, "response", path),
         typed_per_filter_config=per_filter_configs(ctx, message, path),
+        request_mirror_policies=mirror_policies(ctx, message, path),
     )
 
 
@@ -144,4 +148,5 @@ def route_configuration(ctx: Context, message: Any, path: str = "") -> RouteConf
         most_specific_header_mutations_wins=message.most_specific_header_mutations_wins,
         ignore_port_in_host_matching=message.ignore_port_in_host_matching,
         typed_per_filter_config=per_filter_configs(ctx, message, path),
+        request_mirror_policies=mirror_policies(ctx, message, path),
     )

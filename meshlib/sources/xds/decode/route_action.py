@@ -27,6 +27,8 @@ from meshlib.sources.xds.decode.common import (
 )
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
 from meshlib.sources.xds.decode.filters import per_filter_configs
+from meshlib.sources.xds.decode.internal_redirect import INTERNAL_REDIRECT_FIELDS, internal_redirect
+from meshlib.sources.xds.decode.mirror import mirror_policies
 from meshlib.sources.xds.decode.regex import regex_rewrite
 from meshlib.sources.xds.decode.retry import retry_policy
 
@@ -50,9 +52,10 @@ _ROUTE_ACTION = fields(
     "hash_policy",
     "max_stream_duration",
     "max_grpc_timeout",
+    "request_mirror_policies",
+    *INTERNAL_REDIRECT_FIELDS,
     instead={
         "grpc_timeout_offset": "a gRPC call ends when its caller's deadline says",
-        "request_mirror_policies": "requests are not mirrored",
         "hedge_policy": "requests are not hedged",
         "path_rewrite_policy": "the path is not rewritten",
         "path_rewrite": "the path is not rewritten",
@@ -220,4 +223,6 @@ def route_action(ctx: Context, message: Any, path: str) -> RouteAction:
         append_x_forwarded_host=message.append_x_forwarded_host,
         priority=priority,
         cluster_not_found_response_code=_not_found_code(ctx, message, path),
+        request_mirror_policies=mirror_policies(ctx, message, path),
+        internal_redirect=internal_redirect(ctx, message, path),
     )
