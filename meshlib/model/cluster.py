@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from meshlib.model.dns import Dns
 from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoint
 from meshlib.model.lb import ROUND_ROBIN, LbPolicy, LbSubsetConfig
 from meshlib.model.metadata import EMPTY_METADATA, Metadata, Struct
+from meshlib.model.zones import ZoneAware
 
 __all__ = [
     "CircuitBreaker",
@@ -133,6 +135,8 @@ class Cluster:
     """One upstream service. `load_assignment` is inline, or comes by EDS under `eds_service_name` (or the name).
 
     `healthy_panic_threshold` in percent (Envoy 50; 0 switches panic off). `clusters` are the children of an AGGREGATE.
+    `zone_aware` counts where this process knows its own cluster (`meshlib.model.zones.Local`) and `locality_weighted`
+    is not set. `dns` says how the names of a DNS cluster are resolved.
     `tls` is that of endpoints which none of `tls_matches` is for.
     `idle_timeout` of upstream connections (Envoy 1 h, None = never); `max_requests_per_connection` None = unlimited.
     `override_host_statuses`: of an endpoint that a session asks for; UNHEALTHY is one that is ejected, too.
@@ -148,6 +152,8 @@ class Cluster:
     connect_timeout: float = 5.0
     healthy_panic_threshold: float = 50.0
     locality_weighted: bool = False
+    zone_aware: ZoneAware = ZoneAware()
+    dns: Dns = Dns()
     circuit_breakers: CircuitBreakers = CircuitBreakers()
     circuit_breaker: CircuitBreaker | None = None
     outlier_detection: OutlierDetection | None = None
@@ -166,6 +172,11 @@ class Cluster:
         known = endpoint.metadata.namespace("envoy.transport_socket_match").items
         found = (match.tls for match in self.tls_matches if all(item in known for item in match.criteria.items))
         return next(found, self.tls)
+
+    @property
+    def by_dns(self) -> bool:
+        """Whether its endpoints may have names, to be resolved."""
+        return self.type == "STRICT_DNS" or self.type == "LOGICAL_DNS"
 
     @property
     def endpoints_name(self) -> str:

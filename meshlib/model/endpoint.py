@@ -45,13 +45,18 @@ class Locality:
 
 @dataclass(frozen=True, slots=True)
 class LbEndpoint:
-    """One upstream host. UNHEALTHY, DRAINING and TIMEOUT are not balanced to (outside panic); weight is at least 1."""
+    """One upstream host. UNHEALTHY, DRAINING and TIMEOUT are not balanced to (outside panic); weight is at least 1.
+
+    `dial` are the addresses connections are opened to, the first that answers, where `address` is a name of many
+    (LOGICAL_DNS); empty: `address` itself.
+    """
 
     address: Address
     weight: int = 1
     health_status: HealthStatus = "UNKNOWN"
     hostname: str = ""
     metadata: Metadata = EMPTY_METADATA
+    dial: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +79,12 @@ class DropOverload:
 
 @dataclass(frozen=True, slots=True)
 class ClusterLoadAssignment:
-    """`overprovisioning_factor` is a percentage (Envoy: 140)."""
+    """`overprovisioning_factor` is a percentage (Envoy: 140). `weighted_priority_health`: the health of a priority is
+    reckoned by the weights of its endpoints, not by their number.
+    """
 
     cluster_name: str
     localities: tuple[LocalityLbEndpoints, ...] = ()
     overprovisioning_factor: int = 140
     drop_overloads: tuple[DropOverload, ...] = ()
+    weighted_priority_health: bool = False

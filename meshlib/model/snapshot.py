@@ -12,6 +12,7 @@ from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.listener import Listener
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.model.route import RouteConfiguration
+from meshlib.model.zones import NOWHERE, Local
 
 __all__ = ["Snapshot"]
 
@@ -30,6 +31,9 @@ class Snapshot:
     file: those no listener refers to are route tables of their own. `absent` names listeners that are known not to
     exist; with `on_demand`, an authority that is neither there nor absent can still be asked for.
     `runtime` holds the values of runtime keys, which replace the defaults of fractions in matches.
+    `resolved` holds the endpoints of DNS clusters by the cluster's name, with addresses for names, once somebody resolves
+    them: a cluster that is not in it is still waited for. None: nobody does, and their endpoints have names.
+    `local`: where this process is, as far as the source knows.
     `version` is for people: a counter, a file time, an xDS version.
     """
 
@@ -46,4 +50,6 @@ class Snapshot:
         """The endpoints of a cluster: by EDS where its type says so, inline otherwise; None when not (yet) known."""
         if cluster.type == "EDS":
             return self.endpoints.get(cluster.endpoints_name)
+        if self.resolved is not None and cluster.by_dns:
+            return self.resolved.get(cluster.name)
         return cluster.load_assignment

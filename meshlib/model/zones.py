@@ -1,0 +1,38 @@
+"""Where this process runs, and how a cluster keeps requests in its zone (Envoy: zone aware routing)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from meshlib.model.endpoint import Locality
+
+__all__ = ["NOWHERE", "Local", "ZoneAware"]
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """`locality` of this process (Envoy: `node.locality`), and the `cluster` it is an endpoint of itself (Envoy:
+    `local_cluster_name`), whose endpoints say how the callers are spread over the localities. Empty: not known.
+    """
+
+    locality: Locality = Locality()
+    cluster: str = ""
+
+
+NOWHERE = Local()
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneAware:
+    """`zone_aware_lb_config`. `routing_enabled` in percent of the requests; clusters with fewer healthy endpoints than
+    `min_cluster_size` are balanced as a whole. `fail_traffic_on_panic`: a priority in panic has no endpoint for a
+    request, instead of all. `force_local_zone`: the least number of healthy endpoints in the local locality from which
+    on all requests stay there (None: it is not forced). `locality_basis`: what makes a locality's share of the load.
+    """
+
+    routing_enabled: float = 100.0
+    min_cluster_size: int = 6
+    fail_traffic_on_panic: bool = False
+    force_local_zone: int | None = None
+    locality_basis: Literal["HEALTHY_HOSTS_NUM", "HEALTHY_HOSTS_WEIGHT"] = "HEALTHY_HOSTS_NUM"
