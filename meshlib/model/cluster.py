@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meshlib.model.dns import Dns
+from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoint
 from meshlib.model.lb import ROUND_ROBIN, LbPolicy, LbSubsetConfig
 from meshlib.model.metadata import EMPTY_METADATA, Metadata, Struct
-from meshlib.model.zones import ZoneAware
+from meshlib.model.zones import ZONE_AWARE, ZoneAware
 
 __all__ = [
     "CircuitBreaker",
@@ -152,8 +152,8 @@ class Cluster:
     connect_timeout: float = 5.0
     healthy_panic_threshold: float = 50.0
     locality_weighted: bool = False
-    zone_aware: ZoneAware = ZoneAware()
-    dns: Dns = Dns()
+    zone_aware: ZoneAware = ZONE_AWARE
+    dns: Dns = DEFAULT_DNS
     circuit_breakers: CircuitBreakers = CircuitBreakers()
     circuit_breaker: CircuitBreaker | None = None
     outlier_detection: OutlierDetection | None = None
@@ -176,7 +176,7 @@ class Cluster:
     @property
     def by_dns(self) -> bool:
         """Whether its endpoints may have names, to be resolved."""
-        return self.type == "STRICT_DNS" or self.type == "LOGICAL_DNS"
+        return self.type in ("STRICT_DNS", "LOGICAL_DNS")
 
     @property
     def endpoints_name(self) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from meshlib.model.endpoint import Address
 
-__all__ = ["Dns", "DnsLookupFamily", "RefreshRate"]
+__all__ = ["DEFAULT_DNS", "Dns", "DnsLookupFamily", "RefreshRate"]
 
 DnsLookupFamily = Literal["AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED", "ALL"]
 
@@ -22,9 +22,10 @@ class RefreshRate:
 
 @dataclass(frozen=True, slots=True)
 class Dns:
-    """Times in seconds, defaults Envoy's. After a failure a name is asked for again by `failure_refresh_rate`, else after
-    `refresh_rate`. `jitter`: up to so much is added to every wait. `respect_ttl`: an answer's time to live counts in
-    place of `refresh_rate`. `resolvers`: the servers to ask in place of the system's, over TCP with `use_tcp`.
+    """Times in seconds, defaults Envoy's. After a failure a name is asked for again by `failure_refresh_rate` where it
+    is given, else after `refresh_rate`. `jitter`: up to so much is added to every wait. `respect_ttl`: an answer's time
+    to live counts in place of `refresh_rate`. `resolvers`: the servers to ask in place of the system's, over TCP with
+    `use_tcp`.
     `lookup_family` AUTO is IPv6 where there is any, else IPv4; V4_PREFERRED the other way round.
     """
 
@@ -35,3 +36,6 @@ class Dns:
     lookup_family: DnsLookupFamily = "AUTO"
     resolvers: tuple[Address, ...] = ()
     use_tcp: bool = False
+
+
+DEFAULT_DNS = Dns()

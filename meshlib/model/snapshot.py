@@ -31,8 +31,8 @@ class Snapshot:
     file: those no listener refers to are route tables of their own. `absent` names listeners that are known not to
     exist; with `on_demand`, an authority that is neither there nor absent can still be asked for.
     `runtime` holds the values of runtime keys, which replace the defaults of fractions in matches.
-    `resolved` holds the endpoints of DNS clusters by the cluster's name, with addresses for names, once somebody resolves
-    them: a cluster that is not in it is still waited for. None: nobody does, and their endpoints have names.
+    `resolved` holds the endpoints of DNS clusters by the cluster's name, addresses in place of names, once somebody
+    resolves them: a cluster that is not in it is still waited for. None: nobody does, and their endpoints have names.
     `local`: where this process is, as far as the source knows.
     `version` is for people: a counter, a file time, an xDS version.
     """
@@ -45,6 +45,8 @@ class Snapshot:
     on_demand: bool = False
     version: str = ""
     runtime: Struct = EMPTY_STRUCT
+    resolved: Mapping[str, ClusterLoadAssignment] | None = None
+    local: Local = NOWHERE
 
     def assignment(self, cluster: Cluster) -> ClusterLoadAssignment | None:
         """The endpoints of a cluster: by EDS where its type says so, inline otherwise; None when not (yet) known."""

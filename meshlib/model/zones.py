@@ -7,7 +7,9 @@ from typing import Literal
 
 from meshlib.model.endpoint import Locality
 
-__all__ = ["NOWHERE", "Local", "ZoneAware"]
+__all__ = ["NOWHERE", "ZONE_AWARE", "Local", "ZoneAware"]
+
+_NO_LOCALITY = Locality()
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Local:
     `local_cluster_name`), whose endpoints say how the callers are spread over the localities. Empty: not known.
     """
 
-    locality: Locality = Locality()
+    locality: Locality = _NO_LOCALITY
     cluster: str = ""
 
 
@@ -36,3 +38,6 @@ class ZoneAware:
     fail_traffic_on_panic: bool = False
     force_local_zone: int | None = None
     locality_basis: Literal["HEALTHY_HOSTS_NUM", "HEALTHY_HOSTS_WEIGHT"] = "HEALTHY_HOSTS_NUM"
+
+
+ZONE_AWARE = ZoneAware()
