@@ -7,7 +7,7 @@ from typing import Literal
 
 from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoint
-from meshlib.model.lb import ROUND_ROBIN, LbPolicy, LbSubsetConfig
+from meshlib.model.lb import ROUND_ROBIN, LbPolicy, LbSubsetConfig, OverrideHost, RandomSubsetting
 from meshlib.model.metadata import EMPTY_METADATA, Metadata, Struct
 from meshlib.model.zones import ZONE_AWARE, ZoneAware
 
@@ -148,6 +148,8 @@ class Cluster:
     load_assignment: ClusterLoadAssignment | None = None
     lb_policy: LbPolicy = ROUND_ROBIN
     subsets: LbSubsetConfig | None = None
+    override_host: OverrideHost | None = None
+    subsetting: RandomSubsetting | None = None
     clusters: tuple[str, ...] = ()
     connect_timeout: float = 5.0
     healthy_panic_threshold: float = 50.0

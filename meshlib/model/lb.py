@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
+from meshlib.model.route import HashPolicy
 
 __all__ = [
     "ROUND_ROBIN",
@@ -13,13 +14,19 @@ __all__ = [
     "LbPolicy",
     "LbSubsetConfig",
     "LeastRequest",
+    "Maglev",
+    "OverrideHost",
+    "OverrideHostSource",
     "PeakEwma",
+    "PickFirst",
     "Random",
+    "RandomSubsetting",
     "RingHash",
     "RoundRobin",
     "SlowStart",
     "SubsetSelector",
     "UnsupportedLbPolicy",
+    "UserLbPolicy",
 ]
 
 
@@ -96,13 +103,44 @@ class Random(LbPolicy):
 
 
 @dataclass(frozen=True, slots=True)
+class PickFirst(LbPolicy):
+    """The first endpoint that can be used, in the assignment's order, or shuffled once (gRPC's; not in Envoy)."""
+
+    shuffle_address_list: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RingHash(LbPolicy):
-    """Ketama ring. Sizes as in Envoy: minimum 1024, maximum 8 388 608 entries."""
+    """Ketama ring. Sizes as in Envoy: minimum 1024, maximum 8 388 608 entries.
+
+    `hash_balance_factor` in percent (at least 100, 0: off) bounds an endpoint's active requests to that part of its
+    share. `hash_policies`, where there are any, hash requests in place of the route's.
+    """
 
     minimum_ring_size: int = 1024
     maximum_ring_size: int = 8_388_608
     hash_function: Literal["XX_HASH", "MURMUR_HASH_2"] = "XX_HASH"
     use_hostname_for_hashing: bool = False
+    hash_balance_factor: int = 0
+    hash_policies: tuple[HashPolicy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Maglev(LbPolicy):
+    """Google's Maglev table; `table_size` is a prime, 5 000 011 at most. The others as for `RingHash`."""
+
+    table_size: int = 65_537
+    use_hostname_for_hashing: bool = False
+    hash_balance_factor: int = 0
+    hash_policies: tuple[HashPolicy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UserLbPolicy(LbPolicy):
+    """A balancer of the application's, registered by `name`, built from `config` (`meshlib.balancing.user`)."""
+
+    name: str
+    config: Struct = EMPTY_STRUCT
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +150,67 @@ class UnsupportedLbPolicy(LbPolicy):
     name: str
 
 
+SelectorFallback = Literal["NOT_DEFINED", "NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET", "KEYS_SUBSET"]
+
+
 @dataclass(frozen=True, slots=True)
 class SubsetSelector:
-    """The metadata keys that make a subset."""
+    """The metadata keys that make a subset, sorted. `fallback_policy` is for requests with just these keys that find no
+    subset (NOT_DEFINED: the configuration's); KEYS_SUBSET tries again with only the `fallback_keys`.
+    """
 
     keys: tuple[str, ...]
+    fallback_policy: SelectorFallback = "NOT_DEFINED"
+    fallback_keys: tuple[str, ...] = ()
+    single_host_per_subset: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LbSubsetConfig:
-    """Subsets by endpoint metadata (`envoy.lb`). The fallback is for requests whose criteria match no subset."""
+    """Subsets by endpoint metadata (`envoy.lb`). The fallback is for requests whose criteria match no subset.
+
+    `metadata_fallback_list`: criteria may hold a `fallback_list` of criteria, of which the first that gives an endpoint
+    counts. `list_as_any`: a list in an endpoint's metadata stands for each of its values. `panic_mode_any`: any
+    endpoint, where the fallback has none. `allow_redundant_keys`: criteria may have more keys than a selector.
+    `locality_weight_aware` keeps locality weights in a subset, `scale_locality_weight` in proportion to its endpoints.
+    """
 
     selectors: tuple[SubsetSelector, ...]
     fallback_policy: Literal["NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET"] = "NO_FALLBACK"
     default_subset: Struct = EMPTY_STRUCT
+    metadata_fallback_list: bool = False
+    list_as_any: bool = False
+    panic_mode_any: bool = False
+    allow_redundant_keys: bool = False
+    locality_weight_aware: bool = False
+    scale_locality_weight: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideHostSource:
+    """Where a request says which endpoints it wants, as `IP:port` separated by commas: in the first value of `header`
+    (lower case), or in dynamic metadata, under `path` of the namespace `namespace`.
+    """
+
+    header: str = ""
+    namespace: str = ""
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideHost:
+    """Endpoints that a request asks for are tried first, in its order, one for each attempt, whatever their health;
+    then the cluster's policy chooses (`envoy.extensions.load_balancing_policies.override_host`).
+    """
+
+    sources: tuple[OverrideHostSource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RandomSubsetting:
+    """Only `subset_size` of the endpoints of a priority are used (with `per_locality` of each of its localities), which
+    ones differs from process to process (gRFC A68).
+    """
+
+    subset_size: int
+    per_locality: bool = False
