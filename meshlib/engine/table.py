@@ -13,14 +13,17 @@ The answer is remembered per (scheme, authority), bounded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from meshlib.engine.filters import FilterStates
 from meshlib.engine.route import RoutePlan, RouteScope
 from meshlib.model.listener import HttpConnectionManager, Listener
+from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.model.report import in_resource
 from meshlib.model.route import RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Snapshot
 from meshlib.routing.located import at
+from meshlib.routing.require_tls import TLS_ROUTE, to_https
 from meshlib.routing.router import RouteTable, VirtualHostTable
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "grpc": 80}
@@ -52,6 +55,7 @@ class OutboundTable:
         manager: HttpConnectionManager | None,
         states: FilterStates,
         port: int = 0,
+        runtime: Struct = EMPTY_STRUCT,
     ) -> None:
         self.config = config
         self.listener = listener
@@ -59,7 +63,7 @@ class OutboundTable:
         self.port = port
         scope = RouteScope.of(listener, manager, config)
         with in_resource(f"RouteConfiguration {config.name}"):
-            self.routes = RouteTable(config)
+            self.routes = RouteTable(config, runtime)
             # Keyed by identity: hashing a frozen virtual host would walk all of it.
             self._plans = {
                 id(host): tuple(_route_plans(f"virtual_hosts[{number}]", host, scope, states))
@@ -86,7 +90,9 @@ class Outbound:
 
     def __init__(self, snapshot: Snapshot, states: FilterStates, previous: Outbound | None = None) -> None:
         self._states = states
-        self._old = previous._built if previous else {}
+        self._runtime = snapshot.runtime
+        # What runtime keys say is compiled into the tables.
+        self._old = previous._built if previous and previous._runtime == snapshot.runtime else {}
         self._built: dict[tuple[str, int, str], tuple[object, object, OutboundTable]] = {}
         self._memory: dict[tuple[str, str], VirtualHostPlan | None] = {}
         self.named: dict[str, list[OutboundTable]] = {}
@@ -133,7 +139,7 @@ class Outbound:
         ):
             table = old[2]
         else:
-            table = OutboundTable(config, key[0] or f"route:{config.name}", manager, self._states, port)
+            table = OutboundTable(config, key[0] or f"route:{config.name}", manager, self._states, port, self._runtime)
         self._built[key] = (config, manager, table)
         return table
 
@@ -162,6 +168,16 @@ def _route_plans(where: str, host: VirtualHost, scope: RouteScope, states: Filte
     for index, route in enumerate(host.routes):
         with at(f"{where}.routes[{index}]"):
             yield RoutePlan(index, route, host, scope, states)
+    if host.require_tls != "NONE":
+        yield _to_https(host, scope, states)
+
+
+def _to_https(host: VirtualHost, scope: RouteScope, states: FilterStates) -> RoutePlan:
+    """The redirect that `require_tls` makes, without what the levels above a route add to its answers."""
+    outside = replace(scope, config=RouteConfiguration(scope.config.name))
+    plan = RoutePlan(len(host.routes), TLS_ROUTE, VirtualHost(host.name, (), ()), outside, states)
+    plan.location = to_https
+    return plan
 
 
 def _matches(tables: Iterable[OutboundTable], authority: str) -> Iterator[VirtualHostPlan]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from meshlib.model.matchers import (
+    CookieMatcher,
     FractionalPercent,
     HeaderMatcher,
     Int64Range,
@@ -15,6 +16,8 @@ from meshlib.model.matchers import (
     StringMatcher,
 )
 from meshlib.model.request import RequestHead
+from meshlib.routing.context_matchers import compile_context
+from meshlib.routing.cookies import find_cookie
 from meshlib.routing.located import at
 from meshlib.routing.paths import compile_path
 from meshlib.routing.query import first_parameter
@@ -36,7 +39,7 @@ class Predicate(Protocol):
 
 
 class PathPredicate:
-    """The path without its query. `test` takes the bare path."""
+    """The path without its query. `test` takes the bare path. Only for telling why: the route index decides by it."""
 
     __slots__ = ("matcher", "test")
 
@@ -50,6 +53,8 @@ class PathPredicate:
 
     def describe(self) -> str:
         """`prefix '/a'`."""
+        if self.matcher.kind == "connect_matcher":
+            return "connect_matcher"
         return f"{self.matcher.kind} {self.matcher.value!r}{'' if self.matcher.case_sensitive else ' (any case)'}"
 
 
@@ -135,6 +140,42 @@ class GrpcPredicate:
         return "gRPC content type"
 
 
+class CookiePredicate:
+    """A cookie, its first value."""
+
+    __slots__ = ("_name", "_test", "matcher")
+
+    def __init__(self, matcher: CookieMatcher) -> None:
+        self.matcher = matcher
+        self._name = as_wire(matcher.name)
+        self._test = compile_string(matcher.match)
+
+    def __call__(self, head: RequestHead) -> bool:
+        """Whether the cookie fits; one that is not there does not."""
+        value = find_cookie(head, self._name)
+        return (value is not None and self._test(value)) is not self.matcher.invert
+
+    def describe(self) -> str:
+        """`cookie a exact '1'`, with `not` in front when inverted."""
+        return (
+            f"{'not ' if self.matcher.invert else ''}cookie {self.matcher.name} {describe_string(self.matcher.match)}"
+        )
+
+
+class ConnectPredicate:
+    """The method of a `connect_matcher`."""
+
+    __slots__ = ()
+
+    def __call__(self, head: RequestHead) -> bool:
+        """Whether the request is a CONNECT."""
+        return head.method == "CONNECT"
+
+    def describe(self) -> str:
+        """`method CONNECT`."""
+        return "method CONNECT"
+
+
 class FractionTest:
     """A share of all requests. Takes the request's random sample, because every fraction of one request shares it."""
 
@@ -154,12 +195,20 @@ class FractionTest:
 
 
 def compile_match(match: RouteMatch) -> tuple[Predicate, ...]:
-    """Every condition that depends on the request alone, the path first. `ResourceError` when one cannot be compiled.
+    """Every condition that depends on the call alone, the path first. `ResourceError` when one cannot be compiled.
 
     `runtime_fraction` also needs chance: see `FractionTest`.
     """
     with at("path"):
-        predicates: list[Predicate] = [PathPredicate(match.path)]
+        path = PathPredicate(match.path)
+    return (path, *compile_conditions(match))
+
+
+def compile_conditions(match: RouteMatch) -> tuple[Predicate, ...]:
+    """The same without the path."""
+    predicates: list[Predicate] = []
+    if match.path.kind == "connect_matcher":
+        predicates.append(ConnectPredicate())
     if match.grpc:
         predicates.append(GrpcPredicate())
     for index, header in enumerate(match.headers):
@@ -168,6 +217,10 @@ def compile_match(match: RouteMatch) -> tuple[Predicate, ...]:
     for index, parameter in enumerate(match.query_parameters):
         with at(f"query_parameters[{index}]"):
             predicates.append(QueryPredicate(parameter))
+    for index, cookie in enumerate(match.cookies):
+        with at(f"cookies[{index}]"):
+            predicates.append(CookiePredicate(cookie))
+    predicates += compile_context(match)
     return tuple(predicates)
 
 

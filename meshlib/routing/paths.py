@@ -1,25 +1,29 @@
-"""Path matchers, one by one and as an index.
-
-The index answers "which routes can match this path" without trying every route: exact paths are looked up, prefixes are
-looked up once per distinct prefix length, only regexes are tried in turn. First-match-wins order is kept, because
-candidates come out in route order.
-"""
+"""Path matchers: the test of one, and the patterns the route index finds it by."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from meshlib.model.matchers import PathMatcher
 from meshlib.routing.regex import compile_regex
 from meshlib.routing.text import as_wire, ascii_lower
+from meshlib.routing.text_index import Pattern
+from meshlib.routing.uri_template import parse_template
 
 PathTest = Callable[[str], bool]
 
 
 def compile_path(matcher: PathMatcher) -> PathTest:
-    """The test of a bare path (no query). Case-insensitive matching folds A-Z only; regexes are always sensitive."""
-    if matcher.kind == "safe_regex":
-        return compile_regex(matcher.value).fullmatch
+    """The test of a bare path (no query). Case-insensitive matching folds A-Z only; regexes and templates are always
+    sensitive. A `connect_matcher` takes any path: it is the method that must be right.
+    """
+    match matcher.kind:
+        case "safe_regex":
+            return compile_regex(matcher.value).fullmatch
+        case "uri_template":
+            return compile_regex(parse_template(matcher.value).regex).fullmatch
+        case "connect_matcher":
+            return lambda path: True
     value = as_wire(matcher.value)
     if matcher.case_sensitive:
         return _sensitive(matcher.kind, value)
@@ -37,57 +41,22 @@ def _sensitive(kind: str, value: str) -> PathTest:
     return tests[kind]
 
 
-_Indexes = tuple[int, ...]
-
-
-class _Literals:
-    """Exact paths and prefixes of one case rule."""
-
-    __slots__ = ("_exact", "_prefixes")
-
-    def __init__(self, matchers: Sequence[tuple[int, PathMatcher]], fold: Callable[[str], str]) -> None:
-        self._exact: dict[str, _Indexes] = {}
-        by_length: dict[int, dict[str, _Indexes]] = {}
-        for index, matcher in matchers:
-            value = fold(as_wire(matcher.value))
-            table = self._exact if matcher.kind == "path" else by_length.setdefault(len(value), {})
-            table[value] = (*table.get(value, ()), index)
-        self._prefixes = tuple(sorted(by_length.items()))
-
-    def find(self, path: str) -> _Indexes:
-        found = self._exact.get(path, ())
-        size = len(path)
-        for length, table in self._prefixes:
-            if length > size:
-                break
-            hit = table.get(path[:length])
-            if hit is not None:
-                found += hit
-        return found
-
-
-class PathIndex:
-    """The routes of a virtual host by their paths."""
-
-    __slots__ = ("_folded", "_literals", "_rest")
-
-    def __init__(self, matchers: Sequence[PathMatcher]) -> None:
-        literal = [(i, m) for i, m in enumerate(matchers) if m.kind != "safe_regex"]
-        self._literals = _Literals([(i, m) for i, m in literal if m.case_sensitive], lambda text: text)
-        folded = [(i, m) for i, m in literal if not m.case_sensitive]
-        self._folded = _Literals(folded, ascii_lower) if folded else None
-        self._rest: _Indexes = tuple(i for i, m in enumerate(matchers) if m.kind == "safe_regex")
-
-    def candidates(self, path: str) -> Sequence[int]:
-        """Indexes of routes whose path may match, ascending. Those of `needs_test` matchers are still to be tested."""
-        found = self._literals.find(path)
-        if self._folded is not None:
-            found += self._folded.find(ascii_lower(path))
-        if self._rest:
-            found += self._rest
-        return found if len(found) < 2 else sorted(found)
-
-
-def needs_test(matcher: PathMatcher) -> bool:
-    """Whether being a candidate is not yet a match."""
-    return matcher.kind in ("safe_regex", "path_separated_prefix")
+def path_patterns(matcher: PathMatcher) -> tuple[Pattern, ...]:
+    """What a path must be, one of these, to match. Raises `ResourceError` for a bad template."""
+    match matcher.kind:
+        case "safe_regex":
+            return (Pattern("regex", matcher.value),)
+        case "uri_template":
+            return (Pattern("regex", parse_template(matcher.value).regex),)
+        case "connect_matcher":
+            return (Pattern("prefix", ""),)
+    any_case = not matcher.case_sensitive
+    value = ascii_lower(as_wire(matcher.value)) if any_case else as_wire(matcher.value)
+    exact, prefix = Pattern("exact", value, any_case), Pattern("prefix", value, any_case)
+    match matcher.kind:
+        case "path":
+            return (exact,)
+        case "prefix":
+            return (prefix,)
+        case _:
+            return (exact, Pattern("prefix", value + "/", any_case))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.model.request import RequestHead
 from meshlib.model.route import RedirectAction, Route, RouteConfiguration, VirtualHost
 from meshlib.routing.hosts import DomainIndex, without_port
+from meshlib.routing.indexed import indexed
 from meshlib.routing.located import at
-from meshlib.routing.matchers import FractionTest, Predicate, compile_match
-from meshlib.routing.paths import PathIndex, PathTest, compile_path, needs_test
+from meshlib.routing.matcher_tree import MatcherTree, compile_matcher
+from meshlib.routing.matchers import FractionTest, PathPredicate, Predicate, compile_conditions
+from meshlib.routing.require_tls import TLS_ROUTE, Insecure, insecure
 from meshlib.routing.rewrite import compile_redirect
+from meshlib.routing.route_index import IndexedRoute, RouteIndex
 
 REMEMBERED_AUTHORITIES = 4096
 """How many authorities a table remembers the answer for; beyond that it forgets all and starts again."""
@@ -35,13 +40,16 @@ class RouteTrial:
 
 
 class RouteTable:
-    """A compiled RouteConfiguration. Compiling raises `ResourceError` for what cannot be honoured."""
+    """A compiled RouteConfiguration. Compiling raises `ResourceError` for what cannot be honoured.
+
+    `runtime` holds the values of runtime keys (`Snapshot.runtime`).
+    """
 
     __slots__ = ("_domains", "_ignore_port", "_memory", "config", "virtual_hosts")
 
-    def __init__(self, config: RouteConfiguration) -> None:
+    def __init__(self, config: RouteConfiguration, runtime: Struct = EMPTY_STRUCT) -> None:
         self.config = config
-        self.virtual_hosts = tuple(_compile_host(i, host) for i, host in enumerate(config.virtual_hosts))
+        self.virtual_hosts = tuple(_compile_host(i, host, runtime) for i, host in enumerate(config.virtual_hosts))
         self._ignore_port = config.ignore_port_in_host_matching
         self._memory: dict[str, VirtualHostTable | None] = {}
         with at("virtual_hosts"):
@@ -64,13 +72,16 @@ class RouteTable:
 class VirtualHostTable:
     """The compiled routes of one virtual host."""
 
-    __slots__ = ("_paths", "_routes", "config", "draws")
+    __slots__ = ("_candidates", "_routes", "config", "draws")
 
-    def __init__(self, config: VirtualHost) -> None:
+    def __init__(self, config: VirtualHost, runtime: Struct = EMPTY_STRUCT) -> None:
         self.config = config
-        self._routes = tuple(_compile_route(i, route) for i, route in enumerate(config.routes))
+        self._routes = tuple(_compile_route(i, route, runtime) for i, route in enumerate(config.routes))
         self.draws = any(route.fraction is not None for route in self._routes)  # whether chance has a part in a match
-        self._paths = PathIndex([route.match.path for route in config.routes])
+        self._candidates = self._compile_candidates([_index(i, route) for i, route in enumerate(config.routes)])
+
+    def _compile_candidates(self, routes: Sequence[IndexedRoute]) -> Callable[[RequestHead], Sequence[int]]:
+        return RouteIndex(routes).candidates
 
     def match(self, head: RequestHead, rng: Rng) -> int:
         """The index of the first route that matches, -1 when none does.
@@ -78,13 +89,10 @@ class VirtualHostTable:
         `rng` is drawn from at most once, and only when all else of a route with a `runtime_fraction` holds: as in Envoy
         every fraction of one request sees the same sample.
         """
-        path = head.path_only
         sample = -1.0
         routes = self._routes
-        for index in self._paths.candidates(path):
+        for index in self._candidates(head):
             route = routes[index]
-            if route.path_test is not None and not route.path_test(path):
-                continue
             for predicate in route.conditions:
                 if not predicate(head):
                     break
@@ -102,42 +110,103 @@ class VirtualHostTable:
 
         The same predicates as `match`, without its index: given the same sample both end at the same route.
         """
+        return self._trace(range(len(self._routes)), head, rng)
+
+    def _trace(self, indexes: Iterable[int], head: RequestHead, rng: Rng) -> list[RouteTrial]:
         trials: list[RouteTrial] = []
         sample = -1.0
-        for index, route in enumerate(self._routes):
-            failed = next((p.describe() for p in (route.path, *route.conditions) if not p(head)), "")
+        for index in indexes:
+            route, config = self._routes[index], self.config.routes[index]
+            conditions = (PathPredicate(config.match.path), *route.conditions)
+            failed = next((p.describe() for p in conditions if not p(head)), "")
             if not failed and route.fraction is not None:
                 sample = rng.random() if sample < 0 else sample
                 failed = "" if route.fraction(sample) else route.fraction.describe()
-            trials.append(RouteTrial(index, self.config.routes[index].name, not failed, failed))
+            trials.append(RouteTrial(index, config.name, not failed, failed))
             if not failed:
                 break
         return trials
 
 
+class _MatcherTable(VirtualHostTable):
+    """Routes that a matcher chooses from: those of the action it ends at are tried in turn."""
+
+    __slots__ = ("_tree",)
+
+    _tree: MatcherTree[tuple[int, ...]]
+
+    def _compile_candidates(self, routes: Sequence[IndexedRoute]) -> Callable[[RequestHead], Sequence[int]]:
+        if self.config.matcher is None:
+            return RouteIndex(routes).candidates
+        with at("matcher"):
+            self._tree = compile_matcher(self.config.matcher)
+        find = self._tree.find
+        indexes = {among: RouteIndex(routes, among) for among in self._tree.actions}
+
+        def candidates(head: RequestHead) -> Sequence[int]:
+            among = find(head)
+            return () if among is None else indexes[among].candidates(head)
+
+        return candidates
+
+    def trace(self, head: RequestHead, rng: Rng) -> list[RouteTrial]:
+        """The routes of the action, or why there is none."""
+        among = self._tree.find(head)
+        if among is None:
+            return [RouteTrial(-1, "", False, "the virtual host's matcher")]
+        return self._trace(among, head, rng)
+
+
+class _TlsTable(VirtualHostTable):
+    """A virtual host that is only for https: other requests match no route but the one behind its last."""
+
+    __slots__ = ("_inner", "_insecure")
+
+    def __init__(self, inner: VirtualHostTable, test: Insecure) -> None:
+        self.config = inner.config
+        self.draws = inner.draws
+        self._inner = inner
+        self._insecure = test
+
+    def match(self, head: RequestHead, rng: Rng) -> int:
+        """As in any virtual host; the number of its routes where the request is to be redirected."""
+        return len(self.config.routes) if self._insecure(head) else self._inner.match(head, rng)
+
+    def trace(self, head: RequestHead, rng: Rng) -> list[RouteTrial]:
+        """The routes tried, or the redirect."""
+        if self._insecure(head):
+            return [RouteTrial(len(self.config.routes), TLS_ROUTE.name, True)]
+        return self._inner.trace(head, rng)
+
+
 class _CompiledRoute:
-    """A route's conditions. `path_test` is None where the path index has already decided."""
+    """A route's conditions but for its path: the index has decided that."""
 
-    __slots__ = ("conditions", "fraction", "path", "path_test")
+    __slots__ = ("conditions", "fraction")
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, runtime: Struct) -> None:
         with at("match"):
-            self.path, *conditions = compile_match(route.match)
-        self.conditions: tuple[Predicate, ...] = tuple(conditions)
+            self.conditions: tuple[Predicate, ...] = compile_conditions(route.match)
         percent = route.match.runtime_fraction
-        self.fraction = FractionTest(percent) if percent else None
-        self.path_test: PathTest | None = compile_path(route.match.path) if needs_test(route.match.path) else None
+        self.fraction = FractionTest(percent.resolved(runtime)) if percent else None
 
 
-def _compile_host(index: int, host: VirtualHost) -> VirtualHostTable:
+def _compile_host(index: int, host: VirtualHost, runtime: Struct) -> VirtualHostTable:
     with at(f"virtual_hosts[{index}]"):
-        return VirtualHostTable(host)
+        table = (VirtualHostTable if host.matcher is None else _MatcherTable)(host, runtime)
+    test = insecure(host.require_tls)
+    return table if test is None else _TlsTable(table, test)
 
 
-def _compile_route(index: int, route: Route) -> _CompiledRoute:
+def _index(index: int, route: Route) -> IndexedRoute:
+    with at(f"routes[{index}].match"):
+        return indexed(route.match)
+
+
+def _compile_route(index: int, route: Route, runtime: Struct) -> _CompiledRoute:
     with at(f"routes[{index}]"):
         if isinstance(route.action, RedirectAction):
             # Checked here, so that a regex RE2 refuses never meets a request.
             with at("redirect"):
                 compile_redirect(route.action, route.match)
-        return _CompiledRoute(route)
+        return _CompiledRoute(route, runtime)

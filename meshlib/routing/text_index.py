@@ -1,0 +1,88 @@
+"""Patterns of one text to what belongs to them, without trying each: exact ones by dictionary, prefixes by trie, all
+regular expressions as one RE2 set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+
+from meshlib.routing.prefix_trie import PrefixTrie
+from meshlib.routing.regex_set import RegexSet
+from meshlib.routing.text import ascii_lower
+
+
+class Pattern(NamedTuple):
+    """What a text must be. `text` is as on the wire, in lower case where `any_case`."""
+
+    kind: Literal["exact", "prefix", "regex"]
+    text: str
+    any_case: bool = False
+
+
+class Joinable(Protocol):
+    """What is found. `closed`: nothing from here on can matter beside it (a route without further conditions)."""
+
+    closed: int
+    first: int
+
+
+J = TypeVar("J", bound=Joinable)
+
+
+Join = Callable[[J, J], J]
+"""Puts together what a pattern leads to and what those do that match whenever it does."""
+
+
+class _Literals(Generic[J]):
+    """Exact texts and prefixes of one case rule. What is found for an exact text or a prefix holds what is found for
+    every shorter prefix, so one look-up is enough.
+    """
+
+    __slots__ = ("_exact", "_prefixes")
+
+    def __init__(self, found: Mapping[Pattern, J], join: Join[J], nothing: J) -> None:
+        prefixes = {pattern.text: item for pattern, item in found.items() if pattern.kind == "prefix"}
+        self._prefixes = PrefixTrie(prefixes, lambda key, above: join(prefixes[key], above), nothing)
+        self._exact = {
+            pattern.text: join(item, self._prefixes.find(pattern.text))
+            for pattern, item in found.items()
+            if pattern.kind == "exact"
+        }
+
+    def find(self, text: str) -> J:
+        found = self._exact.get(text)
+        return self._prefixes.find(text) if found is None else found
+
+
+class TextIndex(Generic[J]):
+    """`found` is what belongs to each pattern. Raises `ResourceError` for a regular expression RE2 refuses."""
+
+    __slots__ = ("_any_case", "_first_regex", "_literals", "_of_regexes", "_regexes")
+
+    def __init__(self, found: Mapping[Pattern, J], join: Join[J], nothing: J) -> None:
+        by_kind: dict[tuple[bool, bool], dict[Pattern, J]] = {}
+        for pattern, item in found.items():
+            by_kind.setdefault((pattern.kind == "regex", pattern.any_case), {})[pattern] = item
+        regexes = by_kind.get((True, False), {})
+        any_case = by_kind.get((False, True))
+        self._literals = _Literals(by_kind.get((False, False), {}), join, nothing)
+        self._any_case = _Literals(any_case, join, nothing) if any_case else None
+        self._regexes = RegexSet([pattern.text for pattern in regexes]) if regexes else None
+        self._of_regexes = tuple(regexes.values())
+        self._first_regex = min((item.first for item in self._of_regexes), default=0)
+
+    def find(self, text: str) -> Sequence[J]:
+        """Everything whose pattern matches, in no order."""
+        found = self._literals.find(text)
+        if self._any_case is None:
+            if self._regexes is None or found.closed < self._first_regex:
+                return (found,)
+            return (found, *self._matching(self._regexes, text))
+        folded = self._any_case.find(ascii_lower(text))
+        if self._regexes is None or min(found.closed, folded.closed) < self._first_regex:
+            return (found, folded)
+        return (found, folded, *self._matching(self._regexes, text))
+
+    def _matching(self, regexes: RegexSet, text: str) -> Iterable[J]:
+        return [self._of_regexes[place] for place in regexes.find(text)]
