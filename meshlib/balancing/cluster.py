@@ -68,6 +68,7 @@ class ClusterBalancer:
             cluster.locality_weighted,
             assignment.overprovisioning_factor,
             cluster.healthy_panic_threshold,
+            state=state,
         )
         self._priorities = by_priority(assignment, self.hosts, cluster.locality_weighted)
         subsets = cluster.subsets

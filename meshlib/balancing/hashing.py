@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
+from meshlib.balancing.base import Rng
 from meshlib.model.report import ResourceError
 
 Hash64 = Callable[[bytes], int]
@@ -18,12 +20,21 @@ def hash_function(name: Literal["XX_HASH", "MURMUR_HASH_2"]) -> Hash64:
     """The function of that name; `ResourceError` when xxhash is needed and not installed."""
     if name == "MURMUR_HASH_2":
         return murmur_hash_2
+    return seeded_xxhash(0)
+
+
+def seeded_xxhash(seed: int) -> Hash64:
+    """xxHash64 with a seed; `ResourceError` when xxhash is not installed."""
     try:
         from xxhash import xxh64_intdigest
     except ImportError as missing:
         raise ResourceError("lb_policy", "XX_HASH needs xxhash: pip install 'meshlib[hash]'") from missing
-    function: Hash64 = xxh64_intdigest
-    return function
+    return partial(xxh64_intdigest, seed=seed) if seed else xxh64_intdigest
+
+
+def random_hash(rng: Rng) -> int:
+    """A hash for a request that has none."""
+    return int(rng.random() * 2**64)
 
 
 def murmur_hash_2(data: bytes, seed: int = STD_HASH_SEED) -> int:

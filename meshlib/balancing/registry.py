@@ -8,15 +8,17 @@ from typing import Any
 
 from meshlib.balancing.base import NO_HOSTS, Balancer, Host, OneHost
 from meshlib.balancing.least_request import least_request
+from meshlib.balancing.maglev import maglev, table_entries
 from meshlib.balancing.random_choice import random_choice
 from meshlib.balancing.ring_hash import ring_entries, ring_hash
 from meshlib.balancing.round_robin import round_robin
-from meshlib.model.lb import LbPolicy, LeastRequest, Random, RingHash, RoundRobin
+from meshlib.model.lb import LbPolicy, LeastRequest, Maglev, Random, RingHash, RoundRobin
+from meshlib.state.cells import ClusterState
 
 ENTRIES_PER_HOST = 4  # of a hash table, made in the time one host takes elsewhere, roughly
 
 HostsBuilder = Callable[[Any, Sequence[Host]], Balancer]
-SharesBuilder = Callable[[Any, Sequence[Host], Sequence[float]], Balancer]
+SharesBuilder = Callable[[Any, Sequence[Host], Sequence[float], ClusterState], Balancer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ BUILDERS: dict[type[LbPolicy], ByTurn | ByHash] = {
     LeastRequest: ByTurn(least_request),
     Random: ByTurn(random_choice),
     RingHash: ByHash(ring_hash, ring_entries),
+    Maglev: ByHash(maglev, table_entries),
 }
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
-from ipaddress import ip_address
 from math import ceil
 
 from meshlib.balancing.base import NO_HOSTS, Balancer, Host, Rng
-from meshlib.balancing.hashing import hash_function
+from meshlib.balancing.bounded_load import bounded_load
+from meshlib.balancing.hash_key import hash_key
+from meshlib.balancing.hashing import hash_function, random_hash
 from meshlib.model.lb import RingHash
+from meshlib.state.cells import ClusterState
 
 
 class Ring:
@@ -46,13 +48,8 @@ class Ring:
         return self._hosts[position]
 
 
-def random_hash(rng: Rng) -> int:
-    """A hash for a request that has none."""
-    return int(rng.random() * 2**64)
-
-
-def ring_hash(policy: RingHash, hosts: Sequence[Host], shares: Sequence[float]) -> Balancer:
-    """The ring for hosts whose shares of the load add up to 1.
+def ring_hash(policy: RingHash, hosts: Sequence[Host], shares: Sequence[float], state: ClusterState) -> Balancer:
+    """The ring for hosts whose shares of the load add up to 1, with bounded loads if the policy says so.
 
     The ring is scaled so that the smallest share gets a whole number of entries and the ring at least the minimum
     size. Running sums carry the fractions of the others over to the next host, which makes the ring depend a little
@@ -72,35 +69,9 @@ def ring_hash(policy: RingHash, hosts: Sequence[Host], shares: Sequence[float]) 
         key = hash_key(host, policy.use_hostname_for_hashing)
         hashes.extend([digest(b"%s_%d" % (key, entry)) for entry in range(entries)])
         owners.extend([host] * entries)
-    return Ring(hashes, owners)
+    return bounded_load(Ring(hashes, owners), hosts, shares, policy.hash_balance_factor, state)
 
 
 def ring_entries(policy: RingHash, hosts: int) -> int:
     """About how many entries the ring for so many hosts has."""
     return min(max(policy.minimum_ring_size, hosts), policy.maximum_ring_size)
-
-
-def hash_key(host: Host, use_hostname: bool) -> bytes:
-    """What stands for the host on the ring: `hash_key` of its metadata, else its hostname when asked, else its address.
-
-    Envoy hashes the empty name of a host without hostname, which gives all of them one place; we take the address.
-    """
-    for name, value in host.metadata:
-        if name == "hash_key" and isinstance(value, str) and value:
-            return value.encode()
-    if use_hostname and host.endpoint.hostname:
-        return host.endpoint.hostname.encode()
-    return _address_key(host).encode()
-
-
-def _address_key(host: Host) -> str:
-    """The address as Envoy prints it: IPv6 in its short form, a unix socket as its path."""
-    address = host.endpoint.address
-    if address.path:
-        return address.path
-    if ":" not in address.host:
-        return host.address
-    try:
-        return f"[{ip_address(address.host)}]:{address.port}"
-    except ValueError:
-        return host.address

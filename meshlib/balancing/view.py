@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeAlias
 
 from meshlib.balancing.base import NO_HOSTS, Balancer, Host, Rng
+from meshlib.balancing.hashing import random_hash
 from meshlib.balancing.locality import LocalityBalancer, LocalityHosts, effective_weights, shares
 from meshlib.balancing.priority import HostCounts, PriorityLoad, priority_loads
 from meshlib.balancing.registry import ByHash, ByTurn, builder_of
-from meshlib.balancing.ring_hash import random_hash
 from meshlib.model.lb import LbPolicy
+from meshlib.state.cells import ClusterState
 
 PrioritySet: TypeAlias = "tuple[tuple[LocalityHosts, ...], ...]"
 """Localities by priority; index 0 is priority 0, and a priority may be empty."""
@@ -30,6 +31,7 @@ class Settings:
     locality_weighted: bool
     overprovisioning_factor: int
     panic_threshold: float
+    state: ClusterState = field(kw_only=True)
 
 
 class View:
@@ -155,7 +157,7 @@ class _Compiler:
         key, members = (priority, kind, None), tuple(hosts)
         old = self._before.get(key)
         if old is None or old[0] != members or old[1] != parts:
-            old = (members, parts, builder.build(self._settings.policy, members, parts))
+            old = (members, parts, builder.build(self._settings.policy, members, parts, self._settings.state))
         self._built[key] = old
         return old[2]
 

@@ -4,12 +4,14 @@ from collections import Counter
 
 import pytest
 
+from meshlib.balancing.hash_key import hash_key
 from meshlib.balancing.hashing import hash_function, murmur_hash_2
-from meshlib.balancing.ring_hash import Ring, hash_key, ring_hash
+from meshlib.balancing.ring_hash import Ring, ring_hash
 from meshlib.model.endpoint import Address, LbEndpoint, Locality
 from meshlib.model.lb import RingHash
 from meshlib.model.metadata import EMPTY_STRUCT, Metadata
 from meshlib.model.report import ResourceError
+from meshlib.state.cells import ClusterState
 from parts.balancing import Bench, address, assignment, endpoint, flat, group
 
 
@@ -66,7 +68,7 @@ def test_the_lookup_is_the_first_entry_at_or_after_the_hash_and_wraps() -> None:
 def ring_of(weights: list[int], **policy: int) -> Ring:
     hosts = Bench(assignment(group(endpoint(i, weight) for i, weight in enumerate(weights)))).balancer.hosts
     total = sum(weights)
-    ring = ring_hash(RingHash(**policy), hosts, [weight * 1.0 / total for weight in weights])
+    ring = ring_hash(RingHash(**policy), hosts, [weight * 1.0 / total for weight in weights], ClusterState("c"))
     assert isinstance(ring, Ring)
     return ring
 
