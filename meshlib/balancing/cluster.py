@@ -16,19 +16,22 @@ from __future__ import annotations
 from collections.abc import Collection
 from itertools import count
 
-from meshlib.balancing.base import Host, Rng
+from meshlib.balancing.base import Balancer, Host, Rng
 from meshlib.balancing.compiled import Compiled
 from meshlib.balancing.hosts import by_priority, hosts_of
 from meshlib.balancing.registry import compile_cost
 from meshlib.balancing.report import BalancerReport, report
 from meshlib.balancing.subset import SubsetIndex
 from meshlib.balancing.view import Settings, View
+from meshlib.balancing.zones import Callers
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.state.cells import ClusterState
 
 SMALL = 512
+INFINITY = float("inf")
+HEAVY_TICK = 1.0  # seconds between two weighings of many hosts
 STALE_ATTEMPTS = 8  # picks from an old view that may meet an ejected host before the view is compiled after all
 
 _NO_ENDPOINTS = ClusterLoadAssignment("")
@@ -44,6 +47,7 @@ class ClusterBalancer:
     __slots__ = (
         "_compiled",
         "_cost",
+        "_now",
         "_priorities",
         "_settings",
         "_stale_picks",
@@ -59,8 +63,9 @@ class ClusterBalancer:
         assignment: ClusterLoadAssignment | None,
         state: ClusterState,
         previous: ClusterBalancer | None = None,
+        callers: Callers | None = None,
     ) -> None:
-        assignment = assignment or cluster.load_assignment or _NO_ENDPOINTS
+        assignment = assignment or (None if cluster.by_dns else cluster.load_assignment) or _NO_ENDPOINTS
         self._state = state
         self.hosts: tuple[Host, ...] = hosts_of(assignment, state, previous.hosts if previous is not None else ())
         self._settings = Settings(
@@ -68,6 +73,9 @@ class ClusterBalancer:
             cluster.locality_weighted,
             assignment.overprovisioning_factor,
             cluster.healthy_panic_threshold,
+            assignment.weighted_priority_health,
+            cluster.zone_aware,
+            callers,
             state=state,
         )
         self._priorities = by_priority(assignment, self.hosts, cluster.locality_weighted)
@@ -77,6 +85,7 @@ class ClusterBalancer:
         self._compiled: Compiled = self._compile(previous._compiled if previous is not None and same_policy else None)
         self._cost = compile_cost(cluster.lb_policy, len(self.hosts))
         self._stale_picks = count()
+        self._now: float | None = None
         self.needs_refresh = False
 
     @property
@@ -109,8 +118,61 @@ class ClusterBalancer:
             return None
         host = view.balancer.pick(request_hash, rng)
         if tried and host in tried:
-            return _pick_untried(view, request_hash, rng, tried, max_attempts, host)
+            return _pick_untried(view.balancer, request_hash, rng, tried, max_attempts, host)
         return host
+
+    def pick_without(
+        self,
+        priorities: frozenset[int],
+        request_hash: int | None,
+        criteria: Struct,
+        rng: Rng,
+        tried: Collection[Host] = (),
+        max_attempts: int = 0,
+    ) -> Host | None:
+        """`pick` with the load of these priorities on the others, by their health: for a retry priority."""
+        view = self.view(criteria)
+        if view is None:
+            return None
+        return self._pick_of(view, view.without(priorities), request_hash, rng, tried, max_attempts)
+
+    def available_beyond(self, priorities: Collection[int], criteria: Struct = EMPTY_STRUCT) -> bool:
+        """Whether any other priority than these has a host that may serve."""
+        view = self.view(criteria)
+        counts = view.counts if view is not None else ()
+        return any(
+            count.healthy or count.degraded for priority, count in enumerate(counts) if priority not in priorities
+        )
+
+    def pick_in(
+        self,
+        priority: int,
+        degraded: bool,
+        request_hash: int | None,
+        criteria: Struct,
+        rng: Rng,
+        tried: Collection[Host] = (),
+        max_attempts: int = 0,
+    ) -> Host | None:
+        """`pick` among the healthy (or the degraded) hosts of one priority: for an aggregate cluster, which chooses it.
+        A priority in panic has all its hosts to choose from.
+        """
+        view = self.view(criteria)
+        if view is None or priority >= len(view.loads):
+            return None
+        return self._pick_of(view, view.of(priority, degraded), request_hash, rng, tried, max_attempts)
+
+    def view(self, criteria: Struct = EMPTY_STRUCT) -> View | None:
+        """What is in force for a request with these criteria; None: there is no subset for it."""
+        if self._compiled.epoch is not self._state.epoch:
+            self._keep_stale()
+        return self._compiled.view(criteria)
+
+    def whole(self) -> View:
+        """What is in force for the cluster as a whole, whatever subsets it has."""
+        if self._compiled.epoch is not self._state.epoch:
+            self._keep_stale()
+        return self._compiled.whole or self._compiled.everything()
 
     def refresh(self) -> None:
         """Compile the view for the availability of now. Costs time in proportion to the hosts: call it off the hot path
@@ -119,6 +181,28 @@ class ClusterBalancer:
         self.needs_refresh = False
         self._stale_picks = count()
         self._compiled = self._compile(self._compiled)
+        if self._now is not None:
+            self.begin(self._now)
+
+    def tick(self, now: float) -> float:
+        """Tell balancers that go by the time (slow start, reported load, latencies) that it is `now`, in monotonic
+        seconds. Returns when they want to hear again, infinity for never. What would take too long for a pick is left
+        to `refresh`.
+        """
+        timed = self._compiled.timed()
+        if not timed:
+            return INFINITY
+        self._now = now
+        if not any(balancer.heavy for balancer in timed):
+            return min(balancer.tick(now) for balancer in timed)
+        self.needs_refresh = True
+        return now + HEAVY_TICK
+
+    def begin(self, now: float) -> None:
+        """The balancer is in force from `now`: new endpoints have joined. Off the hot path, like `refresh`."""
+        self._now = now
+        for balancer in self._compiled.timed():
+            balancer.tick(now)
 
     def describe(self, criteria: Struct = EMPTY_STRUCT) -> BalancerReport:
         """What a request with these criteria would be balanced over, and how: for people."""
@@ -133,7 +217,7 @@ class ClusterBalancer:
 
     def _compile(self, previous: Compiled | None) -> Compiled:
         # The epoch is read before the cells: a change meanwhile makes the view out of date, and it is compiled again.
-        return Compiled(self._state.epoch, self._priorities, self._settings, self._subsets, previous)
+        return Compiled(self._state.epoch, self._priorities, self._settings, self._subsets, previous, self._state.stats)
 
     def _keep_stale(self) -> bool:
         """After a change: True to go on with the old view, False when it has been compiled anew."""
@@ -157,13 +241,37 @@ class ClusterBalancer:
         self.refresh()
         return self.pick(request_hash, criteria, rng, tried, max_attempts)
 
+    def _pick_of(
+        self,
+        view: View,
+        balancer: Balancer,
+        request_hash: int | None,
+        rng: Rng,
+        tried: Collection[Host],
+        max_attempts: int,
+    ) -> Host | None:
+        """By a balancer of the view that may be out of date: ejected hosts are turned down, while there are others."""
+        stale = self._compiled.epoch is not self._state.epoch and not view.in_panic
+        for attempt in range(max(max_attempts, STALE_ATTEMPTS if stale else 0) + 1):
+            host = balancer.pick(request_hash, rng, attempt)
+            if host is None or (stale and host.cell.ejection is not None):
+                continue
+            if attempt >= max_attempts or host not in tried:
+                return host
+        return balancer.pick(request_hash, rng)
+
 
 def _pick_untried(
-    view: View, request_hash: int | None, rng: Rng, tried: Collection[Host], max_attempts: int, host: Host | None
+    balancer: Balancer,
+    request_hash: int | None,
+    rng: Rng,
+    tried: Collection[Host],
+    max_attempts: int,
+    host: Host | None,
 ) -> Host | None:
     """Pick again while the host was tried before, `max_attempts` times at most."""
     for attempt in range(1, max_attempts + 1):
-        host = view.balancer.pick(request_hash, rng, attempt)
+        host = balancer.pick(request_hash, rng, attempt)
         if host not in tried:
             break
     return host

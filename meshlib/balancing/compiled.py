@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from meshlib.balancing.base import Host
 from meshlib.balancing.locality import LocalityHosts
+from meshlib.balancing.parts import PrioritySet
 from meshlib.balancing.subset import SubsetIndex, SubsetKey
-from meshlib.balancing.view import Built, PrioritySet, Settings, View, compile_view
+from meshlib.balancing.timed import Timed
+from meshlib.balancing.view import Built, Settings, View, compile_view
+from meshlib.balancing.zones import Stats
 from meshlib.model.endpoint import Locality
 from meshlib.model.metadata import Struct
 
@@ -17,7 +20,18 @@ MEMO_LIMIT = 1024  # criteria remembered by identity; there is one for each weig
 class Compiled:
     """Compiled for `epoch`. `whole` is None where the cluster has subsets: each is compiled when first asked for."""
 
-    __slots__ = ("_before", "_memo", "_priorities", "_settings", "_subsets", "_views", "epoch", "whole")
+    __slots__ = (
+        "_before",
+        "_everything",
+        "_memo",
+        "_priorities",
+        "_settings",
+        "_stats",
+        "_subsets",
+        "_views",
+        "epoch",
+        "whole",
+    )
 
     def __init__(
         self,
@@ -26,17 +40,20 @@ class Compiled:
         settings: Settings,
         subsets: SubsetIndex | None,
         previous: Compiled | None,
+        stats: Stats,
     ) -> None:
         self.epoch = epoch
+        self._stats = stats
         self._priorities = priorities
         self._settings = settings
         self._subsets = subsets
         self._before = previous.built() if previous is not None else {}
         self._views: dict[SubsetKey, View] = {}
         self._memo: dict[int, tuple[Struct, View | None]] = {}
+        self._everything: View | None = None
         self.whole: View | None = None
         if subsets is None:
-            self.whole = compile_view(priorities, settings, self._before.get(None, {}))
+            self.whole = compile_view(priorities, settings, self._before.get(None, {}), stats)
             self._before = {}
 
     @property
@@ -61,6 +78,17 @@ class Compiled:
             self._memo[id(criteria)] = (criteria, view)
         return view
 
+    def timed(self) -> list[Timed]:
+        """The balancers in use that go by the time."""
+        built = [self.whole.built] if self.whole is not None else [view.built for view in list(self._views.values())]
+        return [balancer for found in built for _, _, balancer in found.values() if isinstance(balancer, Timed)]
+
+    def everything(self) -> View:
+        """The view of the whole cluster, subsets or not: for whoever balances among clusters."""
+        if self._everything is None:
+            self._everything = compile_view(self._priorities, self._settings, {}, self._stats)
+        return self._everything
+
     def built(self) -> dict[SubsetKey | None, Built]:
         """What the views were built of, for the next compilation; a subset not asked for since keeps what it had."""
         if self.whole is not None:
@@ -74,7 +102,7 @@ class Compiled:
         view = self._views.get(key)
         if view is None:
             members = _priorities_of(subsets.hosts(key), len(self._priorities))
-            view = compile_view(members, self._settings, self._before.get(key, {}))
+            view = compile_view(members, self._settings, self._before.get(key, {}), self._stats)
             self._views[key] = view
         return view
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from meshlib.balancing.base import Host
 from meshlib.balancing.locality import LocalityHosts
-from meshlib.balancing.view import PrioritySet
+from meshlib.balancing.parts import PrioritySet
 from meshlib.model.endpoint import ClusterLoadAssignment, Locality
 from meshlib.state.cells import ClusterState
 

@@ -8,25 +8,33 @@ all its hosts; when every priority is, the load goes by the number of hosts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class HostCounts:
     """The hosts of one priority. `excluded` are draining: they are leaving, so they are not missed when health is
-    computed, but panic uses them as every other host.
+    computed, but panic uses them as every other host. `weights`: of those (staying, healthy, degraded), where health
+    goes by weight (`weighted_priority_health`). `factor`: its own overprovisioning factor, in an aggregate cluster.
     """
 
     total: int
     healthy: int
     degraded: int
     excluded: int = 0
+    weights: tuple[int, int, int] | None = None
+    factor: int | None = None
 
-    def percent(self, part: int, factor: int) -> int:
-        """The health of that many hosts, 0 to 100: their share of those not excluded, times the factor in percent."""
-        staying = self.total - self.excluded
-        return min(100, factor * part // staying) if staying else 0
+    def health(self, factor: int) -> tuple[int, int]:
+        """Of the healthy and of the degraded hosts, 0 to 100: their share of those not excluded, times the
+        overprovisioning factor in percent.
+        """
+        factor = factor if self.factor is None else self.factor
+        staying, healthy, degraded = self.weights or (self.total - self.excluded, self.healthy, self.degraded)
+        if not staying:
+            return 0, 0
+        return min(100, factor * healthy // staying), min(100, factor * degraded // staying)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +50,8 @@ def priority_loads(
     counts: Sequence[HostCounts], overprovisioning_factor: int, panic_threshold: float
 ) -> tuple[PriorityLoad, ...]:
     """The load of every priority; healthy and degraded percentages add up to 100. `panic_threshold` in percent."""
-    healthy = [count.percent(count.healthy, overprovisioning_factor) for count in counts]
-    degraded = [count.percent(count.degraded, overprovisioning_factor) for count in counts]
+    health = [count.health(overprovisioning_factor) for count in counts]
+    healthy, degraded = [part for part, _ in health], [part for _, part in health]
     available = min(100, sum(healthy) + sum(degraded))
     threshold = min(100, int(panic_threshold + 0.5))
     if available == 0 and threshold == 0:
@@ -54,6 +62,26 @@ def priority_loads(
         return _total_panic(counts)
     to_healthy, to_degraded = _distribute(healthy, degraded, available)
     return tuple(map(PriorityLoad, to_healthy, to_degraded, panic))
+
+
+def loads_without(
+    tried: Collection[int],
+    loads: tuple[PriorityLoad, ...],
+    counts: Sequence[HostCounts],
+    overprovisioning_factor: int,
+) -> tuple[PriorityLoad, ...]:
+    """The load with the priorities `tried` left out, which the others take over by their health: Envoy's retry priority
+    `previous_priorities`. `loads` as they are when none of the others has any health.
+    """
+    health = [
+        (0, 0) if priority in tried else count.health(overprovisioning_factor) for priority, count in enumerate(counts)
+    ]
+    healthy, degraded = [part for part, _ in health], [part for _, part in health]
+    available = min(100, sum(healthy) + sum(degraded))
+    if available == 0:
+        return loads
+    to_healthy, to_degraded = _distribute(healthy, degraded, available)
+    return tuple(map(PriorityLoad, to_healthy, to_degraded, (load.panic for load in loads)))
 
 
 def _available_percent(count: HostCounts) -> float:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TypeAlias
 
 from meshlib.balancing.base import NO_HOSTS, Balancer, Host, Rng
 from meshlib.balancing.hashing import random_hash
-from meshlib.balancing.locality import LocalityBalancer, LocalityHosts, effective_weights, shares
-from meshlib.balancing.priority import HostCounts, PriorityLoad, priority_loads
+from meshlib.balancing.locality import LocalityBalancer, effective_weights, shares
+from meshlib.balancing.parts import Parts, PrioritySet, flattened
+from meshlib.balancing.priority import PriorityLoad, loads_without, priority_loads
 from meshlib.balancing.registry import ByHash, ByTurn, builder_of
+from meshlib.balancing.zones import Callers, Stats, ZoneBalancer, zone_shares
 from meshlib.model.lb import LbPolicy
+from meshlib.model.zones import ZONE_AWARE, ZoneAware
 from meshlib.state.cells import ClusterState
-
-PrioritySet: TypeAlias = "tuple[tuple[LocalityHosts, ...], ...]"
-"""Localities by priority; index 0 is priority 0, and a priority may be empty."""
 
 Key: TypeAlias = "tuple[int, str, object]"
 Built: TypeAlias = "dict[Key, tuple[tuple[Host, ...], Sequence[float], Balancer]]"
@@ -25,25 +24,47 @@ Built: TypeAlias = "dict[Key, tuple[tuple[Host, ...], Sequence[float], Balancer]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a cluster balances; the last two in percent."""
+    """How a cluster balances; the factor and the threshold in percent. `callers` None: nothing is routed by zones."""
 
     policy: LbPolicy
     locality_weighted: bool
     overprovisioning_factor: int
     panic_threshold: float
     state: ClusterState = field(kw_only=True)
+    weighted_health: bool = False
+    zone_aware: ZoneAware = ZONE_AWARE
+    callers: Callers | None = None
 
 
 class View:
-    """`balancer` picks over everything; `loads` and `in_panic` say how the load is shared among the priorities."""
+    """`balancer` picks over everything; `loads` and `in_panic` say how the load is shared among the priorities, and
+    `counts` of how many hosts that was reckoned. The balancer of one priority alone is made when it is first asked for.
+    """
 
-    __slots__ = ("balancer", "built", "in_panic", "loads")
+    __slots__ = ("_compiler", "_parts", "_without", "balancer", "built", "counts", "in_panic", "loads")
 
-    def __init__(self, balancer: Balancer, loads: tuple[PriorityLoad, ...], built: Built) -> None:
+    def __init__(
+        self, balancer: Balancer, loads: tuple[PriorityLoad, ...], parts: Sequence[Parts], compiler: _Compiler
+    ) -> None:
         self.balancer = balancer
         self.loads = loads
-        self.built = built
+        self.built = compiler.built
         self.in_panic = any(load.panic and (load.healthy or load.degraded) for load in loads)
+        self.counts = tuple(part.counts for part in parts)
+        self._parts = parts
+        self._compiler = compiler
+        self._without: dict[frozenset[int], Balancer] = {}
+
+    def of(self, priority: int, degraded: bool = False) -> Balancer:
+        """Over the healthy (or the degraded) hosts of one priority; in panic over all of them."""
+        return self._compiler.of(priority, self._parts[priority], self.loads[priority].panic, degraded)
+
+    def without(self, tried: frozenset[int]) -> Balancer:
+        """With the load of these priorities on the others, for Envoy's `previous_priorities`."""
+        found = self._without.get(tried)
+        if found is None:
+            found = self._without[tried] = self._compiler.without(tried, self)
+        return found
 
 
 class PriorityBalancer:
@@ -64,25 +85,46 @@ class PriorityBalancer:
         return self._of_percent[request_hash % 100].pick(request_hash, rng, attempt)
 
 
-def compile_view(priorities: PrioritySet, settings: Settings, before: Built) -> View:
+def compile_view(priorities: PrioritySet, settings: Settings, before: Built, stats: Stats) -> View:
     """The view of the hosts as available now; balancers in `before` over the same hosts are kept, with their turn."""
-    return _Compiler(settings, before).view(priorities)
+    compiler = _Compiler(settings, before, stats)
+    view = compiler.view(priorities)
+    compiler.forget()
+    return view
 
 
 class _Compiler:
     """One compilation: what it reuses and what it has built."""
 
-    def __init__(self, settings: Settings, before: Built) -> None:
+    def __init__(self, settings: Settings, before: Built, stats: Stats) -> None:
         self._settings = settings
         self._builder = builder_of(settings.policy)
         self._before = before
-        self._built: Built = {}
+        self._stats = stats
+        self.built: Built = {}
 
     def view(self, priorities: PrioritySet) -> View:
-        parts = [_Parts(localities) for localities in priorities]
+        """The whole."""
         settings = self._settings
+        parts = [Parts(localities, settings.weighted_health) for localities in priorities]
         counts = [part.counts for part in parts]
         loads = priority_loads(counts, settings.overprovisioning_factor, settings.panic_threshold) if counts else ()
+        return View(self._over(parts, loads), loads, parts, self)
+
+    def without(self, tried: frozenset[int], view: View) -> Balancer:
+        """Over the priorities that have not been tried."""
+        loads = loads_without(tried, view.loads, view.counts, self._settings.overprovisioning_factor)
+        return self._over(view._parts, loads)
+
+    def of(self, priority: int, part: Parts, panic: bool, degraded: bool) -> Balancer:
+        """Over one priority alone."""
+        return (self._degraded if degraded else self._healthy)(priority, part, panic)
+
+    def forget(self) -> None:
+        """Let go of the views before, or each would keep all that came before it."""
+        self._before = self.built
+
+    def _over(self, parts: Sequence[Parts], loads: Sequence[PriorityLoad]) -> Balancer:
         shared: list[tuple[int, Balancer]] = []
         # All healthy loads before all degraded ones: the order decides which hashes go to which priority.
         for priority, (part, load) in enumerate(zip(parts, loads, strict=True)):
@@ -91,7 +133,7 @@ class _Compiler:
         for priority, (part, load) in enumerate(zip(parts, loads, strict=True)):
             if load.degraded:
                 shared.append((load.degraded, self._degraded(priority, part, load.panic)))
-        return View(self._combined(shared), loads, self._built)
+        return self._combined(shared)
 
     def _combined(self, shared: Sequence[tuple[int, Balancer]]) -> Balancer:
         if not shared:
@@ -100,14 +142,16 @@ class _Compiler:
             return shared[0][1]
         return PriorityBalancer(shared, isinstance(self._builder, ByHash))
 
-    def _healthy(self, priority: int, part: _Parts, panic: bool) -> Balancer:
+    def _healthy(self, priority: int, part: Parts, panic: bool) -> Balancer:
         if isinstance(self._builder, ByHash):
             return self._table(priority, part, "all" if panic else "healthy", self._builder)
+        if panic and self._settings.zone_aware.fail_traffic_on_panic:
+            return NO_HOSTS
         if panic:  # every host counts, and locality weights do not
             return self._flat((priority, "all", None), part.all, self._builder)
         return self._by_locality(priority, part, "healthy", self._builder)
 
-    def _degraded(self, priority: int, part: _Parts, panic: bool) -> Balancer:
+    def _degraded(self, priority: int, part: Parts, panic: bool) -> Balancer:
         """The balancer for the load that healthy hosts leave; in panic it goes to every host, as theirs does.
 
         Envoy's hash tables hold no degraded hosts: their requests go to the healthy ones. Where there is no healthy
@@ -122,16 +166,20 @@ class _Compiler:
     def _flat(self, key: Key, hosts: tuple[Host, ...], builder: ByTurn) -> Balancer:
         old = self._before.get(key)
         if old is not None and old[0] == hosts:
-            self._built[key] = old
+            self.built[key] = old
             return old[2]
         balancer = builder.over(self._settings.policy, hosts)
-        self._built[key] = (hosts, (), balancer)
+        self.built[key] = (hosts, (), balancer)
         return balancer
 
-    def _by_locality(self, priority: int, part: _Parts, kind: str, builder: ByTurn) -> Balancer:
+    def _by_locality(self, priority: int, part: Parts, kind: str, builder: ByTurn) -> Balancer:
         eligible = part.of(kind)
         if not self._settings.locality_weighted:
-            return self._flat((priority, kind, None), _flattened(eligible), builder)
+            whole = self._flat((priority, kind, None), flattened(eligible), builder)
+            callers = self._settings.callers
+            if callers is None or priority:  # zones are those of priority 0
+                return whole
+            return self._by_zone(callers, part, kind, builder, whole)
         weights = effective_weights(
             [locality.weight for locality in part.localities],
             [len(hosts) for hosts in eligible],
@@ -140,7 +188,7 @@ class _Compiler:
         )
         used = [index for index, weight in enumerate(weights) if weight]
         if not used:  # no locality has a weight: as if they were not there
-            return self._flat((priority, kind, None), _flattened(eligible), builder)
+            return self._flat((priority, kind, None), flattened(eligible), builder)
         balancers = [
             self._flat((priority, kind, part.localities[index].locality), eligible[index], builder) for index in used
         ]
@@ -148,9 +196,23 @@ class _Compiler:
             return balancers[0]
         return LocalityBalancer([weights[index] for index in used], balancers)
 
-    def _table(self, priority: int, part: _Parts, kind: str, builder: ByHash) -> Balancer:
+    def _by_zone(self, callers: Callers, part: Parts, kind: str, builder: ByTurn, whole: Balancer) -> Balancer:
+        config = self._settings.zone_aware
+        places = [group.locality for group in part.localities]
+        shares = zone_shares(config, callers, places, part.of("healthy"), self._stats)
+        if shares is None:
+            return whole
+        if callers.available < self._settings.panic_threshold:  # as in Envoy: the cluster's own threshold
+            self._stats["lb_local_cluster_not_ok"].add()
+            return NO_HOSTS if config.fail_traffic_on_panic else whole
+        balancers = [
+            self._flat((0, kind, place), hosts, builder) for place, hosts in zip(places, part.of(kind), strict=True)
+        ]
+        return ZoneBalancer(shares, balancers, whole, config.routing_enabled, self._stats)
+
+    def _table(self, priority: int, part: Parts, kind: str, builder: ByHash) -> Balancer:
         eligible = part.of(kind)
-        groups: list[tuple[int, Sequence[Host]]] = [(1, _flattened(eligible))]
+        groups: list[tuple[int, Sequence[Host]]] = [(1, flattened(eligible))]
         if self._settings.locality_weighted:
             groups = [(locality.weight, hosts) for locality, hosts in zip(part.localities, eligible, strict=True)]
         hosts, parts = shares(groups)
@@ -158,50 +220,5 @@ class _Compiler:
         old = self._before.get(key)
         if old is None or old[0] != members or old[1] != parts:
             old = (members, parts, builder.build(self._settings.policy, members, parts, self._settings.state))
-        self._built[key] = old
+        self.built[key] = old
         return old[2]
-
-
-class _Parts:
-    """The hosts of one priority by availability. `staying` counts the hosts of each locality that are not draining."""
-
-    __slots__ = ("_of", "all", "counts", "healthy", "localities", "staying")
-
-    def __init__(self, localities: Sequence[LocalityHosts]) -> None:
-        self.localities = localities
-        groups = [locality.hosts for locality in localities]
-        sorted_out = [_by_availability(hosts) for hosts in groups]
-        self.all = _flattened(groups)
-        self._of = {
-            "all": groups,
-            "healthy": [healthy for healthy, _ in sorted_out],
-            "degraded": [degraded for _, degraded in sorted_out],
-        }
-        self.staying = [len(hosts) - _draining(hosts) for hosts in groups]
-        total, healthy, degraded = len(self.all), *(sum(map(len, self._of[kind])) for kind in ("healthy", "degraded"))
-        self.healthy = healthy > 0
-        self.counts = HostCounts(total, healthy, degraded, total - sum(self.staying))
-
-    def of(self, kind: str) -> list[tuple[Host, ...]]:
-        """By locality."""
-        return self._of[kind]
-
-
-def _draining(hosts: tuple[Host, ...]) -> int:
-    return sum(host.endpoint.health_status == "DRAINING" for host in hosts)
-
-
-def _flattened(groups: Sequence[tuple[Host, ...]]) -> tuple[Host, ...]:
-    return groups[0] if len(groups) == 1 else tuple(chain.from_iterable(groups))
-
-
-def _by_availability(hosts: tuple[Host, ...]) -> tuple[tuple[Host, ...], tuple[Host, ...]]:
-    """(healthy, degraded)."""
-    now = [host.availability for host in hosts]
-    if now.count("healthy") == len(now):
-        return hosts, ()
-    pairs = list(zip(hosts, now, strict=True))
-    return (
-        tuple(host for host, availability in pairs if availability == "healthy"),
-        tuple(host for host, availability in pairs if availability == "degraded"),
-    )
