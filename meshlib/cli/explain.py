@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from meshlib.cli.output import note, print_issues
 from meshlib.cli.request_lines import answers
@@ -72,7 +72,9 @@ def run(options: argparse.Namespace) -> int:
         except OSError as error:
             note(f"meshlib explain: {error}")
             return 2
-        explainer, issues = _explainer(options)
+        explainer, issues = explainer_of(
+            options.config, seed=options.seed, reject_unknown=options.reject_unknown, brief=options.brief
+        )
         print_issues(issues, sys.stderr)
         if explainer is None:
             return 1
@@ -97,14 +99,14 @@ def _requests(path: str | None, stack: ExitStack) -> Iterable[str] | None:
     return stack.enter_context(Path(path).open(encoding="utf-8", errors="surrogateescape"))
 
 
-def _explainer(options: argparse.Namespace) -> tuple[Explainer | None, list[Issue]]:
-    """The explainer, None when the configuration has errors; and every issue."""
+def explainer_of(paths: Iterable[str], **options: Any) -> tuple[Explainer | None, list[Issue]]:
+    """The explainer of a configuration, None when that has errors; and every issue. `options` are the explainer's."""
     from meshlib.cli.compiled import compile_issue
     from meshlib.explain import Explainer
     from meshlib.sources.files.loader import load
     from meshlib.sources.files.snapshot import build_snapshot
 
-    snapshot, found = build_snapshot(load(options.config))
+    snapshot, found = build_snapshot(load(paths))
     issues = list(found)
     failed = any(issue.severity == "error" for issue in issues)
     if not failed and (refused := compile_issue(snapshot)) is not None:
@@ -112,7 +114,7 @@ def _explainer(options: argparse.Namespace) -> tuple[Explainer | None, list[Issu
         issues.append(refused)
     if failed:
         return None, issues
-    return Explainer(snapshot, seed=options.seed, reject_unknown=options.reject_unknown, brief=options.brief), issues
+    return Explainer(snapshot, **options), issues
 
 
 def _answer_one(explainer: Explainer, options: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "run": _Command("meshlib.cli.run", "run a program in the mesh, with no change of its code"),
     "check": _Command("meshlib.cli.check", "validate configuration files: what, where, why, and how to fix it"),
     "explain": _Command("meshlib.cli.explain", "where a request would go, and why"),
+    "route": _Command("meshlib.cli.route", "test a configuration: a table of requests and where they must go"),
     "control-plane": _Command("meshlib.cli.control_plane", "serve a directory of YAML over xDS, live on change"),
     "ca": _Command("meshlib.cli.ca", "a certificate authority for development: mutual TLS in a minute"),
 }
@@ -37,6 +38,7 @@ examples:
   meshlib check conf/                        every mistake in a directory, with file and line
   meshlib check --json bootstrap.yaml        the same for programs
   meshlib explain GET http://payments/ --config conf/
+  meshlib route test cases.yaml --config conf/
   meshlib control-plane --dir conf/          serve conf/ to Envoy, gRPC and meshlib on 127.0.0.1:18000
   meshlib ca init dev-ca                     a certificate authority for development
 

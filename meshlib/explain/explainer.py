@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,12 +15,14 @@ from meshlib.engine.runtime import Runtime
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.errors import ConfigurationError
 from meshlib.explain import facts
+from meshlib.explain.chance import FixedChance
 from meshlib.explain.explanation import Explanation
 from meshlib.explain.request import HeaderInput, head_from
 from meshlib.flags import ResponseFlag
 from meshlib.model.metadata import Struct
 from meshlib.model.report import Issue
-from meshlib.model.request import RequestHead
+from meshlib.model.request import RawHeaders, RequestHead
+from meshlib.model.route import RouteConfiguration
 from meshlib.model.snapshot import Snapshot
 
 
@@ -61,23 +64,46 @@ class Explainer:
 
     def explain(self, method: str, url: str, headers: HeaderInput = ()) -> Explanation:
         """Decide about one request as a call would, and say how. Raises ValueError for what is no HTTP request."""
-        head = head_from(method, url, headers)
-        result = Explanation(method, url, authority=head.authority, path=head.path, headers=facts.texts(head.headers))
+        return self.explain_head(head_from(method, url, headers), url)
+
+    def route_configurations(self) -> list[RouteConfiguration]:
+        """Every route configuration calls are decided by, once."""
+        outbound = self._plan.outbound
+        lists = (*outbound.named.values(), *outbound.by_port.values(), outbound.rest)
+        return list({id(table.config): table.config for tables in lists for table in tables}.values())
+
+    def explain_head(
+        self,
+        head: RequestHead,
+        url: str = "",
+        random_value: int | None = None,
+        response_headers: Iterable[tuple[str, str]] = (),
+    ) -> Explanation:
+        """The same for a request that is a head already. `random_value` takes the place of chance in the choice of the
+        route and of its cluster, as in Envoy's router check tool; `response_headers` are what an upstream would answer.
+        """
+        url = url or f"{head.scheme}://{head.authority}{head.path}"
+        result = Explanation(
+            head.method, url, authority=head.authority, path=head.path, headers=facts.texts(head.headers)
+        )
         host = self._plan.find(head.scheme, head.authority)
         if host is None:
             return self._unknown(result, head)
         result.listener = host.listener
         result.route_configuration = host.source.config.name
         result.virtual_host = host.table.config.name
+        fixed = None if random_value is None else FixedChance(host, head, random_value)
         if not self._brief:
-            result.trials = self._tried(host, head)
-        self._describe(result, decide(self._plan, host, head, self._rng), host, head)
+            result.trials = self._tried(host, head) if fixed is None else facts.trials(host, head, fixed.again())
+        answer = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response_headers]
+        self._describe(result, decide(self._plan, host, head, fixed or self._rng), head, answer)
+        result.by_chance = random_value is None and len(result.weights) > 1
         return result
 
     def _tried(self, host: VirtualHostPlan, head: RequestHead) -> list[dict[str, Any]]:
         """The routes tried. The state is put back, so that tracing draws the very numbers the decision then draws."""
         state = self._rng.getstate()
-        trials = [facts.trial(tried) for tried in host.table.trace(head, self._rng)]
+        trials = facts.trials(host, head, self._rng)
         self._rng.setstate(state)
         return trials
 
@@ -89,7 +115,7 @@ class Explainer:
             result.reason += ": the call leaves the mesh unchanged"
         return result
 
-    def _describe(self, result: Explanation, decision: Decision, host: VirtualHostPlan, head: RequestHead) -> None:
+    def _describe(self, result: Explanation, decision: Decision, head: RequestHead, answer: RawHeaders) -> None:
         if decision.route is not None:
             result.route, result.route_index = decision.route.label, decision.route.index
         if not isinstance(decision, Refusal):
@@ -101,9 +127,9 @@ class Explainer:
             case Answer():
                 _answer(result, decision, head)
             case Forward():
-                self._forward(result, decision, head)
+                self._forward(result, decision, head, answer)
 
-    def _forward(self, result: Explanation, decision: Forward, head: RequestHead) -> None:
+    def _forward(self, result: Explanation, decision: Forward, head: RequestHead, answer: RawHeaders) -> None:
         route, share, cluster = decision.route, decision.share, decision.cluster
         result.weights = facts.weights(route, share)
         if cluster.passthrough:
@@ -129,6 +155,8 @@ class Explainer:
             upstream = attempt_head(decision, head, upstream, chosen.endpoint.hostname, 1, limit)
         result.authority, result.path = upstream.authority, upstream.path
         result.headers = facts.texts(upstream.headers)
+        mutate = share.response_headers
+        result.response_headers = facts.texts(answer if mutate is None else mutate(list(answer), upstream))
 
     def _filtered(self, share: Share) -> list[dict[str, Any]]:
         """The filters of a share, described once."""

@@ -13,17 +13,19 @@ class Explanation:
     Where it goes: `listener`, `route_configuration`, `virtual_host`, `route` (`virtual host/route name or index`),
     `route_index`, `cluster`, `endpoint` (the first attempt's). `trials` are the routes tried in order,
     `{"route", "index", "matched", "failed"}`, `failed` being the first condition that did not hold. `weights` are the
-    shares of a weighted route, `{"cluster", "weight", "chosen"}`. `filters` are the HTTP filters that run on the
-    request, in order, `{"type", ...}` with their settings; one may still refuse it (a rate limit), which depends on
-    what went before. `overload_drops` is the fraction the control plane drops, by category. `request_hash` is the
-    route's hash for balancers that need one. `balancing` is `{"policy", "subset", "priorities"}`, a priority
+    shares of a weighted route, `{"cluster", "weight", "chosen"}`; `by_chance` when one of them was drawn. `filters` are
+    the HTTP filters that run on the request, in order, `{"type", ...}` with their settings; one may still refuse it (a
+    rate limit), which depends on what went before. `overload_drops` is the fraction the control plane drops, by
+    category. `request_hash` is the route's hash for balancers that need one. `balancing` is
+    `{"policy", "subset", "priorities"}`, a priority
     `{"priority", "healthy_load", "degraded_load", "panic", "endpoints"}` (loads in percent), an endpoint
     `{"address", "locality", "weight", "health", "availability", "ejected"}`.
 
     What the upstream sees on the first attempt: `authority`, `path`, `headers` (`[name, value]` pairs).
 
     What is answered without an upstream: `redirect` is `{"status", "location"}`, `direct_response` is
-    `{"status", "body"}`, `response_headers` the headers either sets.
+    `{"status", "body"}`, `response_headers` the headers either sets. (Of a forwarded request those its
+    route adds to a response that has none of its own.)
 
     What bounds it: `timeouts` has `route`, `per_try`, `idle`, `per_try_idle` and `connect`; `retry_policy` has
     `retry_on`, `num_retries`, `per_try_timeout`, `retriable_status_codes`, `base_interval`, `max_interval` and
@@ -61,6 +63,7 @@ class Explanation:
     overload_drops: dict[str, float] = field(default_factory=dict)
     request_hash: int | None = None
     balancing: dict[str, Any] | None = None
+    by_chance: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The documented JSON object: every field, always."""

@@ -9,16 +9,20 @@ from meshlib.balancing.report import BalancerReport, HostReport
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.decision import Forward
 from meshlib.engine.route import RoutePlan, Share
+from meshlib.engine.table import VirtualHostPlan
 from meshlib.model.metadata import Struct
 from meshlib.model.outcome import Failure
-from meshlib.model.request import RawHeaders
+from meshlib.model.request import RawHeaders, RequestHead
 from meshlib.model.route import WeightedClusters
-from meshlib.routing.router import RouteTrial
+from meshlib.routing.router import Rng
 
 
-def trial(tried: RouteTrial) -> dict[str, Any]:
-    """A route tried."""
-    return {"route": tried.name, "index": tried.index, "matched": tried.matched, "failed": tried.failed}
+def trials(host: VirtualHostPlan, head: RequestHead, rng: Rng) -> list[dict[str, Any]]:
+    """The routes tried, up to the one that matched."""
+    return [
+        {"route": tried.name, "index": tried.index, "matched": tried.matched, "failed": tried.failed}
+        for tried in host.table.trace(head, rng)
+    ]
 
 
 def weights(route: RoutePlan, chosen: Share) -> list[dict[str, Any]]:

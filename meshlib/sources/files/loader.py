@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from meshlib.model.report import Issue
 from meshlib.sources.files.documents import read_document
 from meshlib.sources.files.paths import MAX_FILES, SUFFIXES, Signature, find_files, read_text, signature
 from meshlib.sources.files.resources import Content, IstioDocument, Loaded, LoadedResource, Origin
-from meshlib.sources.files.yaml_tree import YamlSyntaxError, parse_documents
+from meshlib.sources.files.yaml_tree import Document, YamlSyntaxError, parse_documents
 
 _ESCAPED_PAIR = re.compile(r"\\\\|\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
 
@@ -86,9 +87,7 @@ def load(paths: Iterable[str | Path]) -> Loaded:
 def parse_text(text: str, file: str) -> Content:
     """The content of one file's text; `.json` by the strict grammar of JSON, everything else as YAML."""
     try:
-        if file.lower().endswith(".json"):
-            text = _checked_json(text)
-        documents = parse_documents(text)
+        documents = _documents(text, file)
     except YamlSyntaxError as error:
         issue = Issue("error", "file", "", error.reason, error.fix, file, error.line)
         return Content(issues=(issue,), transient=error.transient)
@@ -98,6 +97,21 @@ def parse_text(text: str, file: str) -> Content:
         tuple(item for item in items if isinstance(item, IstioDocument)),
         tuple(item for item in items if isinstance(item, Issue)),
     )
+
+
+def parse_values(path: Path) -> tuple[list[Any], list[Issue]]:
+    """The documents of a file that holds no resources, as located values; what is wrong with it as issues."""
+    text = read_text(path)
+    if isinstance(text, Issue):
+        return [], [text]
+    try:
+        return [document.value for document in _documents(text, str(path))], []
+    except YamlSyntaxError as error:
+        return [], [Issue("error", "file", "", error.reason, error.fix, str(path), error.line)]
+
+
+def _documents(text: str, file: str) -> list[Document]:
+    return parse_documents(_checked_json(text) if file.lower().endswith(".json") else text)
 
 
 def _checked_json(text: str) -> str:
