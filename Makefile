@@ -7,6 +7,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+# Most tests wait for servers more than they compute; more workers than this would make each other's clocks run late.
+TEST_WORKERS ?= $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) / 2 )); echo $$(( n > 2 ? n : 2 )))
 BENCH_ARGS ?=
 
 # The newest Python the project is tested on; PYTHON=... chooses another.
@@ -42,7 +44,7 @@ demo-consul: $(DEMO_STAMP) ## the canary story on a real Consul (make servers bu
 
 .PHONY: test
 test: $(DEV_STAMP) ## tests whose parts are on this machine; ends with what was not tested
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: soak
 soak: $(DEV_STAMP) ## the tests that are long by nature, which make test leaves out

@@ -24,6 +24,17 @@ def test_there(): pass
 """
 
 
+SLOW = """
+import pytest
+
+@pytest.mark.slow
+def test_long(): pass
+
+@pytest.mark.parametrize("count", [1, pytest.param(1000, marks=pytest.mark.slow)])
+def test_short_and_long(count): pass
+"""
+
+
 @pytest.fixture
 def run_suite(tmp_path):
     """Run SUITE on a machine whose PATH is empty: nothing but what PyPI brought is there."""
@@ -53,6 +64,13 @@ def test_a_missing_part_is_skipped_and_listed(run_suite):
     assert "1 passed, 2 skipped" in done.stdout
 
 
+def test_workers_tell_what_they_did_not_test(run_suite):
+    done = run_suite(SUITE + SLOW.replace("import pytest", ""), "-n", "2", "--dist", "load")
+    assert "NOT TESTED for want of redis (apt: redis-server): 2 tests" in done.stdout
+    assert "NOT TESTED because slow (make soak, or pytest -m slow): 2 tests" in done.stdout
+    assert "2 passed, 2 skipped" in done.stdout
+
+
 @pytest.mark.parametrize("required", ["redis", "1", "gunicorn, redis"])
 def test_a_missing_part_fails_where_it_is_required(run_suite, required):
     done = run_suite(MESHLIB_REQUIRE_PARTS=required)
@@ -68,17 +86,6 @@ def test_other_parts_may_be_required_without_harm(run_suite):
 def test_a_part_nobody_knows_is_a_mistake(run_suite):
     assert "needs unknown parts: rediss" in run_suite(SUITE.replace("redis", "rediss")).stderr
     assert "names unknown parts: reddis" in run_suite(MESHLIB_REQUIRE_PARTS="reddis").stderr
-
-
-SLOW = """
-import pytest
-
-@pytest.mark.slow
-def test_long(): pass
-
-@pytest.mark.parametrize("count", [1, pytest.param(1000, marks=pytest.mark.slow)])
-def test_short_and_long(count): pass
-"""
 
 
 def test_a_slow_test_is_left_out_and_counted(run_suite):
