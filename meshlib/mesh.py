@@ -171,8 +171,8 @@ class Mesh(Doors, FromSources, Instrumented):
         """
         with self._publishing:
             plan = self.runtime.compile(snapshot, self.runtime.plan if self._ready.is_set() else None)
-            self.runtime.install(plan)
             self._published = time.monotonic()
+            self.runtime.install(plan, self._published)
             self._ready.set()
         for wake in list(self._waiting.values()):
             wake()

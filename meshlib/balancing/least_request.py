@@ -7,9 +7,13 @@ from heapq import heapify, heappop, heappush
 
 from meshlib.balancing.base import Balancer, Host, Rng
 from meshlib.balancing.round_robin import equal_weights
+from meshlib.balancing.slow_start import as_configured, warming
+from meshlib.balancing.timed import INLINE, Timed, Weigh
 from meshlib.model.lb import LeastRequest
 
 Deadline = tuple[float, int, Host]
+GUESSES = 4  # hosts tried before a full scan
+LONGEST = 1e6  # turns that requests in flight can cost a host, whatever the bias
 
 
 class LeastOfChoices:
@@ -35,6 +39,44 @@ class LeastOfChoices:
         return best
 
 
+class LeastOfAll:
+    """Equal weights, full scan: a random one of the least loaded hosts.
+
+    A host without any request is one of them, whatever the others have, and those are equally likely to be guessed. So
+    the scan, whose cost grows with the hosts, is needed only where few hosts are idle.
+    """
+
+    __slots__ = ("_hosts", "_lives", "_size")
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self._hosts = tuple(hosts)
+        self._lives = tuple(host.cell.live for host in hosts)
+        self._size = len(hosts)
+
+    def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
+        """A host than which no other has fewer requests."""
+        hosts, size, random = self._hosts, self._size, rng.random
+        for _ in range(GUESSES):
+            host = hosts[int(random() * size)]
+            if not host.cell.live:
+                return host
+        loads = list(map(len, self._lives))
+        return hosts[_any_index(loads, min(loads), rng)]
+
+
+def _any_index(loads: list[int], wanted: int, rng: Rng) -> int:
+    """A random one of the places where `wanted` is: guessed where it is at many, else counted off."""
+    size, ties = len(loads), loads.count(wanted)
+    if ties * 16 > size:
+        while loads[at := int(rng.random() * size)] != wanted:
+            pass
+        return at
+    at = -1
+    for _ in range(int(rng.random() * ties) + 1):
+        at = loads.index(wanted, at + 1)
+    return at
+
+
 class WeightedLeastRequest:
     """Unequal weights: an earliest-deadline-first schedule whose weights are `weight / (active + 1) ** bias`.
 
@@ -42,12 +84,13 @@ class WeightedLeastRequest:
     atomic; a thread that comes between them finds the other hosts.
     """
 
-    __slots__ = ("_bias", "_heap", "_hosts")
+    __slots__ = ("_bias", "_heap", "_hosts", "weights")
 
-    def __init__(self, hosts: Sequence[Host], bias: float) -> None:
+    def __init__(self, hosts: Sequence[Host], bias: float, weights: Sequence[float]) -> None:
         self._hosts = tuple(hosts)
         self._bias = bias
         self._heap: list[Deadline] | None = None
+        self.weights = weights
 
     def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
         """The host whose turn it is."""
@@ -58,19 +101,58 @@ class WeightedLeastRequest:
             now, index, host = heappop(heap)
         except IndexError:  # more threads between pop and push than there are hosts
             return self._hosts[int(rng.random() * len(self._hosts))]
-        weight = host.endpoint.weight / (len(host.cell.live) + 1) ** self._bias
-        heappush(heap, (now + 1.0 / weight, index, host))
+        try:
+            turns = (len(host.cell.live) + 1) ** self._bias
+        except OverflowError:
+            turns = LONGEST
+        heappush(heap, (now + (min(LONGEST, turns)) / self.weights[index], index, host))
         return host
 
     def _schedule(self, rng: Rng) -> list[Deadline]:
         """First turns at a random point of each host's interval, so that clients do not start in step."""
-        heap = [(rng.random() / host.weight, index, host) for index, host in enumerate(self._hosts)]
+        weights = self.weights
+        heap = [(rng.random() / weights[index], index, host) for index, host in enumerate(self._hosts)]
         heapify(heap)
         return heap
 
 
+class WarmingLeastRequest(Timed):
+    """With slow start: by schedule while any host is new or the weights differ, as in Envoy, else by choices."""
+
+    __slots__ = ("_choices", "_hosts", "_inner", "_scheduled", "_weigh")
+
+    def __init__(self, hosts: Sequence[Host], choices: Balancer, scheduled: WeightedLeastRequest, weigh: Weigh) -> None:
+        self._hosts = tuple(hosts)
+        self._choices = choices
+        self._scheduled = scheduled
+        self._weigh = weigh
+        self._inner: Balancer = choices
+
+    @property
+    def heavy(self) -> bool:  # type: ignore[override]
+        """Weighing takes time in proportion to the hosts."""
+        return len(self._hosts) > INLINE
+
+    def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
+        """By schedule or by choices."""
+        return self._inner.pick(request_hash, rng, attempt)
+
+    def tick(self, now: float) -> float:
+        """Weigh the hosts; those in the schedule have their new weights from their next turn on."""
+        weights, due = self._weigh(self._hosts, now)
+        self._scheduled.weights = weights
+        self._inner = self._choices if min(weights) == max(weights) else self._scheduled
+        return due
+
+
 def least_request(policy: LeastRequest, hosts: Sequence[Host]) -> Balancer:
     """The least request balancer for these hosts."""
-    if equal_weights(hosts):
-        return LeastOfChoices(hosts, policy.choice_count)
-    return WeightedLeastRequest(hosts, policy.active_request_bias)
+    weights = [host.endpoint.weight for host in hosts]
+    scheduled = WeightedLeastRequest(hosts, policy.active_request_bias, weights)
+    equal = equal_weights(hosts)
+    if not equal and policy.slow_start is None:
+        return scheduled
+    choices = LeastOfAll(hosts) if policy.full_scan else LeastOfChoices(hosts, policy.choice_count)
+    if policy.slow_start is None:
+        return choices
+    return WarmingLeastRequest(hosts, choices, scheduled, warming(policy.slow_start, as_configured))

@@ -7,12 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshlib.balancing.base import NO_HOSTS, Balancer, Host, OneHost
+from meshlib.balancing.client_side import client_side_weighted_round_robin
 from meshlib.balancing.least_request import least_request
+from meshlib.balancing.peak_ewma import peak_ewma
 from meshlib.balancing.maglev import maglev, table_entries
 from meshlib.balancing.random_choice import random_choice
 from meshlib.balancing.ring_hash import ring_entries, ring_hash
 from meshlib.balancing.round_robin import round_robin
-from meshlib.model.lb import LbPolicy, LeastRequest, Maglev, Random, RingHash, RoundRobin
+from meshlib.model.lb import (
+    ClientSideWeightedRoundRobin,
+    LbPolicy,
+    LeastRequest,
+    Maglev,
+    PeakEwma,
+    Random,
+    RingHash,
+    RoundRobin,
+)
 from meshlib.state.cells import ClusterState
 
 ENTRIES_PER_HOST = 4  # of a hash table, made in the time one host takes elsewhere, roughly
@@ -49,6 +60,8 @@ class ByHash:
 BUILDERS: dict[type[LbPolicy], ByTurn | ByHash] = {
     RoundRobin: ByTurn(round_robin),
     LeastRequest: ByTurn(least_request),
+    ClientSideWeightedRoundRobin: ByTurn(client_side_weighted_round_robin),
+    PeakEwma: ByTurn(peak_ewma),
     Random: ByTurn(random_choice),
     RingHash: ByHash(ring_hash, ring_entries),
     Maglev: ByHash(maglev, table_entries),

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from itertools import count
 
 from meshlib.balancing.base import Balancer, Host, Rng
+from meshlib.balancing.slow_start import as_configured, warming
 from meshlib.balancing.stride import WeightedSequence
+from meshlib.balancing.timed import Reweighed
+from meshlib.model.lb import LbPolicy, RoundRobin
+
+FINENESS = 65_535  # of weights that are not whole numbers: the largest becomes this (gRFC A58)
 
 
 class EqualRoundRobin:
@@ -32,9 +37,9 @@ class WeightedRoundRobin:
 
     __slots__ = ("_hosts", "_sequence")
 
-    def __init__(self, hosts: Sequence[Host]) -> None:
+    def __init__(self, hosts: Sequence[Host], weights: Sequence[int]) -> None:
         self._hosts = tuple(hosts)
-        self._sequence = WeightedSequence([host.weight for host in hosts])
+        self._sequence = WeightedSequence(weights)
 
     def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
         """The next host."""
@@ -47,6 +52,20 @@ def equal_weights(hosts: Sequence[Host]) -> bool:
     return all(host.endpoint.weight == first for host in hosts)
 
 
-def round_robin(policy: object, hosts: Sequence[Host]) -> Balancer:
+def by_weights(hosts: Sequence[Host], weights: Sequence[float]) -> Balancer:
+    """Round robin by weights that may be any positive numbers."""
+    if min(weights) == max(weights):
+        return EqualRoundRobin(hosts)
+    if all(isinstance(weight, int) for weight in weights):
+        return WeightedRoundRobin(hosts, [int(weight) for weight in weights])
+    scale = FINENESS / max(weights)
+    return WeightedRoundRobin(hosts, [max(1, round(weight * scale)) for weight in weights])
+
+
+def round_robin(policy: LbPolicy, hosts: Sequence[Host]) -> Balancer:
     """The round robin balancer for these hosts."""
-    return EqualRoundRobin(hosts) if equal_weights(hosts) else WeightedRoundRobin(hosts)
+    if isinstance(policy, RoundRobin) and policy.slow_start is not None:
+        return Reweighed(hosts, warming(policy.slow_start, as_configured), by_weights)
+    if equal_weights(hosts):
+        return EqualRoundRobin(hosts)
+    return WeightedRoundRobin(hosts, [host.endpoint.weight for host in hosts])

@@ -181,7 +181,7 @@ class Attempts:
             self._give_back(start)
             reason = f"cluster {cluster.name!r} has {limit} active requests (max_requests)"
             return fail(self, now, ResponseFlag.UO, reason)
-        start.host.cell.live[start] = None
+        start.host.cell.live[start] = now
         cluster.stats["upstream_rq_total"].add()
         return None
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from meshlib.balancing.cluster import ClusterBalancer
+from meshlib.engine.observing import observer_of, report_taker_of
 from meshlib.model.cluster import Cluster, Thresholds
 from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.route import RoutingPriority
@@ -29,7 +30,11 @@ class BreakerLike(Protocol):
 
 
 class ClusterPlan:
-    """Read-only but for `next_sweep`, the time before which no ejected endpoint can return."""
+    """Read-only but for `next_sweep`, the time before which no ejected endpoint can return and no weight changes.
+
+    `observe` hears how attempts end, `take_report` of load reports that come with gRPC trailers; None where the
+    balancer learns nothing from them.
+    """
 
     __slots__ = (
         "_default",
@@ -46,9 +51,11 @@ class ClusterPlan:
         "limits",
         "name",
         "next_sweep",
+        "observe",
         "passthrough",
         "state",
         "stats",
+        "take_report",
     )
 
     balancer: ClusterBalancer
@@ -76,14 +83,20 @@ class ClusterPlan:
         self.addresses = frozenset(host.address for host in self.balancer.hosts)
         self.detector = OutlierDetector(config.outlier_detection) if config.outlier_detection else None
         self.next_sweep = 0.0
+        self.observe = observer_of(config.lb_policy)
+        self.take_report = report_taker_of(config.lb_policy)
         self._default = (state.default, config.circuit_breakers.default)
         self._high = (state.high, config.circuit_breakers.high)
         self.breaker = breaker or _own_breaker(config, state, on_transition)
         self._owns_breaker = breaker is None
 
-    def adopt(self) -> None:
-        """The plan is in force: only now does the state follow it, for a plan that is refused must change nothing."""
+    def adopt(self, now: float | None = None) -> None:
+        """The plan is in force: only now does the state follow it, for a plan that is refused must change nothing.
+        `now` is when endpoints that it brings have joined; without it that is the next pick.
+        """
         state = self.state
+        if now is not None:
+            self.balancer.begin(now)
         _forget_gone(state, self.addresses)
         if self.detector is None and state.ejected:
             _let_back(state)

@@ -20,10 +20,12 @@ def judge(call: Attempts, start: Start, outcome: Outcome) -> Classification:
     """Classify once; breaker, outlier detection and counters read that one verdict."""
     verdict = classify(outcome)
     call.load.retries.pop(call, None)
+    cluster = call.cluster
+    if cluster.observe is not None:
+        cluster.observe(start, outcome, verdict)
     if verdict is PENDING:  # judged by its status, when the stream has ended; a breaker's permit is kept until then
         return verdict
-    cluster, permit = call.cluster, start.permit
-    breaker = cluster.breaker
+    permit, breaker = start.permit, cluster.breaker
     if breaker is not None and permit is not None:
         start.permit = None
         if verdict.neutral:
@@ -53,15 +55,16 @@ def detect(call: Attempts, detector: OutlierDetector, start: Start, verdict: Cla
 
 
 def sweep(call: Attempts, now: float) -> None:
-    """Let ejected endpoints return whose time is over; cheap, because the next time is remembered."""
+    """What time brings: weights that change, ejected endpoints that return. Cheap, because the next time is remembered."""
     cluster = call.cluster
+    tick = cluster.balancer.tick(now)
     if cluster.detector is None:
-        cluster.next_sweep = float("inf")
+        cluster.next_sweep = tick
         return
     before = list(cluster.state.ejected)
     due = cluster.detector.sweep(cluster.state, now)
     returns = [cell.ejection.until for cell in list(cluster.state.ejected) if cell.ejection is not None]
-    cluster.next_sweep = min(due, *returns, float("inf"))
+    cluster.next_sweep = min(due, tick, *returns)
     for cell in before:
         if not cell.ejected:
             call.runtime.emit(partial(EndpointReturned, now, cluster.name, cell.address))

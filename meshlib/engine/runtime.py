@@ -70,7 +70,7 @@ class Runtime:
         """A plan for a snapshot, taking over what has not changed. Raises `ResourceError`; nothing is in force yet."""
         return Plan(snapshot, self.state, self.filters, self.attached, previous)
 
-    def install(self, plan: Plan) -> None:
+    def install(self, plan: Plan, now: float | None = None) -> None:
         """Put a plan into force: one store. Then the state follows: that of clusters the plan does not have is
         forgotten, else names that come and go would pile up; calls still in flight hold their own.
         """
@@ -78,7 +78,7 @@ class Runtime:
         self.state.keep_only(plan.clusters)
         for name, cluster in plan.clusters.items():
             if before.get(name) is not cluster:  # what was taken over has been adopted, endpoint by endpoint, already
-                cluster.adopt()
+                cluster.adopt(now)
 
     def emit(self, make: Callable[[], Event]) -> None:
         """Tell the observers. The event is made only if there are any; one that raises is dropped, not the call."""

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from meshlib.state.counter import Counter
+from meshlib.state.latency import Latency
+
+
+class ReportedLoad(NamedTuple):
+    """What an endpoint's load reports (ORCA) make of it: a weight, reported without a long gap since `since`, and last
+    `at` (monotonic seconds). Replaced as a whole.
+    """
+
+    weight: float
+    since: float
+    at: float
 
 
 @dataclass(slots=True, eq=False)
@@ -21,19 +32,24 @@ class Ejection:
 class EndpointState:
     """One endpoint of one cluster.
 
-    `live` holds a token per active request: `active` is its size, and a token put in twice or taken out twice does no
-    harm. `failures_5xx` is the current streak of consecutive 5xx, as a list so that appending and clearing are atomic.
+    `live` holds a token per active request with the time it began, None once its answer has been timed: `active` is its
+    size, and a token put in twice or taken out twice does no harm. `failures_5xx` is the current streak of consecutive 5xx, as a list so that appending and clearing are atomic.
     `ejection` is set while the endpoint is ejected; `ejections` is Envoy's back-off multiplier.
+    What balancers learn, None until one wants it: `joined` is when slow start first saw the endpoint healthy,
+    `latency` is for peak EWMA, `load` is what it last reported of its load.
     """
 
-    __slots__ = ("address", "ejection", "ejections", "failures_5xx", "live")
+    __slots__ = ("address", "ejection", "ejections", "failures_5xx", "joined", "latency", "live", "load")
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.live: dict[object, None] = {}
+        self.live: dict[object, float | None] = {}
         self.failures_5xx: list[None] = []
         self.ejection: Ejection | None = None
         self.ejections = 0
+        self.joined: float | None = None
+        self.latency: Latency | None = None
+        self.load: ReportedLoad | None = None
 
     @property
     def active(self) -> int:

@@ -1,0 +1,52 @@
+"""Slow start: endpoints that have just joined take less than their weight (Envoy's documentation, "Slow start mode").
+
+An endpoint's time begins when it is first seen healthy, and, as in an Envoy without active health checks, once: one
+that comes back from ejection has its full weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshlib.balancing.base import Host
+from meshlib.balancing.timed import Weigh
+from meshlib.model.lb import SlowStart
+
+STEPS = 100  # of a window: weights are a hundredth of it old at most
+LEAST_AGE = 0.001  # Envoy counts at least a millisecond
+
+
+def factor(config: SlowStart, age: float) -> float:
+    """What is taken of a weight `age` seconds after the endpoint joined."""
+    if age >= config.window:
+        return 1.0
+    part = max(age, LEAST_AGE) / config.window
+    return float(max(config.min_weight_percent / 100.0, part ** (1.0 / config.aggression)))
+
+
+def warming(config: SlowStart, weigh: Weigh) -> Weigh:
+    """Weights of `weigh`, less for endpoints that are new."""
+
+    def weighed(hosts: Sequence[Host], now: float) -> tuple[Sequence[float], float]:
+        weights, due = weigh(hosts, now)
+        ages = [_age(host, now) for host in hosts]
+        if min(ages) >= config.window:
+            return weights, due
+        less = [weight * factor(config, age) for weight, age in zip(weights, ages, strict=True)]
+        return less, min(due, now + config.window / STEPS)
+
+    return weighed
+
+
+def _age(host: Host, now: float) -> float:
+    cell = host.cell
+    if cell.joined is None:
+        if host.availability != "healthy":  # not yet; meanwhile its weight is whole, as in Envoy
+            return float("inf")
+        cell.joined = now
+    return now - cell.joined
+
+
+def as_configured(hosts: Sequence[Host], now: float) -> tuple[Sequence[float], float]:
+    """The endpoints' own weights, which no time changes."""
+    return [host.endpoint.weight for host in hosts], float("inf")

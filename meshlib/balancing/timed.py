@@ -1,0 +1,63 @@
+"""Balancers that go by the time as well. A pick does not ask for it: the balancer is told, when it asked to be.
+
+
+Everything else pays for this only one comparison a pick, with the time at which the first of a cluster's balancers
+wants to hear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from meshlib.balancing.base import Balancer, Host, Rng
+
+INLINE = 512  # hosts that are weighed anew within a pick; more are left to `ClusterBalancer.refresh`
+
+Weigh = Callable[[Sequence[Host], float], "tuple[Sequence[float], float]"]
+"""(Hosts, now) to their weights, and the time at which these change next (infinity: never by time alone)."""
+
+Build = Callable[[Sequence[Host], Sequence[float]], Balancer]
+
+
+class Timed:
+    """A balancer that is told the time. `heavy`: telling it takes longer than a pick may."""
+
+    __slots__ = ()
+
+    heavy = False
+
+    def tick(self, now: float) -> float:
+        """It is `now` (monotonic seconds). Returns when to tell again."""
+        raise NotImplementedError
+
+
+class Reweighed(Timed):
+    """A balancer made anew whenever its hosts' weights have changed. Picks from other threads meet the old or the new
+    one, both whole.
+    """
+
+    __slots__ = ("_build", "_hosts", "_inner", "_weigh", "_weights")
+
+    def __init__(self, hosts: Sequence[Host], weigh: Weigh, build: Build) -> None:
+        self._hosts = tuple(hosts)
+        self._weigh = weigh
+        self._build = build
+        self._weights: Sequence[float] = [host.weight for host in hosts]
+        self._inner = build(self._hosts, self._weights)
+
+    @property
+    def heavy(self) -> bool:  # type: ignore[override]
+        """Weighing takes time in proportion to the hosts."""
+        return len(self._hosts) > INLINE
+
+    def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
+        """What the balancer of the weights of now picks."""
+        return self._inner.pick(request_hash, rng, attempt)
+
+    def tick(self, now: float) -> float:
+        """Weigh the hosts."""
+        weights, due = self._weigh(self._hosts, now)
+        if weights != self._weights:
+            self._inner = self._build(self._hosts, weights)
+            self._weights = weights
+        return due

@@ -1,0 +1,64 @@
+"""What a balancer learns from attempts: latencies, and the load that endpoints report. None for balancers that learn
+nothing, so that their clusters pay one question an attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from meshlib.balancing.base import Host
+from meshlib.balancing.client_side import take_in
+from meshlib.balancing.peak_ewma import observe
+from meshlib.model.lb import ClientSideWeightedRoundRobin, LbPolicy, PeakEwma
+from meshlib.model.orca import HEADER, HEADER_BIN, LoadReport
+from meshlib.model.outcome import Outcome
+from meshlib.policy.classify import Classification
+
+if TYPE_CHECKING:
+    from meshlib.engine.commands import Start
+
+Observe: TypeAlias = "Callable[[Start, Outcome, Classification], None]"
+TakeReport: TypeAlias = "Callable[[Host, str | bytes | None, str | None, float], None]"
+"""(Endpoint, `endpoint-load-metrics-bin`, `endpoint-load-metrics`, now); bytes are the message itself."""
+
+
+def observer_of(policy: LbPolicy) -> Observe | None:
+    """What wants to hear of a cluster's attempts when their responses begin, or fail to."""
+    if isinstance(policy, PeakEwma):
+        return lambda start, outcome, verdict: _time(policy, start, outcome, verdict)
+    take = report_taker_of(policy)
+    return None if take is None else lambda start, outcome, _: _read_report(take, start, outcome)
+
+
+def report_taker_of(policy: LbPolicy) -> TakeReport | None:
+    """What wants the load reports that come with responses."""
+    if not isinstance(policy, ClientSideWeightedRoundRobin) or policy.oob_reporting_period is not None:
+        return None
+    return lambda host, binary, other, now: _take(policy, host, binary, other, now)
+
+
+def _time(policy: PeakEwma, start: Start, outcome: Outcome, verdict: Classification) -> None:
+    live = start.host.cell.live
+    began = live.get(start)
+    if began is None or verdict.neutral:  # the end of a body whose beginning was timed, or nobody's fault
+        return
+    live[start] = None
+    observe(policy, start.host, outcome.at - began, outcome.at, verdict.counts_as_5xx)
+
+
+def _read_report(take: TakeReport, start: Start, outcome: Outcome) -> None:
+    if outcome.headers is not None and outcome.grpc_status is None:  # gRPC's are in trailers
+        take(start.host, outcome.header(HEADER_BIN), outcome.header(HEADER), outcome.at)
+
+
+def _take(
+    policy: ClientSideWeightedRoundRobin, host: Host, binary: str | bytes | None, other: str | None, now: float
+) -> None:
+    """A report that cannot be read is none, as in Envoy: it must not fail the response it came with."""
+    try:
+        report = LoadReport.from_headers(binary, other)
+    except ValueError:
+        return
+    if report is not None:
+        take_in(policy, host, report, now)
