@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from meshlib.sources.base import Source
     from meshlib.sources.xds.bootstrap import Bootstrap
+    from meshlib.sources.xds.node import Node
 
 _STATIC_OPTIONS = ("routes", "timeout", "retries", "lb_policy")
 
@@ -22,11 +23,15 @@ class FromSources:
         def __init__(self, source: Source, **options: Any) -> None: ...
 
     @classmethod
-    def from_file(cls, *paths: str | os.PathLike[str], **options: Any) -> Self:
-        """A mesh configured by files or folders of Envoy-format or Istio-style YAML or JSON, watched for changes."""
+    def from_file(cls, *paths: str | os.PathLike[str], node: Node | None = None, **options: Any) -> Self:
+        """A mesh configured by files or folders of Envoy-format or Istio-style YAML or JSON, watched for changes.
+
+        `node`: who is asking, as `meshlib.sources.xds.sidecar_node` says it: its namespace, labels and locality decide
+        about `exportTo`, `sourceLabels`, `workloadSelector` and locality load balancing of Istio's objects.
+        """
         from meshlib.sources.files.source import FileSource
 
-        return cls(FileSource(Path(path) for path in paths), **options)
+        return cls(FileSource((Path(path) for path in paths), node=node), **options)
 
     @classmethod
     def from_xds(

@@ -10,7 +10,7 @@ from meshlib.sources.files.resources import IstioDocument, Origin
 from meshlib.sources.files.schema import Problem
 
 GROUP = "networking.istio.io"
-KINDS = ("VirtualService", "DestinationRule", "ServiceEntry")
+KINDS = ("VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry", "Sidecar")
 DEFAULT_NAMESPACE = "default"
 
 
@@ -31,7 +31,8 @@ def read_object(value: dict[str, Any], origin: Origin) -> Iterator[IstioDocument
     elif not isinstance(value.get("spec"), dict):
         yield origin.issue(Problem(("spec",), "the object has no spec"), label)
     else:
-        yield IstioDocument(kind, name, namespace, value["spec"], origin.at("spec"))
+        created = _text(metadata, "creationTimestamp")
+        yield IstioDocument(kind, name, namespace, value["spec"], origin.at("spec"), _labels(metadata), created)
 
 
 def _read_items(items: list[Any], origin: Origin) -> Iterator[IstioDocument | Issue]:
@@ -41,6 +42,11 @@ def _read_items(items: list[Any], origin: Origin) -> Iterator[IstioDocument | Is
             yield from read_object(item, inside)
         else:
             yield inside.issue(Problem((), "an item of a List needs apiVersion and kind"), "List")
+
+
+def _labels(metadata: Any) -> dict[str, str]:
+    found = metadata.get("labels")
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _text(metadata: Any, key: str) -> str:

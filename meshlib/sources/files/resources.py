@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
@@ -63,13 +64,15 @@ class LoadedResource:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IstioDocument:
-    """One `networking.istio.io` object, not yet translated."""
+    """One `networking.istio.io` object, not yet translated. `labels` and `created` (RFC 3339) are its metadata's."""
 
     kind: str
     name: str
     namespace: str
     spec: Any
     origin: Origin
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
 
     @property
     def label(self) -> str:

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from meshlib.model.report import Issue, ResourceError
 from meshlib.model.snapshot import Snapshot
@@ -16,6 +17,9 @@ from meshlib.sources.files.loader import Loader
 from meshlib.sources.files.resources import Loaded
 from meshlib.sources.files.snapshot import SnapshotBuilder, located
 from meshlib.sources.files.watch import Watcher
+
+if TYPE_CHECKING:
+    from meshlib.sources.xds.node import Node
 
 __all__ = ["FileSource"]
 
@@ -34,8 +38,9 @@ Deliver = Callable[[Loaded, Snapshot, tuple[Issue, ...]], None]
 class FileWatch:
     """Loads paths, and again on every change, in its own daemon thread. Shared by FileSource and the control plane."""
 
-    def __init__(self, paths: Iterable[str | Path], deliver: Deliver) -> None:
+    def __init__(self, paths: Iterable[str | Path], deliver: Deliver, node: Node | None = None) -> None:
         self._paths = tuple(paths)
+        self._node = node
         self._deliver = deliver
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -71,7 +76,7 @@ class FileWatch:
         self._thread = None
 
     def _run(self, stop: threading.Event) -> None:
-        loader, builder, watcher = Loader(self._paths), SnapshotBuilder(), Watcher(self._paths, stop)
+        loader, builder, watcher = Loader(self._paths, self._node), SnapshotBuilder(), Watcher(self._paths, stop)
         seen, version = None, None
         while not stop.is_set():
             with self._working:
@@ -104,16 +109,18 @@ class FileSource:
 
     `paths` are files and directories (recursive `*.yaml`, `*.yml`, `*.json`). A version with an error is reported with
     file and line and is not put into force: the one before it stays; at the start there is none, and the source waits
-    for the files to be repaired. A change is in effect some 20 ms after it is written.
+    for the files to be repaired. A change is in effect some 20 ms after it is written. `node`: the workload that
+    Istio's objects are read for; without one a caller in the namespace `default`, without labels and locality.
     """
 
-    def __init__(self, paths: str | Path | Iterable[str | Path]) -> None:
+    def __init__(self, paths: str | Path | Iterable[str | Path], *, node: Node | None = None) -> None:
         self._paths = (paths,) if isinstance(paths, str | Path) else tuple(paths)
+        self._node = node
         self._watch: FileWatch | None = None
 
     def start(self, sink: Sink) -> None:
         """Begin to load and to watch in a daemon thread; returns at once."""
-        self._watch = FileWatch(self._paths, lambda *state: _publish(sink, *state))
+        self._watch = FileWatch(self._paths, lambda *state: _publish(sink, *state), self._node)
         self._watch.start()
 
     def request(self, authority: str) -> None:

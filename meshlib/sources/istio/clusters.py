@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from meshlib.sources.istio.caller import Caller
 from meshlib.sources.istio.destination_rule import Rule, Subset
+from meshlib.sources.istio.labels import parts
+from meshlib.sources.istio.localities import Group, groups_of, placed
 from meshlib.sources.istio.names import cluster_name
 from meshlib.sources.istio.policy import apply_policy
-from meshlib.sources.istio.service_entry import Endpoint, Port, Service
+from meshlib.sources.istio.service_entry import Port, Service
+from meshlib.sources.istio.upstream_tls import apply_tls
+from meshlib.sources.istio.workload_entry import Workload
 
 Json = dict[str, Any]
 
@@ -24,19 +29,22 @@ _UNLIMITED = 2**32 - 1
 PASSTHROUGH_CLUSTER = "PassthroughCluster"
 
 
-def clusters_of(service: Service, rule: Rule | None) -> Iterator[tuple[Json, Json | None]]:
+def clusters_of(service: Service, rule: Rule | None, caller: Caller) -> Iterator[tuple[Json, Json | None]]:
     """For each port the service's cluster and one for each subset, each with its assignment if that comes by EDS.
 
-    As istiod has it, subsets are of the type that the policy made of the service's cluster, and a subset that DNS would
-    have no names for does not exist.
+    As istiod has it, subsets are of the type that the policy made of the service's cluster, and a cluster that DNS
+    would have no names for does not exist.
     """
     for port in service.ports:
-        base = _cluster(service, port, None, rule, _TYPES[service.resolution])
+        kind = _TYPES[service.resolution]
+        if kind in _DNS_TYPES and not any(_members(service, port, None)):
+            continue
+        base = _cluster(service, port, None, rule, kind, caller)
         yield base
         for subset in rule.subsets if rule else ():
             kind = "ORIGINAL_DST" if subset.passes_through else base[0]["type"]
-            if kind not in _DNS_TYPES or _endpoints(service, subset):
-                yield _cluster(service, port, subset, rule, kind)
+            if kind not in _DNS_TYPES or any(_members(service, port, subset)):
+                yield _cluster(service, port, subset, rule, kind, caller)
 
 
 def passthrough_cluster() -> Json:
@@ -51,7 +59,7 @@ def passthrough_cluster() -> Json:
 
 
 def _cluster(
-    service: Service, port: Port, subset: Subset | None, rule: Rule | None, kind: str
+    service: Service, port: Port, subset: Subset | None, rule: Rule | None, kind: str, caller: Caller
 ) -> tuple[Json, Json | None]:
     policy = rule.policy(port.number, subset.name if subset else "") if rule else {}
     cluster: Json = {
@@ -63,10 +71,14 @@ def _cluster(
         "circuit_breakers": {"thresholds": [_thresholds()]},
     }
     apply_policy(cluster, policy, port)
+    apply_tls(cluster, policy.get("tls"), service)
     if cluster["type"] == "ORIGINAL_DST":
         cluster["lb_policy"] = "CLUSTER_PROVIDED"
         return cluster, None
-    assignment = _assignment(service, port, subset, by_locality=policy.get("outlierDetection") is not None)
+    members = list(_members(service, port, subset))
+    fails_over = policy.get("outlierDetection") is not None
+    groups = placed(groups_of(members), policy.get("loadBalancer") or {}, caller, fails_over=fails_over)
+    assignment = {"cluster_name": cluster["name"], "endpoints": [_locality(group) for group in groups]}
     if cluster["type"] == "EDS":
         source = {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
         cluster["eds_cluster_config"] = {"service_name": cluster["name"], "eds_config": source}
@@ -74,46 +86,35 @@ def _cluster(
     return cluster | {"load_assignment": assignment} | _DNS, None
 
 
-def _assignment(service: Service, port: Port, subset: Subset | None, *, by_locality: bool) -> Json:
-    localities: dict[str, list[Endpoint]] = {}
-    for endpoint in _endpoints(service, subset):
-        localities.setdefault(endpoint.locality, []).append(endpoint)
-    entries = [_locality(name, members, port) for name, members in sorted(localities.items())]
-    if by_locality and "" in localities:
-        # With outlier detection Istio prefers the caller's locality, and callers here are in none.
-        entries = [entry | {"priority": 1} if entry["locality"] else entry for entry in entries]
-    return {
-        "cluster_name": cluster_name(port.number, subset.name if subset else "", service.host),
-        "endpoints": entries,
-    }
-
-
-def _endpoints(service: Service, subset: Subset | None) -> tuple[Endpoint, ...]:
-    endpoints = service.endpoints
-    if not endpoints and _TYPES[service.resolution] in _DNS_TYPES:
-        endpoints = (Endpoint(service.host, {}, {}, "", 1),)
+def _members(service: Service, port: Port, subset: Subset | None) -> Iterator[tuple[Workload, int]]:
+    """The workloads that listen for the port and carry the subset's labels, each with where it listens."""
     wanted = subset.labels.items() if subset is not None else {}.items()
-    return tuple(endpoint for endpoint in endpoints if wanted <= endpoint.labels.items())
+    for endpoint in service.endpoints:
+        target = endpoint.port(port)
+        if target is not None and wanted <= dict(endpoint.workload.labels).items():
+            yield endpoint.workload, target
 
 
-def _locality(name: str, members: list[Endpoint], port: Port) -> Json:
+def _locality(group: Group) -> Json:
     entry: Json = {
-        "lb_endpoints": [_endpoint(member, port) for member in members],
-        "load_balancing_weight": sum(member.weight for member in members),
+        "lb_endpoints": [_endpoint(workload, port) for workload, port in group.members],
+        "load_balancing_weight": group.weight,
         "locality": {},  # said though empty: grpcio refuses endpoints without one
     }
-    if name:
-        parts = (*name.split("/"), "", "")[:3]
-        entry["locality"] = dict(zip(("region", "zone", "sub_zone"), parts, strict=True))
-    return entry
+    if group.locality:
+        entry["locality"] = dict(zip(("region", "zone", "sub_zone"), parts(group.locality), strict=True))
+    return entry | ({"priority": group.priority} if group.priority else {})
 
 
-def _endpoint(endpoint: Endpoint, port: Port) -> Json:
-    if endpoint.address.startswith("unix:"):
-        address: Json = {"pipe": {"path": endpoint.address.removeprefix("unix://").removeprefix("unix:")}}
+def _endpoint(workload: Workload, port: int) -> Json:
+    if workload.address.startswith("unix:"):
+        address: Json = {"pipe": {"path": workload.address.removeprefix("unix://").removeprefix("unix:")}}
     else:
-        address = {"socket_address": {"address": endpoint.address, "port_value": endpoint.port(port)}}
-    return {"endpoint": {"address": address}, "load_balancing_weight": endpoint.weight}
+        address = {"socket_address": {"address": workload.address, "port_value": port}}
+    found: Json = {"endpoint": {"address": address}, "load_balancing_weight": workload.weight}
+    if workload.mutual_tls:
+        found["metadata"] = {"filter_metadata": {"envoy.transport_socket_match": {"tlsMode": "istio"}}}
+    return found
 
 
 def _thresholds() -> Json:

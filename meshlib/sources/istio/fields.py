@@ -45,7 +45,8 @@ class MapOf:
 @dataclass(frozen=True, slots=True)
 class Fields:
     """A message. `not_applied` fields are known to Istio and reported with their reason; `ignored` ones change nothing
-    here. `exclusive` fields are alternatives.
+    here; `partly` says of known ones what of them is reported when the configuration is decoded. `exclusive` fields are
+    alternatives.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Fields:
     exclusive: tuple[str, ...] = ()
     not_applied: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    partly: Mapping[str, str] = field(default_factory=dict)
 
 
 Kind = Scalar | OneOf | ListOf | MapOf | Fields
@@ -64,6 +66,7 @@ NUMBER = Scalar("number")
 WHOLE = Scalar("whole")
 DURATION = Scalar("duration")
 PORT = Scalar("whole", 1, 65535)
+PERCENT = Scalar("number", 0, 100)
 
 
 def check(value: Any, kind: Kind, path: FieldPath = ()) -> Iterator[Problem]:

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from meshlib.sources.istio import cors
 
 Json = dict[str, Any]
 
@@ -15,10 +18,16 @@ _ROUTER = {
 }
 
 
-def sidecar_listener(port: int) -> Json:
+def http_filters(routes: Iterable[Json]) -> list[Json]:
+    """The filters that these routes need. istiod has them in every listener; without a policy they do nothing."""
+    wanted = {name for route in routes for name in route.get("typed_per_filter_config") or ()}
+    return [cors.HTTP_FILTER] * (cors.FILTER in wanted) + [_ROUTER]
+
+
+def sidecar_listener(port: int, filters: list[Json]) -> Json:
     """The outbound listener of a port."""
     name = f"0.0.0.0_{port}"
-    manager = {"@type": _HCM, "stat_prefix": f"outbound_{name}", **_manager(str(port))}
+    manager = {"@type": _HCM, "stat_prefix": f"outbound_{name}", **_manager(str(port), filters)}
     return {
         "name": name,
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},  # noqa: S104 - Istio's wildcard
@@ -29,13 +38,13 @@ def sidecar_listener(port: int) -> Json:
     }
 
 
-def proxyless_listener(host: str, port: int, table: str) -> Json:
+def proxyless_listener(host: str, port: int, table: str, filters: list[Json]) -> Json:
     """The API listener of a service; without an address, so that no Envoy is sent it by wildcard."""
-    manager = {"@type": _HCM, "stat_prefix": f"{host}:{port}", **_manager(table)}
+    manager = {"@type": _HCM, "stat_prefix": f"{host}:{port}", **_manager(table, filters)}
     return {"name": f"{host}:{port}", "api_listener": {"api_listener": manager}}
 
 
-def _manager(table: str) -> Json:
+def _manager(table: str, filters: list[Json]) -> Json:
     source = {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
     rds = {"config_source": source, "route_config_name": table}
-    return {"rds": rds, "http_filters": [_ROUTER], "stream_idle_timeout": "0s"}
+    return {"rds": rds, "http_filters": filters, "stream_idle_timeout": "0s"}

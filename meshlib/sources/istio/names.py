@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 DNS_SUFFIX = "svc.cluster.local"
-PROXY_NAMESPACE = "default"
-"""Whose point of view: without a node, callers stand in the namespace `default`."""
-
 ROOT_NAMESPACE = "istio-system"
 """Whose DestinationRules hold for services that no nearer one speaks for."""
 
@@ -16,9 +13,15 @@ def resolve(host: str, namespace: str) -> str:
     return host if "." in host or host == "*" else f"{host}.{namespace}.{DNS_SUFFIX}"
 
 
-def is_visible(export_to: list[str], namespace: str) -> bool:
-    """Whether callers see an object of `namespace`: by default it is exported to every namespace."""
-    return not export_to or "*" in export_to or PROXY_NAMESPACE in [namespace if to == "." else to for to in export_to]
+def exported_to(export_to: list[str] | None, namespace: str) -> frozenset[str]:
+    """Whom an object of `namespace` is for: namespaces, or `*`, which it is by default. `~` is nobody."""
+    return frozenset(namespace if to == "." else to for to in export_to or ("*",))
+
+
+def is_visible(export_to: list[str] | None, namespace: str, caller: str) -> bool:
+    """Whether an object of `namespace` is for callers of the namespace `caller`."""
+    found = exported_to(export_to, namespace)
+    return "*" in found or (caller in found and "~" not in found)
 
 
 def cluster_name(port: int, subset: str, host: str) -> str:
@@ -31,14 +34,16 @@ def matches(pattern: str, host: str) -> bool:
     return pattern in {"*", host} or (pattern.startswith("*") and host.endswith(pattern[1:]))
 
 
-def domains(host: str, addresses: tuple[str, ...]) -> tuple[str, ...]:
-    """What a sidecar's virtual host of a service answers to; ports are ignored by its route configuration."""
-    return _unique((bracketed(host), f"{host}.", *_short_names(host), *map(bracketed, addresses)))
+def domains(host: str, addresses: tuple[str, ...], namespace: str) -> tuple[str, ...]:
+    """What a sidecar's virtual host of a service answers to, for callers of `namespace`; ports are ignored by its route
+    configuration.
+    """
+    return _unique((bracketed(host), f"{host}.", *_short_names(host, namespace), *map(bracketed, addresses)))
 
 
-def domains_with_port(host: str, port: int, addresses: tuple[str, ...]) -> tuple[str, ...]:
+def domains_with_port(host: str, port: int, addresses: tuple[str, ...], namespace: str) -> tuple[str, ...]:
     """The same for proxyless gRPC, where the port is part of the authority: each name with and without it."""
-    return _unique(tuple(form for name in domains(host, addresses) for form in (name, f"{name}:{port}")))
+    return _unique(tuple(form for name in domains(host, addresses, namespace) for form in (name, f"{name}:{port}")))
 
 
 def is_address(host: str) -> bool:
@@ -51,8 +56,10 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def _short_names(host: str) -> tuple[str, ...]:
-    """`reviews`, `reviews.default.svc`, `reviews.default` for a service in Kubernetes' domain."""
+def _short_names(host: str, caller: str) -> tuple[str, ...]:
+    """`reviews`, `reviews.default.svc`, `reviews.default` for a service in Kubernetes' domain; the first only for
+    callers of its namespace.
+    """
     if not host.endswith(f".{DNS_SUFFIX}"):
         return ()
     short = host.removesuffix(f".{DNS_SUFFIX}")
@@ -60,7 +67,7 @@ def _short_names(host: str) -> tuple[str, ...]:
     if not dot or "." in namespace:
         return ()
     with_namespace = (f"{short}.svc", short)
-    return (name, *with_namespace) if namespace == PROXY_NAMESPACE else with_namespace
+    return (name, *with_namespace) if namespace == caller else with_namespace
 
 
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:

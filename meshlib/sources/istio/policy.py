@@ -8,32 +8,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshlib.sources.istio.fields import envoy_duration
+from meshlib.sources.istio.localities import is_weighted
 from meshlib.sources.istio.service_entry import Port
 
 Json = dict[str, Any]
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_TLS_CONTEXT = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-_IDENTITY = {"instance_name": "default"}
 _SIMPLE = {
     "LEAST_CONN": "LEAST_REQUEST",
     "LEAST_REQUEST": "LEAST_REQUEST",
     "RANDOM": "RANDOM",
     "ROUND_ROBIN": "ROUND_ROBIN",
 }
+_SLOW_START = {"LEAST_REQUEST": "least_request_lb_config", "ROUND_ROBIN": "round_robin_lb_config"}
 
 
 def apply_policy(cluster: Json, policy: Mapping[str, Any], port: Port) -> None:
-    """Change the cluster (JSON form) as the policy says."""
+    """Change the cluster (JSON form) as the policy says; its TLS is `upstream_tls`'s."""
     pool = policy.get("connectionPool") or {}
     _apply_connection_pool(cluster, pool, policy.get("retryBudget"))
+    http = pool.get("http") or {}
     # A port whose protocol is not said speaks what the caller speaks, whatever is asked for.
-    upgraded = bool(port.protocol) and (pool.get("http") or {}).get("h2UpgradePolicy") == "UPGRADE"
+    upgraded = bool(port.protocol) and http.get("h2UpgradePolicy") == "UPGRADE" and not http.get("useClientProtocol")
     _apply_http_options(cluster, pool, http2=port.is_http2 or upgraded)
     if policy.get("outlierDetection") is not None:
         _apply_outlier_detection(cluster, policy["outlierDetection"])
+    _apply_localities(cluster, policy)
     _apply_load_balancer(cluster, policy.get("loadBalancer") or {})
-    _apply_tls(cluster, policy.get("tls") or {})
 
 
 def _apply_connection_pool(cluster: Json, pool: Json, budget: Json | None) -> None:
@@ -65,16 +66,24 @@ def _apply_http_options(cluster: Json, pool: Json, *, http2: bool) -> None:
         common["max_requests_per_connection"] = http["maxRequestsPerConnection"]
     if tcp.get("maxConnectionDuration"):
         common["max_connection_duration"] = envoy_duration(tcp["maxConnectionDuration"])
-    if not common and not http2:
-        return
-    explicit: Json = {"http_protocol_options": {}}
-    if http2:
-        streams = http.get("maxConcurrentStreams")
-        explicit = {"http2_protocol_options": {"max_concurrent_streams": streams} if streams else {}}
-    options = _http_options(explicit)
     if common:
-        options["common_http_protocol_options"] = common
-    cluster["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
+        http_options(cluster)["common_http_protocol_options"] = common
+    if http.get("useClientProtocol"):
+        options = http_options(cluster)
+        del options["explicit_http_config"]
+        options["use_downstream_protocol_config"] = {"http_protocol_options": {}, "http2_protocol_options": {}}
+    elif http2:
+        streams = http.get("maxConcurrentStreams")
+        said = {"max_concurrent_streams": streams} if streams else {}
+        http_options(cluster)["explicit_http_config"] = {"http2_protocol_options": said}
+
+
+def http_options(cluster: Json) -> Json:
+    """The cluster's HTTP options, to be changed; HTTP/1.1 unless they say something else."""
+    extensions: Json = cluster.setdefault("typed_extension_protocol_options", {})
+    fresh = {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": {"http_protocol_options": {}}}
+    options: Json = extensions.setdefault(_HTTP_OPTIONS, fresh)
+    return options
 
 
 def _apply_outlier_detection(cluster: Json, outlier: Json) -> None:
@@ -101,16 +110,44 @@ def _apply_outlier_detection(cluster: Json, outlier: Json) -> None:
     cluster["common_lb_config"]["healthy_panic_threshold"] = {"value": outlier.get("minHealthPercent") or 0}
 
 
+def _apply_localities(cluster: Json, policy: Mapping[str, Any]) -> None:
+    balancer = policy.get("loadBalancer") or {}
+    common = cluster["common_lb_config"]
+    if (zones := balancer.get("zoneAwareLbSetting")) is not None:
+        config: Json = {} if zones.get("enabled", True) is not False else {"routing_enabled": {"value": 0}}
+        common["zone_aware_lb_config"] = config
+        if zones.get("minClusterSize") is not None:
+            config["min_cluster_size"] = zones["minClusterSize"]
+    elif is_weighted(balancer, fails_over=policy.get("outlierDetection") is not None):
+        common["locality_weighted_lb_config"] = {}
+
+
 def _apply_load_balancer(cluster: Json, balancer: Json) -> None:
     simple = balancer.get("simple", "UNSPECIFIED")
     if simple == "PASSTHROUGH":
         cluster["type"] = "ORIGINAL_DST"
         return
-    if simple in _SIMPLE:
-        cluster["lb_policy"] = _SIMPLE[simple]
-    consistent = balancer.get("consistentHash")
-    if consistent is None:
-        return
+    cluster["lb_policy"] = _SIMPLE.get(simple, "LEAST_REQUEST")
+    if (consistent := balancer.get("consistentHash")) is not None:
+        _apply_consistent_hash(cluster, consistent)
+    elif (config := _SLOW_START.get(cluster["lb_policy"])) and (start := _slow_start(balancer)):
+        cluster[config] = {"slow_start_config": start}
+
+
+def _slow_start(balancer: Json) -> Json:
+    warmup = balancer.get("warmup")
+    if warmup is None:
+        window = balancer.get("warmupDurationSecs")
+        return {"slow_start_window": envoy_duration(window)} if window else {}
+    return {
+        "slow_start_window": envoy_duration(warmup["duration"]),
+        # Istio names a runtime key so that only the default counts.
+        "aggression": {"default_value": warmup.get("aggression", 1.0), "runtime_key": "("},
+        "min_weight_percent": {"value": warmup.get("minimumPercent", 10.0)},
+    }
+
+
+def _apply_consistent_hash(cluster: Json, consistent: Json) -> None:
     if consistent.get("maglev") is not None:
         cluster["lb_policy"] = "MAGLEV"
         if size := consistent["maglev"].get("tableSize"):
@@ -119,67 +156,3 @@ def _apply_load_balancer(cluster: Json, balancer: Json) -> None:
     cluster["lb_policy"] = "RING_HASH"
     ring = (consistent.get("ringHash") or {}).get("minimumRingSize") or consistent.get("minimumRingSize") or 1024
     cluster["ring_hash_lb_config"] = {"minimum_ring_size": ring}
-
-
-def _apply_tls(cluster: Json, tls: Json) -> None:
-    mode = tls.get("mode", "DISABLE")
-    if mode == "ISTIO_MUTUAL":
-        cluster["transport_socket"] = _socket(_istio_mutual(tls), tls.get("sni") or _own_sni(cluster["name"]))
-    if mode not in {"SIMPLE", "MUTUAL"}:
-        return
-    common: Json = {}
-    if mode == "MUTUAL":
-        common["tls_certificates"] = [
-            {
-                "certificate_chain": {"filename": tls.get("clientCertificate", "")},
-                "private_key": {"filename": tls.get("privateKey", "")},
-            }
-        ]
-    common["validation_context"] = _validation(tls)
-    if not tls.get("sni"):
-        _apply_names_by_host(cluster, tls)
-    cluster["transport_socket"] = _socket(common, tls.get("sni", ""))
-
-
-def _socket(common: Json, sni: str) -> Json:
-    context: Json = {"@type": _TLS_CONTEXT, "common_tls_context": common} | ({"sni": sni} if sni else {})
-    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
-
-
-def _istio_mutual(tls: Json) -> Json:
-    """The workload's own identity, which the certificate provider `default` stands for (gRFC A29)."""
-    return {
-        "alpn_protocols": ["istio"],
-        "tls_certificate_provider_instance": _IDENTITY,
-        "validation_context": {"ca_certificate_provider_instance": _IDENTITY} | _names(tls),
-    }
-
-
-def _own_sni(cluster: str) -> str:
-    """`outbound_.9080_.v1_.reviews...`: by it a sidecar of the other side knows the cluster."""
-    direction, port, subset, host = cluster.split("|")
-    return f"{direction}_.{port}_.{subset}_.{host}"
-
-
-def _apply_names_by_host(cluster: Json, tls: Json) -> None:
-    """Without an SNI the request's host is sent, and without names the certificate must be for that host."""
-    extensions = cluster.setdefault("typed_extension_protocol_options", {})
-    options = extensions.setdefault(_HTTP_OPTIONS, _http_options({"http_protocol_options": {}}))
-    options["upstream_http_protocol_options"] = {"auto_sni": True}
-    if not tls.get("subjectAltNames"):
-        options["upstream_http_protocol_options"]["auto_san_validation"] = True
-
-
-def _validation(tls: Json) -> Json:
-    """Whom to trust: the named authorities or the system's, never nobody."""
-    roots: Json = {"trusted_ca": {"filename": tls["caCertificates"]}} if tls.get("caCertificates") else {}
-    return (roots or {"system_root_certs": {}}) | _names(tls)
-
-
-def _names(tls: Json) -> Json:
-    names = [{"exact": name} for name in tls.get("subjectAltNames") or ()]
-    return {"match_subject_alt_names": names} if names else {}
-
-
-def _http_options(explicit: Json) -> Json:
-    return {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}", "explicit_http_config": explicit}

@@ -1,71 +1,138 @@
-"""All checked objects of the files together: what the generator reads."""
+"""All checked objects of the files together, as one caller sees them: what the generator reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 from meshlib.model.report import Issue
 from meshlib.sources.files.resources import IstioDocument
 from meshlib.sources.files.schema import Problem
-from meshlib.sources.istio import destination_rule, service_entry, virtual_service
+from meshlib.sources.istio import destination_rule, service_entry, sidecar, virtual_service, workload_entry
+from meshlib.sources.istio.caller import Caller
 from meshlib.sources.istio.destination_rule import Rule
-from meshlib.sources.istio.fields import check
-from meshlib.sources.istio.names import PROXY_NAMESPACE, is_visible, matches, resolve
+from meshlib.sources.istio.fields import Fields, check
+from meshlib.sources.istio.names import is_visible, matches, resolve
+from meshlib.sources.istio.rules import Rules, rules_for
 from meshlib.sources.istio.service_entry import Service
-from meshlib.sources.istio.virtual_service import VirtualService
+from meshlib.sources.istio.services import visible_services
+from meshlib.sources.istio.sidecar import Scope, scope_of
+from meshlib.sources.istio.virtual_service import VirtualService, virtual_services
+from meshlib.sources.istio.workload_entry import workloads_of
 
-_SPECS = {
+_Documents = dict[str, list[IstioDocument]]
+_SPECS: dict[str, Fields] = {
     "ServiceEntry": service_entry.SPEC,
     "VirtualService": virtual_service.SPEC,
     "DestinationRule": destination_rule.SPEC,
+    "WorkloadEntry": workload_entry.SPEC,
+    "Sidecar": sidecar.SPEC,
+}
+_MORE: dict[str, Callable[[IstioDocument], Iterator[Problem]]] = {
+    "ServiceEntry": service_entry.check_more,
+    "VirtualService": virtual_service.check_more,
+    "WorkloadEntry": lambda document: workload_entry.check_more(document.spec),
+    "Sidecar": sidecar.check_more,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Services by their order in the files, each host once; rules and virtual services in that order too."""
+    """What one caller sees: services, each host once; `reached` ones are not imported, but routes lead to them."""
 
+    caller: Caller
+    scope: Scope
     services: tuple[Service, ...]
-    rules: tuple[Rule, ...]
+    reached: tuple[Service, ...]
+    rules: Rules
     virtual_services: tuple[VirtualService, ...]
 
+    def rule_of(self, service: Service) -> Rule | None:
+        """The DestinationRule that holds for a service."""
+        return self.rules.find(service.host, service.namespace)
 
-def build_registry(documents: Iterable[IstioDocument]) -> tuple[Registry, list[Issue]]:
+    def service(self, host: str) -> Service | None:
+        """The service of that host, imported or reached."""
+        return next((service for service in (*self.services, *self.reached) if service.host == host), None)
+
+
+def build_registry(documents: Iterable[IstioDocument], caller: Caller) -> tuple[Registry, list[Issue]]:
     """The registry of every document without errors, and the issues of all of them."""
     issues: list[Issue] = []
-    good: dict[str, list[IstioDocument]] = {kind: [] for kind in _SPECS}
+    good = _checked(documents, caller, issues)
+    scope, _ = scope_of(good["Sidecar"], caller)
+    everything, hidden = visible_services(good["ServiceEntry"], workloads_of(good["WorkloadEntry"]), caller)
+    issues += [_taken(document, host, str(by.origin)) for document, host, by in hidden]
+    services = tuple(service for service in everything if scope.imports(service.namespace, service.host))
+    virtual = tuple(
+        found for found in virtual_services(good["VirtualService"], caller)
+        if scope.imports_any(found.namespace, found.hosts)
+    )  # fmt: skip
+    others = (service for service in everything if service not in services)
+    reached = tuple(found for service in others if (found := _reached(service, virtual, caller)) is not None)
+    registry = Registry(caller, scope, services, reached, rules_for(good["DestinationRule"], caller), virtual)
+    issues += [document.origin.issue(problem, document.label)
+               for document, problem in virtual_service.check_delegation(good["VirtualService"])]  # fmt: skip
+    issues += [*_without_service(everything, good["DestinationRule"]), *_check_together(registry)]
+    return registry, issues
+
+
+def _checked(documents: Iterable[IstioDocument], caller: Caller, issues: list[Issue]) -> _Documents:
+    """The documents without errors by kind, the oldest first; those without a time of creation are the youngest."""
+    good: _Documents = {kind: [] for kind in _SPECS}
     for document in documents:
-        problems = list(_problems(document))
+        problems = list(_problems(document, caller))
         issues.extend(document.origin.issue(problem, document.label) for problem in problems)
-        if any(problem.severity == "error" for problem in problems):
-            continue
-        if is_visible(document.spec.get("exportTo") or [], document.namespace):
+        if not any(problem.severity == "error" for problem in problems):
             good[document.kind].append(document)
-        else:
-            problem = Problem(("exportTo",), f"not for callers in the namespace {PROXY_NAMESPACE!r}", "", "degraded")
-            issues.append(document.origin.issue(problem, document.label))
-    services: dict[str, Service] = {}
-    for document in good["ServiceEntry"]:
-        for service in service_entry.services_of(document):
-            first = services.setdefault(service.host, service)
-            if first is not service:
-                issues.append(_taken(document, service.host, str(first.origin)))
-    rules = destination_rule.rules_of(good["DestinationRule"])
-    found = (virtual_service.virtual_service_of(document) for document in good["VirtualService"])
-    registry = Registry(tuple(services.values()), rules, tuple(virtual for virtual in found if virtual))
-    return registry, [*issues, *_without_service(registry, good["DestinationRule"]), *_check_together(registry)]
+    for found in good.values():
+        found.sort(key=lambda document: (not document.created, document.created))
+    return good
 
 
-def _problems(document: IstioDocument) -> Iterator[Problem]:
+def _problems(document: IstioDocument, caller: Caller) -> Iterator[Problem]:
     problems = list(check(document.spec, _SPECS[document.kind]))
     yield from problems
     if any(problem.severity == "error" for problem in problems):
         return  # the closer look relies on the types
-    if document.kind == "ServiceEntry":
-        yield from service_entry.check_more(document)
-    elif document.kind == "VirtualService":
-        yield from virtual_service.check_more(document)
+    if more := _MORE.get(document.kind):
+        yield from more(document)
+    if document.kind == "VirtualService":
+        yield from virtual_service.check_for(document, caller)
+    is_delegate = document.kind == "VirtualService" and virtual_service.is_delegate(document)
+    if not is_delegate and not is_visible(document.spec.get("exportTo"), document.namespace, caller.namespace):
+        yield Problem(("exportTo",), f"not for callers in the namespace {caller.namespace!r}", "", "degraded")
+
+
+def _reached(service: Service, virtual: Iterable[VirtualService], caller: Caller) -> Service | None:
+    """The service with the ports that routes lead to; None if none does."""
+    ports: set[int] = set()
+    for found in virtual:
+        for route in found.http:
+            if _is_for(route, caller):
+                ports |= {_port(destination) for destination in _destinations(route)
+                          if destination["host"] == service.host}  # fmt: skip
+    if 0 in ports:
+        return service
+    kept = tuple(port for port in service.ports if port.number in ports)
+    return replace(service, ports=kept) if kept else None
+
+
+def _is_for(route: dict[str, Any], caller: Caller) -> bool:
+    matched = route.get("match")
+    return not matched or any(match.get("sourceNamespace") in {None, "", caller.namespace} for match in matched)
+
+
+def _destinations(route: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for entry in (*(route.get("route") or ()), *(route.get("mirrors") or ())):
+        yield entry["destination"]
+    if route.get("mirror"):
+        yield route["mirror"]
+
+
+def _port(destination: dict[str, Any]) -> int:
+    return (destination.get("port") or {}).get("number") or 0
 
 
 def _check_together(registry: Registry) -> Iterator[Issue]:
@@ -84,10 +151,11 @@ def _check_together(registry: Registry) -> Iterator[Issue]:
                 yield _taken(virtual.document, host, str(first.origin))
 
 
-def _without_service(registry: Registry, rules: Iterable[IstioDocument]) -> Iterator[Issue]:
+def _without_service(services: Iterable[Service], rules: Iterable[IstioDocument]) -> Iterator[Issue]:
+    hosts = [service.host for service in services]
     for document in rules:
         host = resolve(document.spec["host"], document.namespace)
-        if not any(matches(host, service.host) for service in registry.services):
+        if not any(matches(host, known) for known in hosts):
             problem = Problem(("host",), f"no ServiceEntry has the host {host}", severity="degraded")
             yield document.origin.issue(problem, document.label)
 

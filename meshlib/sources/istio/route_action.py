@@ -6,11 +6,11 @@ import http
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from meshlib.sources.istio.cors import cors_config
 from meshlib.sources.istio.fields import envoy_duration
+from meshlib.sources.istio.mirrors import Lookup, mirror_policies
 
 Json = dict[str, Any]
-Lookup = Callable[[Mapping[str, Any]], str]
-"""Destination → cluster name."""
 HashLookup = Callable[[Mapping[str, Any]], Json | None]
 """Destination → the consistentHash of its policy."""
 
@@ -19,6 +19,13 @@ _PREVIOUS_HOSTS = {
     "name": "envoy.retry_host_predicates.previous_hosts",
     "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+    },
+}
+_PREVIOUS_PRIORITIES = {
+    "name": "envoy.retry_priorities.previous_priorities",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+        "update_frequency": 2,
     },
 }
 _CODES = {
@@ -31,15 +38,19 @@ _CODES = {
 
 
 def action_of(route: Mapping[str, Any], port: int, cluster_of: Lookup, hash_of: HashLookup) -> Json:
-    """The action and the header mutations of a route, as fields of Envoy's `Route`."""
+    """The action, the header mutations and the filters' configuration of a route, as fields of Envoy's `Route`."""
     headers, authority = header_fields(route.get("headers") or {})
+    if route.get("corsPolicy") is not None:
+        headers["typed_per_filter_config"] = cors_config(route["corsPolicy"])
     if route.get("redirect") is not None:
         return {**headers, "redirect": _redirect(route["redirect"], port)}
     if route.get("directResponse") is not None:
         return {**headers, "direct_response": _direct_response(route["directResponse"])}
-    action: Json = {"timeout": envoy_duration(route["timeout"]) if route.get("timeout") else "0s"}
+    action = _timed(route.get("timeout"))
     rewrite = route.get("rewrite") or {}
     _apply_rewrite(action, rewrite, rewrite.get("authority") or authority)
+    if mirrors := mirror_policies(route, cluster_of):
+        action["request_mirror_policies"] = mirrors
     destinations = route["route"]
     if len(destinations) > 1:
         destinations = [entry for entry in destinations if entry.get("weight")]
@@ -60,10 +71,16 @@ def action_of(route: Mapping[str, Any], port: int, cluster_of: Lookup, hash_of: 
 
 def default_action(cluster: str, consistent_hash: Json | None) -> Json:
     """The action for a service without a VirtualService: no timeout, Istio's default retries."""
-    action: Json = {"cluster": cluster, "timeout": "0s", "retry_policy": retry_policy(None, hashed=False)}
+    action: Json = {"cluster": cluster, **_timed(None), "retry_policy": retry_policy(None, hashed=False)}
     if consistent_hash is not None and (policy := hash_policy(consistent_hash)):
         action["hash_policy"] = [policy]
     return action
+
+
+def _timed(timeout: str | None) -> Json:
+    """The route's timeout, none by default; a timeout that a gRPC call brings counts within it."""
+    text = envoy_duration(timeout) if timeout else "0s"
+    return {"timeout": text, "max_grpc_timeout": text}
 
 
 def retry_policy(retries: Mapping[str, Any] | None, *, hashed: bool) -> Json | None:
@@ -80,7 +97,10 @@ def retry_policy(retries: Mapping[str, Any] | None, *, hashed: bool) -> Json | N
             policy["per_try_timeout"] = envoy_duration(retries["perTryTimeout"])
         if retries.get("backoff"):
             policy["retry_back_off"] = {"base_interval": envoy_duration(retries["backoff"])}
-        previous = retries.get("retryIgnorePreviousHosts", previous)
+        if retries.get("retryRemoteLocalities"):
+            policy["retry_priority"] = _PREVIOUS_PRIORITIES
+        if retries.get("retryIgnorePreviousHosts") is not None:
+            previous = retries["retryIgnorePreviousHosts"]
     if previous:
         policy["retry_host_predicate"] = [_PREVIOUS_HOSTS]
     return policy
@@ -104,7 +124,11 @@ def hash_policy(consistent: Mapping[str, Any]) -> Json | None:
         out: Json = {"name": cookie["name"]}
         if cookie.get("ttl"):
             out["ttl"] = envoy_duration(cookie["ttl"])
-        return {"cookie": out | ({"path": cookie["path"]} if cookie.get("path") else {})}
+        if cookie.get("path"):
+            out["path"] = cookie["path"]
+        if attributes := cookie.get("attributes"):
+            out["attributes"] = [{"name": each["name"], "value": each.get("value", "")} for each in attributes]
+        return {"cookie": out}
     if consistent.get("useSourceIp"):
         return {"connection_properties": {"source_ip": True}}
     if consistent.get("httpQueryParameterName"):

@@ -43,7 +43,7 @@ def _path(uri: Mapping[str, str]) -> Json:
 def _header(name: str, rule: Mapping[str, str] | None) -> Json:
     if _is_present(rule):
         return {"name": name, "present_match": True}
-    return {"name": name, "string_match": _string(rule)}
+    return {"name": name, "string_match": string_matcher(rule)}
 
 
 def _without(name: str, rule: Mapping[str, str] | None) -> Json:
@@ -56,7 +56,7 @@ def _without(name: str, rule: Mapping[str, str] | None) -> Json:
 def _parameter(name: str, rule: Mapping[str, str] | None) -> Json:
     if _is_present(rule):
         return {"name": name, "present_match": True}
-    return {"name": name, "string_match": _string(rule)}
+    return {"name": name, "string_match": string_matcher(rule)}
 
 
 def _is_present(rule: Mapping[str, str] | None) -> bool:
@@ -64,7 +64,8 @@ def _is_present(rule: Mapping[str, str] | None) -> bool:
     return not rule or rule.get("regex") == "*"
 
 
-def _string(rule: Mapping[str, str] | None) -> Json:
+def string_matcher(rule: Mapping[str, str] | None) -> Json:
+    """Envoy's StringMatcher of a StringMatch that says something."""
     rule = rule or {}
     if "regex" in rule:
         return {"safe_regex": {"regex": rule["regex"]}}

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshlib.sources.istio.clusters import PASSTHROUGH_CLUSTER
-from meshlib.sources.istio.destination_rule import find_rule
-from meshlib.sources.istio.names import bracketed, cluster_name, domains, domains_with_port, matches, resolve
+from meshlib.sources.istio.names import bracketed, cluster_name, domains, domains_with_port, matches
 from meshlib.sources.istio.registry import Registry
 from meshlib.sources.istio.route_action import action_of, default_action
 from meshlib.sources.istio.route_match import is_catch_all, route_match
 from meshlib.sources.istio.service_entry import Service
-from meshlib.sources.istio.virtual_service import VirtualService, cannot_match
+from meshlib.sources.istio.virtual_service import VirtualService, misses
 
 Json = dict[str, Any]
 
@@ -69,28 +68,33 @@ def hosts_on(registry: Registry, port: int) -> list[HostRoutes]:
     return [found[host] for host in sorted(found)]
 
 
-def sidecar_table(hosts: Iterable[HostRoutes], port: int) -> Json:
-    """The route configuration of a port, unknown hosts passed through (Istio's ALLOW_ANY)."""
+def sidecar_table(hosts: Iterable[HostRoutes], port: int, registry: Registry) -> Json:
+    """The route configuration of a port; unknown hosts are passed through (Istio's ALLOW_ANY), unless the caller's
+    Sidecar says REGISTRY_ONLY.
+    """
     taken: set[str] = set()
     virtual_hosts = []
     for entry in hosts:
-        names = domains(entry.host, entry.service.addresses) if entry.service else (bracketed(entry.host),)
+        names: tuple[str, ...] = (bracketed(entry.host),)
+        if entry.service is not None:
+            names = domains(entry.host, entry.service.addresses, registry.caller.namespace)
         free = [name for name in names if name not in taken and name != "*"]
         taken.update(free)
         if free:
             virtual_hosts.append(_virtual_host(entry, port, free))
     return {
         "name": str(port),
-        "virtual_hosts": [*virtual_hosts, _allow_any()],
+        "virtual_hosts": [*virtual_hosts, _block_all() if registry.scope.registry_only else _allow_any()],
         "validate_clusters": False,
         "max_direct_response_body_size_bytes": _MAX_DIRECT_RESPONSE_BODY,
         "ignore_port_in_host_matching": True,
     }
 
 
-def proxyless_table(entry: HostRoutes, service: Service, port: int) -> Json:
+def proxyless_table(entry: HostRoutes, service: Service, port: int, registry: Registry) -> Json:
     """The route configuration of one service on one port, as a proxyless gRPC client asks for it."""
-    names = [name for name in domains_with_port(service.host, port, service.addresses) if name != "*"]
+    every = domains_with_port(service.host, port, service.addresses, registry.caller.namespace)
+    names = [name for name in every if name != "*"]
     return {
         "name": cluster_name(port, "", service.host),
         "virtual_hosts": [_virtual_host(entry, port, names or ["*"])],
@@ -103,52 +107,56 @@ def _virtual_host(entry: HostRoutes, port: int, names: list[str]) -> Json:
 
 
 def _allow_any() -> Json:
-    route = {"cluster": PASSTHROUGH_CLUSTER, "timeout": "0s"}
+    action = {"route": {"cluster": PASSTHROUGH_CLUSTER, "timeout": "0s", "max_grpc_timeout": "0s"}}
+    return _catch_all("allow_any", action)
+
+
+def _block_all() -> Json:
+    return _catch_all("block_all", {"direct_response": {"status": 502}})
+
+
+def _catch_all(name: str, action: Json) -> Json:
     return {
-        "name": "allow_any",
+        "name": name,
         "domains": ["*"],
-        "routes": [{"name": "allow_any", "match": {"prefix": "/"}, "route": route}],
+        "routes": [{"name": name, "match": {"prefix": "/"}, **action}],
         "include_request_attempt_count": True,
     }
 
 
 def _routes(virtual: VirtualService, port: int, registry: Registry) -> Iterator[Json]:
     """One route for each match; what comes after a route that takes everything can never be reached."""
-    cluster_of = _cluster_lookup(virtual.namespace, port)
     for route in virtual.http:
-        if route.get("delegate") is not None:
-            continue
         for match in route.get("match") or (None,):
-            if match is not None and (cannot_match(match) or match.get("port", port) != port):
+            if match is not None and (misses(match, registry.caller) or (match.get("port") or port) != port):
                 continue
             name = route.get("name", "") + (f".{match['name']}" if match and match.get("name") else "")
             translated = route_match(match)
-            action = action_of(route, port, cluster_of, _hash_lookup(virtual.namespace, registry))
+            action = action_of(route, port, _cluster_lookup(port), _hash_lookup(registry))
             yield {"name": name, "match": translated, **action}
             if is_catch_all(translated):
                 return
 
 
 def _default_route(service: Service, port: int, registry: Registry) -> Json:
-    rule = find_rule(registry.rules, service.host, service.namespace)
+    rule = registry.rule_of(service)
     consistent = rule.consistent_hash(port) if rule else None
     action = default_action(cluster_name(port, "", service.host), consistent)
     return {"name": "default", "match": {"prefix": "/"}, "route": action}
 
 
-def _cluster_lookup(namespace: str, port: int) -> Callable[[Mapping[str, Any]], str]:
+def _cluster_lookup(port: int) -> Callable[[Mapping[str, Any]], str]:
     def cluster_of(destination: Mapping[str, Any]) -> str:
         number = (destination.get("port") or {}).get("number", port)
-        return cluster_name(number, destination.get("subset", ""), resolve(destination["host"], namespace))
+        return cluster_name(number, destination.get("subset", ""), destination["host"])
 
     return cluster_of
 
 
-def _hash_lookup(namespace: str, registry: Registry) -> Callable[[Mapping[str, Any]], Json | None]:
+def _hash_lookup(registry: Registry) -> Callable[[Mapping[str, Any]], Json | None]:
     def hash_of(destination: Mapping[str, Any]) -> Json | None:
-        host = resolve(destination["host"], namespace)
-        service = next((service for service in registry.services if service.host == host), None)
-        rule = find_rule(registry.rules, host, service.namespace) if service is not None else None
+        service = registry.service(destination["host"])
+        rule = registry.rule_of(service) if service is not None else None
         if rule is None:
             return None
         return rule.consistent_hash((destination.get("port") or {}).get("number"), destination.get("subset", ""))

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from meshlib.sources.files.resources import IstioDocument, Origin
 from meshlib.sources.files.schema import Problem
-from meshlib.sources.istio.fields import PORT, TEXT, WHOLE, Fields, ListOf, MapOf, OneOf
+from meshlib.sources.istio import workload_entry
+from meshlib.sources.istio.fields import PORT, TEXT, Fields, ListOf, MapOf, OneOf
 from meshlib.sources.istio.names import resolve
+from meshlib.sources.istio.workload_entry import Workload, workload_of
 
 PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "GRPC_WEB", "HTTPS", "TLS", "TCP", "MONGO", "UDP", "REDIS", "MYSQL")
 RESOLUTIONS = ("NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS")
 _HTTP = frozenset(("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "GRPC_WEB", ""))  # without a protocol Istio detects it
 _HTTP2 = frozenset(("HTTP2", "GRPC", "GRPC-WEB", "GRPC_WEB"))
+_BY_NAME = frozenset(("DNS", "DNS_ROUND_ROBIN"))
 
 _PORT = Fields(
     "ServicePort",
     {"number": PORT, "protocol": TEXT, "name": TEXT, "targetPort": PORT},
     required=("number",),
-)
-_ENDPOINT = Fields(
-    "WorkloadEntry",
-    {"address": TEXT, "ports": MapOf(PORT), "labels": MapOf(TEXT), "locality": TEXT, "weight": WHOLE},
-    required=("address",),
-    not_applied={"network": "networks are not told apart", "serviceAccount": "peer identity is not checked from files"},
 )
 SPEC = Fields(
     "ServiceEntry",
@@ -34,14 +32,12 @@ SPEC = Fields(
         "ports": ListOf(_PORT),
         "resolution": OneOf(RESOLUTIONS),
         "location": OneOf(("MESH_EXTERNAL", "MESH_INTERNAL")),
-        "endpoints": ListOf(_ENDPOINT),
+        "endpoints": ListOf(workload_entry.SPEC),
+        "workloadSelector": Fields("WorkloadSelector", {"labels": MapOf(TEXT)}),
         "exportTo": ListOf(TEXT),
+        "subjectAltNames": ListOf(TEXT),
     },
     required=("hosts",),
-    not_applied={
-        "workloadSelector": "workloads are not known from files; list endpoints",
-        "subjectAltNames": "peer identity is not checked from files",
-    },
 )
 
 
@@ -67,22 +63,21 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One workload: an IP address, a name, or `unix:///path`."""
+    """One workload for one service: `targets` are where it listens, by the name of the service's port."""
 
-    address: str
-    ports: dict[str, int]
-    labels: dict[str, str]
-    locality: str
-    weight: int
+    workload: Workload
+    targets: tuple[tuple[str, int], ...]
 
-    def port(self, port: Port) -> int:
-        """Where it listens for the service's port."""
-        return self.ports.get(port.name, port.target)
+    def port(self, port: Port) -> int | None:
+        """Where it listens for the service's port; None where it does not."""
+        return dict(self.targets).get(port.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A host with its ports and endpoints."""
+    """A host with its ports and endpoints. `names` are what the certificates of its workloads may be for; `external`
+    is a service outside the mesh.
+    """
 
     host: str
     addresses: tuple[str, ...]
@@ -90,6 +85,8 @@ class Service:
     resolution: str
     endpoints: tuple[Endpoint, ...]
     namespace: str
+    external: bool
+    names: tuple[str, ...]
     origin: Origin
 
     def port(self, number: int) -> Port | None:
@@ -100,19 +97,9 @@ class Service:
 def check_more(document: IstioDocument) -> Iterator[Problem]:
     """What the fields alone do not say."""
     spec = document.spec
-    resolution = spec.get("resolution") or "NONE"
     if not spec.get("ports"):
         yield Problem((), "ServiceEntry needs ports")
-    if resolution == "STATIC" and not spec.get("endpoints") and not spec.get("workloadSelector"):
-        yield Problem(("resolution",), "resolution STATIC needs endpoints", "list them, or use resolution DNS")
-    if resolution == "NONE" and spec.get("endpoints"):
-        yield Problem(("endpoints",), "resolution NONE takes no endpoints", "use resolution STATIC")
-    if resolution == "DYNAMIC_DNS":
-        yield Problem(("resolution",), "DYNAMIC_DNS is treated as NONE: the name called is the one resolved",
-                      severity="degraded")  # fmt: skip
-    for index, host in enumerate(spec["hosts"]):
-        if host.startswith("*") and resolution == "DNS" and not spec.get("endpoints"):
-            yield Problem(("hosts", index), "a wildcard cannot be resolved by DNS", "list endpoints, or use NONE")
+    yield from _check_endpoints(spec)
     for index, port in enumerate(spec.get("ports") or ()):
         protocol = port.get("protocol", "").upper()
         if protocol and protocol not in PROTOCOLS:
@@ -120,21 +107,63 @@ def check_more(document: IstioDocument) -> Iterator[Problem]:
             yield Problem(place, f"unknown protocol {port['protocol']!r}", f"one of {', '.join(PROTOCOLS)}")
 
 
-def services_of(document: IstioDocument) -> Iterator[Service]:
-    """One service for each host."""
+def _check_endpoints(spec: Any) -> Iterator[Problem]:
+    resolution = spec.get("resolution") or "NONE"
+    endpoints, selects = spec.get("endpoints") or [], spec.get("workloadSelector") is not None
+    if selects and endpoints:
+        yield Problem(("endpoints",), "workloadSelector and endpoints exclude each other", "keep one")
+    if resolution == "STATIC" and not endpoints and not selects:
+        yield Problem(("resolution",), "resolution STATIC needs endpoints", "list them, or use resolution DNS")
+    if resolution == "NONE" and endpoints:
+        yield Problem(("endpoints",), "resolution NONE takes no endpoints", "use resolution STATIC")
+    if resolution == "DYNAMIC_DNS":
+        yield Problem(("resolution",), "DYNAMIC_DNS is treated as NONE: the name called is the one resolved",
+                      severity="degraded")  # fmt: skip
+    for index, entry in enumerate(endpoints):
+        yield from workload_entry.check_more(entry, ("endpoints", index))
+    for index, host in enumerate(spec["hosts"]):
+        if host.startswith("*") and resolution == "DNS" and not endpoints:
+            yield Problem(("hosts", index), "a wildcard cannot be resolved by DNS", "list endpoints, or use NONE")
+
+
+def services_of(document: IstioDocument, workloads: Iterable[Workload]) -> Iterator[Service]:
+    """One service for each host; `workloads` are those among which a `workloadSelector` chooses."""
     spec = document.spec
     ports = tuple(
         Port(p["number"], p.get("protocol", "").upper(), p.get("name", ""), p.get("targetPort", p["number"]))
         for p in spec.get("ports") or ()
     )
-    endpoints = tuple(
-        Endpoint(e["address"], dict(e.get("ports") or {}), dict(e.get("labels") or {}), e.get("locality", ""),
-                 e.get("weight") or 1)
-        for e in spec.get("endpoints") or ()
-    )  # fmt: skip
     resolution = (spec.get("resolution") or "NONE").replace("DYNAMIC_DNS", "NONE")
+    found = list(_workloads(document, workloads, resolution))
+    endpoints = tuple(Endpoint(workload, _targets(workload, ports)) for workload in found)
     # CIDR blocks catch connections of a sidecar; no request is addressed to one.
     addresses = tuple(address for address in spec.get("addresses") or () if "/" not in address)
+    external = spec.get("location") != "MESH_INTERNAL"
+    names = tuple(spec.get("subjectAltNames") or ())
     for host in spec["hosts"]:
         name = resolve(host, document.namespace)
-        yield Service(name, addresses, ports, resolution, endpoints, document.namespace, document.origin)
+        own = endpoints
+        if not own and resolution in _BY_NAME and spec.get("workloadSelector") is None:
+            itself = Workload(name)
+            own = (Endpoint(itself, _targets(itself, ports)),)
+        yield Service(
+            name, addresses, ports, resolution, own, document.namespace, external, names, document.origin
+        )  # fmt: skip
+
+
+def _workloads(document: IstioDocument, workloads: Iterable[Workload], resolution: str) -> Iterator[Workload]:
+    selector = document.spec.get("workloadSelector")
+    if selector is None:
+        for entry in document.spec.get("endpoints") or ():
+            yield workload_of(entry, document.namespace)
+        return
+    labels = selector.get("labels") or {}
+    for workload in workloads:
+        is_own = workload.namespace == document.namespace and labels.items() <= dict(workload.labels).items()
+        if is_own and (workload.is_by_address or resolution in _BY_NAME):
+            yield workload
+
+
+def _targets(workload: Workload, ports: Iterable[Port]) -> tuple[tuple[str, int], ...]:
+    own = dict(workload.ports)
+    return tuple((port.name, own.get(port.name) or port.target) for port in ports)

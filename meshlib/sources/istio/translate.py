@@ -9,18 +9,20 @@ from meshlib.model.report import Issue
 from meshlib.sources.files.messages import to_message
 from meshlib.sources.files.resources import Content, IstioDocument, LoadedResource, Origin
 from meshlib.sources.files.type_registry import ASSIGNMENT, CLUSTER, LISTENER, ROUTE_CONFIGURATION, short_name
+from meshlib.sources.istio.caller import NOBODY, Caller
 from meshlib.sources.istio.clusters import DEFAULTS, clusters_of, passthrough_cluster
-from meshlib.sources.istio.destination_rule import find_rule
-from meshlib.sources.istio.listeners import proxyless_listener, sidecar_listener
+from meshlib.sources.istio.listeners import http_filters, proxyless_listener, sidecar_listener
 from meshlib.sources.istio.registry import Registry, build_registry
 from meshlib.sources.istio.routes import HostRoutes, hosts_on, ports_of, proxyless_table, sidecar_table
 
 Generated = tuple[str, dict[str, Any], Origin]
 
 
-def translate(documents: Iterable[IstioDocument]) -> Content:
-    """Resources and issues. A document with an error adds nothing, and its errors are among the issues."""
-    registry, issues = build_registry(documents)
+def translate(documents: Iterable[IstioDocument], caller: Caller = NOBODY) -> Content:
+    """Resources and issues, as they are for `caller`. A document with an error adds nothing, and its errors are among
+    the issues.
+    """
+    registry, issues = build_registry(documents, caller)
     resources: list[LoadedResource] = []
     for type_name, value, origin in _generate(registry):
         message, problems = to_message(value, type_name)
@@ -33,9 +35,8 @@ def translate(documents: Iterable[IstioDocument]) -> Content:
 
 
 def _generate(registry: Registry) -> Iterator[Generated]:
-    for service in registry.services:
-        rule = find_rule(registry.rules, service.host, service.namespace)
-        for cluster, assignment in clusters_of(service, rule):
+    for service in (*registry.services, *registry.reached):
+        for cluster, assignment in clusters_of(service, registry.rule_of(service), registry.caller):
             yield CLUSTER, cluster, service.origin
             if assignment is not None:
                 yield ASSIGNMENT, assignment, service.origin
@@ -43,19 +44,21 @@ def _generate(registry: Registry) -> Iterator[Generated]:
     for port in ports:
         hosts = hosts_on(registry, port)
         origin = _origin(hosts, registry)
-        yield LISTENER, sidecar_listener(port), origin
-        yield ROUTE_CONFIGURATION, sidecar_table(hosts, port), origin
+        filters = http_filters(route for entry in hosts for route in entry.routes)
+        yield LISTENER, sidecar_listener(port, filters), origin
+        yield ROUTE_CONFIGURATION, sidecar_table(hosts, port, registry), origin
         for entry in hosts:
-            yield from _proxyless(entry, port)
+            yield from _proxyless(entry, port, registry)
     if ports:
         yield CLUSTER, passthrough_cluster(), _origin([], registry)
 
 
-def _proxyless(entry: HostRoutes, port: int) -> Iterator[Generated]:
+def _proxyless(entry: HostRoutes, port: int, registry: Registry) -> Iterator[Generated]:
     if entry.service is None:
         return
-    table = proxyless_table(entry, entry.service, port)
-    yield LISTENER, proxyless_listener(entry.host, port, table["name"]), entry.service.origin
+    table = proxyless_table(entry, entry.service, port, registry)
+    filters = http_filters(entry.routes)
+    yield LISTENER, proxyless_listener(entry.host, port, table["name"], filters), entry.service.origin
     yield ROUTE_CONFIGURATION, table, entry.service.origin
 
 

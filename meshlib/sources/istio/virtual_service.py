@@ -1,133 +1,39 @@
-"""VirtualService: its fields, and whom it speaks for."""
+"""VirtualService: what is checked beyond its fields, whom it speaks for, and its routes with those it delegates to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from meshlib.sources.files.located import FieldPath
 from meshlib.sources.files.resources import IstioDocument
 from meshlib.sources.files.schema import Problem
-from meshlib.sources.istio.fields import DURATION, FLAG, PORT, TEXT, Fields, ListOf, MapOf, OneOf, Scalar
-from meshlib.sources.istio.names import PROXY_NAMESPACE, resolve
+from meshlib.sources.istio.caller import Caller
+from meshlib.sources.istio.delegates import merged_routes
+from meshlib.sources.istio.names import is_visible, resolve
+from meshlib.sources.istio.virtual_service_fields import SPEC
+
+__all__ = ["SPEC", "VirtualService", "check_delegation", "check_for", "check_more", "misses", "virtual_services"]
 
 MESH = "mesh"
-_NOT_YET = "not applied in this version"
-_STRING_MATCH = Fields(
-    "StringMatch", {"exact": TEXT, "prefix": TEXT, "regex": TEXT}, exclusive=("exact", "prefix", "regex")
-)
-_MATCH = Fields(
-    "HTTPMatchRequest",
-    {
-        "name": TEXT,
-        "uri": _STRING_MATCH,
-        "scheme": _STRING_MATCH,
-        "method": _STRING_MATCH,
-        "authority": _STRING_MATCH,
-        "headers": MapOf(_STRING_MATCH),
-        "withoutHeaders": MapOf(_STRING_MATCH),
-        "queryParams": MapOf(_STRING_MATCH),
-        "ignoreUriCase": FLAG,
-        "port": PORT,
-        "gateways": ListOf(TEXT),
-        "sourceLabels": MapOf(TEXT),
-        "sourceNamespace": TEXT,
-    },
-    ignored=("statPrefix",),
-)
-_OPERATIONS = Fields("HeaderOperations", {"set": MapOf(TEXT), "add": MapOf(TEXT), "remove": ListOf(TEXT)})
-_HEADERS = Fields("Headers", {"request": _OPERATIONS, "response": _OPERATIONS})
-_DESTINATION = Fields(
-    "Destination",
-    {"host": TEXT, "subset": TEXT, "port": Fields("PortSelector", {"number": PORT}, required=("number",))},
-    required=("host",),
-)
-_ROUTE = Fields(
-    "HTTPRouteDestination",
-    {"destination": _DESTINATION, "weight": Scalar("whole", 0, 2**31 - 1), "headers": _HEADERS},
-    required=("destination",),
-)
-_REDIRECT = Fields(
-    "HTTPRedirect",
-    {
-        "uri": TEXT,
-        "prefixRewrite": TEXT,
-        "authority": TEXT,
-        "port": PORT,
-        "derivePort": OneOf(("FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT")),
-        "scheme": TEXT,
-        "redirectCode": Scalar("whole", 0, 599),
-    },
-    exclusive=("port", "derivePort"),
-)
-_DIRECT_RESPONSE = Fields(
-    "HTTPDirectResponse",
-    {
-        "status": Scalar("whole", 200, 599),
-        "body": Fields("HTTPBody", {"string": TEXT, "bytes": TEXT}, exclusive=("string", "bytes")),
-    },
-    required=("status",),
-)
-_REWRITE = Fields(
-    "HTTPRewrite",
-    {
-        "uri": TEXT,
-        "authority": TEXT,
-        "uriRegexRewrite": Fields("RegexRewrite", {"match": TEXT, "rewrite": TEXT}, required=("match",)),
-    },
-    exclusive=("uri", "uriRegexRewrite"),
-)
-_RETRIES = Fields(
-    "HTTPRetry",
-    {
-        "attempts": Scalar("whole", 0, 2**31 - 1),
-        "perTryTimeout": DURATION,
-        "retryOn": TEXT,
-        "retryIgnorePreviousHosts": FLAG,
-        "backoff": DURATION,
-    },
-    not_applied={"retryRemoteLocalities": _NOT_YET},
-)
-_HTTP = Fields(
-    "HTTPRoute",
-    {
-        "name": TEXT,
-        "match": ListOf(_MATCH),
-        "route": ListOf(_ROUTE),
-        "redirect": _REDIRECT,
-        "directResponse": _DIRECT_RESPONSE,
-        "rewrite": _REWRITE,
-        "timeout": DURATION,
-        "retries": _RETRIES,
-        "headers": _HEADERS,
-    },
-    exclusive=("route", "redirect", "directResponse"),
-    not_applied={
-        "delegate": "delegation is not applied in this version: the route is left out",
-        "fault": "fault injection is not applied in this version",
-        "mirror": "mirroring is not applied in this version",
-        "mirrors": "mirroring is not applied in this version",
-        "mirrorPercentage": "mirroring is not applied in this version",
-        "corsPolicy": "CORS policies are not applied in this version",
-    },
-)
-SPEC = Fields(
-    "VirtualService",
-    {"hosts": ListOf(TEXT), "gateways": ListOf(TEXT), "exportTo": ListOf(TEXT), "http": ListOf(_HTTP)},
-    required=("hosts",),
-    not_applied={"tls": "only HTTP is routed", "tcp": "only HTTP is routed"},
-)
+_HOSTS_OF = ("route", "mirrors")
+_Delegates = Mapping[tuple[str, str], IstioDocument]
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualService:
-    """A checked document; `hosts` are resolved."""
+    """A checked document; `hosts`, and those of destinations, are resolved."""
 
     hosts: tuple[str, ...]
     http: tuple[dict[str, Any], ...]
     namespace: str
     document: IstioDocument
+
+
+def is_delegate(document: IstioDocument) -> bool:
+    """Whether it speaks for no host of its own."""
+    return not document.spec.get("hosts")
 
 
 def check_more(document: IstioDocument) -> Iterator[Problem]:
@@ -137,39 +43,135 @@ def check_more(document: IstioDocument) -> Iterator[Problem]:
         reason = f"gateways {', '.join(others)} are not served; only what the mesh's own callers use is applied"
         yield Problem(("gateways",), reason, severity="degraded")
     for index, http in enumerate(document.spec.get("http") or ()):
-        yield from _check_http(http, ("http", index))
+        yield from _check_http(http, ("http", index), delegate=is_delegate(document))
 
 
-def _check_http(http: dict[str, Any], path: FieldPath) -> Iterator[Problem]:
+def _check_http(http: dict[str, Any], path: FieldPath, *, delegate: bool) -> Iterator[Problem]:
     route = http.get("route") or []
-    if not route and not any(http.get(key) is not None for key in ("redirect", "directResponse", "delegate")):
+    if http.get("delegate") is not None:
+        if delegate:
+            yield Problem((*path, "delegate"), "a delegate delegates no further")
+        for key in ("route", "redirect"):
+            if http.get(key):
+                yield Problem((*path, key), f"delegate and {key} exclude each other", "keep one")
+    elif not route and not any(http.get(key) is not None for key in ("redirect", "directResponse")):
         yield Problem(path, "HTTPRoute needs route, redirect or directResponse")
     if len(route) > 1 and not sum(entry.get("weight") or 0 for entry in route):
         yield Problem((*path, "route"), "the weights add up to 0", "give each destination a weight")
-    for index, match in enumerate(http.get("match") or ()):
-        if reason := cannot_match(match):
-            yield Problem((*path, "match", index), f"{reason}: this match is left out", severity="degraded")
     redirect = http.get("redirect") or {}
     if redirect.get("redirectCode", 301) not in {0, 301, 302, 303, 307, 308}:
         yield Problem((*path, "redirect", "redirectCode"), "no redirect code", "301, 302, 303, 307 or 308")
+    if http.get("mirror") is not None and http.get("mirrors"):
+        yield Problem((*path, "mirrors"), "mirror and mirrors exclude each other", "keep one")
 
 
-def cannot_match(match: dict[str, Any]) -> str:
-    """Why a match is never true for callers that take their configuration from files; empty when it can be."""
+def check_for(document: IstioDocument, caller: Caller) -> Iterator[Problem]:
+    """What of it is not for this caller."""
+    for index, http in enumerate(document.spec.get("http") or ()):
+        for number, match in enumerate(http.get("match") or ()):
+            if reason := misses(match, caller):
+                place = ("http", index, "match", number)
+                yield Problem(place, f"{reason}: this match is left out", severity="degraded")
+
+
+def misses(match: dict[str, Any], caller: Caller) -> str:
+    """Why a match is never true for the caller; empty when it can be. Gateways stand instead of the source's labels
+    and namespace, as in istiod.
+    """
     if match.get("gateways"):
         return "" if MESH in match["gateways"] else "it is for gateways only"
-    if match.get("sourceLabels"):
-        return "callers have no labels here (sourceLabels)"
-    if match.get("sourceNamespace", PROXY_NAMESPACE) not in {"", PROXY_NAMESPACE}:
-        return f"callers stand in the namespace {PROXY_NAMESPACE!r}"
+    if not caller.has(match.get("sourceLabels")):
+        return "the caller does not have these labels (sourceLabels)"
+    if match.get("sourceNamespace") not in {None, "", caller.namespace}:
+        return f"the caller stands in the namespace {caller.namespace!r}"
     if any(name.startswith("@") for key in ("headers", "withoutHeaders") for name in match.get(key) or ()):
-        return "claims of tokens are not matched in this version"
+        return "claims of tokens are for gateways only"
     return ""
 
 
-def virtual_service_of(document: IstioDocument) -> VirtualService | None:
-    """The document as a virtual service; None when it is for gateways only."""
-    if MESH not in (document.spec.get("gateways") or [MESH]):
-        return None
+def check_delegation(documents: Iterable[IstioDocument]) -> Iterator[tuple[IstioDocument, Problem]]:
+    """Routes whose delegate is not there or not for their namespace, and delegates that nobody hands requests to."""
+    known = list(documents)
+    delegates = _delegates(known)
+    used = set()
+    for document in known:
+        for index, http in enumerate(document.spec.get("http") or ()):
+            if http.get("delegate") is None:
+                continue
+            key = _key(http["delegate"], document)
+            used.add(key)
+            if _delegate_for(document, http, delegates) is None:
+                what = f"no VirtualService {'/'.join(key)} without hosts is exported to {document.namespace!r}"
+                yield document, Problem(("http", index, "delegate"), f"{what}: the route is left out", "", "degraded")
+    for key, document in delegates.items():
+        if key not in used:
+            yield document, Problem(("hosts",), "it has no hosts, and no other VirtualService delegates to it", "",
+                                    "degraded")  # fmt: skip
+
+
+def virtual_services(documents: Iterable[IstioDocument], caller: Caller) -> tuple[VirtualService, ...]:
+    """Those that callers of the mesh see, in the order of their precedence: private ones of the caller's namespace,
+    those exported to it, those for everybody; of each kind the oldest first, which is how the documents come.
+    """
+    known = list(documents)
+    delegates = _delegates(known)
+    found = [_virtual_service(document, delegates) for document in known if _is_for_mesh(document, caller)]
+    return tuple(sorted(found, key=lambda virtual: _rank(virtual.document, caller)))
+
+
+def _is_for_mesh(document: IstioDocument, caller: Caller) -> bool:
+    spec = document.spec
+    gateways = spec.get("gateways") or [MESH]
+    is_seen = is_visible(spec.get("exportTo"), document.namespace, caller.namespace)
+    return not is_delegate(document) and MESH in gateways and is_seen
+
+
+def _rank(document: IstioDocument, caller: Caller) -> int:
+    if "*" in (document.spec.get("exportTo") or ["*"]):
+        return 2
+    return 0 if document.namespace == caller.namespace else 1
+
+
+def _virtual_service(document: IstioDocument, delegates: _Delegates) -> VirtualService:
     hosts = tuple(resolve(host, document.namespace) for host in document.spec["hosts"])
-    return VirtualService(hosts, tuple(document.spec.get("http") or ()), document.namespace, document)
+    routes = []
+    for route in document.spec.get("http") or ():
+        if route.get("delegate") is None:
+            routes.append(_resolved(route, document.namespace))
+            continue
+        root = _resolved({key: value for key, value in route.items() if key != "delegate"}, document.namespace)
+        below = _delegate_for(document, route, delegates)
+        if below is not None:
+            known = tuple(_resolved(each, below.namespace) for each in below.spec.get("http") or ())
+            routes += merged_routes(root, known)
+    return VirtualService(hosts, tuple(routes), document.namespace, document)
+
+
+def _delegates(documents: Iterable[IstioDocument]) -> dict[tuple[str, str], IstioDocument]:
+    return {(document.namespace, document.name): document for document in documents if is_delegate(document)}
+
+
+def _key(delegate: Mapping[str, str], document: IstioDocument) -> tuple[str, str]:
+    return delegate.get("namespace") or document.namespace, delegate["name"]
+
+
+def _delegate_for(document: IstioDocument, route: dict[str, Any], delegates: _Delegates) -> IstioDocument | None:
+    found = delegates.get(_key(route["delegate"], document))
+    if found is None or not is_visible(found.spec.get("exportTo"), found.namespace, document.namespace):
+        return None
+    return found
+
+
+def _resolved(route: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """The route with the full names of the hosts it leads to: a short name is of the namespace it is written in."""
+    out = dict(route)
+    if route.get("mirror"):
+        out["mirror"] = _destination(route["mirror"], namespace)
+    for key in _HOSTS_OF:
+        if route.get(key):
+            out[key] = [{**entry, "destination": _destination(entry["destination"], namespace)} for entry in route[key]]
+    return out
+
+
+def _destination(destination: dict[str, Any], namespace: str) -> dict[str, Any]:
+    return {**destination, "host": resolve(destination["host"], namespace)}

@@ -187,7 +187,11 @@ def test_the_names_a_service_answers_to(host: str, addresses: str, expected: lis
     (found,) = hosts.values()
     assert found["domains"] == expected
     assert allow_any["domains"] == ["*"]
-    assert allow_any["routes"][0]["route"] == {"cluster": "PassthroughCluster", "timeout": "0s"}
+    assert allow_any["routes"][0]["route"] == {
+        "cluster": "PassthroughCluster",
+        "timeout": "0s",
+        "max_grpc_timeout": "0s",
+    }
 
 
 def test_proxyless_tables_have_ports_in_their_domains() -> None:
@@ -625,12 +629,10 @@ def test_mistakes_are_errors_with_path_and_fix(text: str, path: str, words: str)
     "text, path",
     [
         (virtual("[{fault: {delay: {}}, " + TO_REVIEWS + "}]"), "http[0].fault"),
-        (virtual("[{mirror: {host: a}, " + TO_REVIEWS + "}]"), "http[0].mirror"),
-        (virtual("[{corsPolicy: {}, " + TO_REVIEWS + "}]"), "http[0].corsPolicy"),
         (virtual("[{delegate: {name: x}}]"), "http[0].delegate"),
-        (rule("trafficPolicy: {loadBalancer: {warmup: {}}}"), "trafficPolicy.loadBalancer.warmup"),
+        (rule("trafficPolicy: {proxyProtocol: {}}"), "trafficPolicy.proxyProtocol"),
         (rule("", "other.test"), "host"),
-        (ENTRY.replace("metadata: {name: reviews}", "metadata: {name: again}"), "hosts"),
+        (ENTRY.replace("{name: reviews}", "{name: again, namespace: other}").replace("[reviews]", f"[{HOST}]"), "hosts"),
     ],
 )
 def test_what_is_not_applied_is_reported_and_the_rest_is_used(text: str, path: str) -> None:
