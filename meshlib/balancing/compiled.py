@@ -89,11 +89,6 @@ class Compiled:
             self._everything = compile_view(self._priorities, self._settings, {}, self._stats)
         return self._everything
 
-    def timed(self) -> list[Timed]:
-        """The balancers in use that go by the time."""
-        built = [self.whole.built] if self.whole is not None else [view.built for view in list(self._views.values())]
-        return [balancer for found in built for _, _, balancer in found.values() if isinstance(balancer, Timed)]
-
     def built(self) -> dict[SubsetKey | None, Built]:
         """What the views were built of, for the next compilation; a subset not asked for since keeps what it had."""
         if self.whole is not None:

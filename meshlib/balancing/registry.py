@@ -9,8 +9,8 @@ from typing import Any
 from meshlib.balancing.base import NO_HOSTS, Balancer, Host, OneHost
 from meshlib.balancing.client_side import client_side_weighted_round_robin
 from meshlib.balancing.least_request import least_request
-from meshlib.balancing.peak_ewma import peak_ewma
 from meshlib.balancing.maglev import maglev, table_entries
+from meshlib.balancing.peak_ewma import peak_ewma
 from meshlib.balancing.random_choice import random_choice
 from meshlib.balancing.ring_hash import ring_entries, ring_hash
 from meshlib.balancing.round_robin import round_robin

@@ -14,6 +14,7 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["HEADER", "HEADER_BIN", "LoadReport"]
 
@@ -67,8 +68,7 @@ class LoadReport:
     @classmethod
     def from_bytes(cls, data: bytes) -> LoadReport:
         """Raises ValueError for what is not the message; unknown fields are passed over."""
-        doubles: dict[str, float] = {}
-        maps: dict[str, dict[str, float]] = {name: {} for name in _MAPS.values()}
+        doubles, maps = _empty()
         for number, value in _fields(data):
             if isinstance(value, float) and number in _DOUBLES:
                 doubles[_DOUBLES[number]] = _finite(value)
@@ -102,7 +102,7 @@ class LoadReport:
     def _from_json(cls, text: str) -> LoadReport:
         found = json.loads(text)
         if not isinstance(found, dict):
-            raise ValueError("a load report in JSON is an object")
+            raise ValueError("a load report in JSON is an object")  # noqa: TRY004  the text is wrong, not its type
         pairs: dict[str, float] = {}
         for raw_name, value in found.items():
             name = _snake(raw_name)
@@ -114,8 +114,7 @@ class LoadReport:
 
     @classmethod
     def _of(cls, pairs: Mapping[str, float]) -> LoadReport:
-        doubles: dict[str, float] = {}
-        maps: dict[str, dict[str, float]] = {name: {} for name in _MAPS.values()}
+        doubles, maps = _empty()
         for name, value in pairs.items():
             kind, dot, key = name.partition(".")
             if dot and kind in maps and key:
@@ -125,6 +124,11 @@ class LoadReport:
             elif name != "rps":  # whole requests a second, of old reports: nothing here reads them
                 raise ValueError(f"{name[:60]!r} is not a metric of a load report")
         return cls(**doubles, **maps)
+
+
+def _empty() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The report's numbers, and its maps, by name."""
+    return {}, {name: {} for name in _MAPS.values()}
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, float | bytes | None]]:
@@ -202,7 +206,7 @@ def _base64(value: str) -> bytes:
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError("a metric is a number")
+        raise ValueError("a metric is a number")  # noqa: TRY004  the text is wrong, not its type
     return _finite(float(value))
 
 
