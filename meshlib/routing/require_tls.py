@@ -1,7 +1,8 @@
 """`VirtualHost.require_tls`: requests that are not over https are answered with a redirect to it.
 
 As in Envoy the scheme is what `x-forwarded-proto` says, else the request's own, and the redirect comes before any route
-and without the headers that routes and virtual hosts add.
+and without the headers that routes and virtual hosts add. EXTERNAL_ONLY spares requests that are internal, and none is:
+that takes the `internal_address_config` of a connection manager, which lists no addresses by default.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ TLS_ROUTE = Route(RouteMatch(PathMatcher("prefix", "")), RedirectAction(https_re
 
 def insecure(require_tls: Literal["NONE", "EXTERNAL_ONLY", "ALL"]) -> Insecure | None:
     """Whether a request must be redirected; None where none must."""
-    return {"NONE": None, "EXTERNAL_ONLY": _external, "ALL": _plain}[require_tls]
+    return None if require_tls == "NONE" else _plain
 
 
 def to_https(head: RequestHead) -> str:
@@ -31,7 +32,3 @@ def to_https(head: RequestHead) -> str:
 
 def _plain(head: RequestHead) -> bool:
     return (head.get("x-forwarded-proto") or head.scheme) != "https"
-
-
-def _external(head: RequestHead) -> bool:
-    return _plain(head) and head.get("x-envoy-internal") != "true"

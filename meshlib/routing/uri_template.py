@@ -1,7 +1,9 @@
 """Path templates: `/videos/{id}/*/**.mp4` (`envoy.path.match.uri_template`), and rewrites by what they captured.
 
 Segments are literals, `*` (one segment), `**` (the rest, at most one and the last of the globs), `{name}` (as `*`) and
-`{name=a/*/**}`; text may follow the last one (`.mp4`). The rules are Envoy's, which makes a regular expression of them.
+`{name=a/*/**}`. Literal text may stand around a variable (`v{id}.mp4`), and behind a glob that is the last segment
+(`**.mp4`). The rules are Envoy 1.40's, which makes a regular expression of a template. That is why a `*` within a
+literal repeats the character before it: `/a*` matches `/`, `/a`, `/aa`.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ MAX_VARIABLES = 5
 MAX_NAME_LENGTH = 16
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _NAME = _LETTERS | frozenset("0123456789_")
-_LITERAL = _NAME | frozenset("-.~%!$&'()+,;:@")  # a path segment's characters but for `*` and `=`
-_SEGMENT = "[a-zA-Z0-9-._~%!$&'()+,;:@]+"
-_REST = "[a-zA-Z0-9-._~%!$&'()+,;:@/]*"
+_LITERAL = _NAME | frozenset("-.~%!$&'()+,;:@*=")
+_SEGMENT = "[a-zA-Z0-9-._~%!$&'()+,;:@*=]+"
+_REST = "[a-zA-Z0-9-._~%!$&'()+,;:@*=/]*"
 _ESCAPED = str.maketrans({character: f"\\{character}" for character in "$()+."})
 
 Rewrite = Callable[[str], str]
@@ -56,34 +58,50 @@ class _Reader:
 
     def path(self) -> list[str]:
         """The regular expression, in parts."""
-        if not self._template.startswith("/") or not self._template.isascii() or not self._is_graphic():
+        if not self._template.startswith("/") or not self._is_graphic():
             raise self._refused("a template begins with / and has neither spaces nor anything beyond ASCII")
         parts = []
         while self._rest:
             self._rest = self._rest[1:]  # the slash
             parts.append("/")
-            if not self._rest:
-                break
-            parts.append(self._segment())
-            if self._rest and self._rest[0] != "/":
-                parts.append(self._literal())
-                if self._rest:
-                    raise self._refused("only the last segment may be followed by text")
+            if self._rest:
+                parts.append(self._segment())
         return parts
 
     def _is_graphic(self) -> bool:
         return all("!" <= character <= "~" for character in self._template)
 
     def _segment(self) -> str:
-        if self._rest[0] == "{":
-            return self._variable()
-        return self._glob() if self._rest[0] == "*" else self._literal()
+        if self._rest[0] == "*":
+            return self._glob() + self._ending()
+        before, brace, _ = self._rest.partition("{")
+        if not brace or "/" in before:
+            return self._literal()
+        self._rest = self._rest[len(before) :]
+        return self._escaped(before) + self._variable() + self._behind_variable()
+
+    def _ending(self) -> str:
+        """Text behind a glob, which ends the template."""
+        if not self._rest or self._rest[0] == "/":
+            return ""
+        literal = self._literal()
+        if self._rest:
+            raise self._refused("text behind a glob is the end of the template")
+        return literal
+
+    def _behind_variable(self) -> str:
+        return self._literal() if self._rest and self._rest[0] != "/" else ""
 
     def _literal(self) -> str:
         literal, slash, rest = self._rest.partition("/")
-        if not literal or not _LITERAL.issuperset(literal):
-            raise self._refused(f"{literal!r} is no literal")
+        if not literal:
+            raise self._refused("a segment is not empty")
         self._rest = slash + rest
+        return self._escaped(literal)
+
+    def _escaped(self, literal: str) -> str:
+        if not _LITERAL.issuperset(literal):
+            raise self._refused(f"{literal!r} is no literal")
         return literal.translate(_ESCAPED)
 
     def _glob(self) -> str:
