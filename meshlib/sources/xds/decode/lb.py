@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from meshlib.model.lb import (
     LbPolicy,
     LbSubsetConfig,
-    LeastRequest,
     Random,
     RingHash,
     RoundRobin,
@@ -18,15 +16,10 @@ from meshlib.model.lb import (
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import enum_name, struct, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
+from meshlib.sources.xds.decode.lb_load import least_request, round_robin
 
 _INSTEAD = "not supported; requests are balanced round robin instead"
 
-_LEAST_REQUEST = fields(
-    "choice_count",
-    "active_request_bias",
-    # of the extension, decoded by its caller:
-    "locality_lb_config",
-)
 _RING_HASH = fields(
     "minimum_ring_size",
     "maximum_ring_size",
@@ -35,7 +28,6 @@ _RING_HASH = fields(
     "consistent_hashing_lb_config",
     "locality_weighted_lb_config",
 )
-_ROUND_ROBIN = fields("locality_lb_config")
 _CONSISTENT_HASHING = fields("use_hostname_for_hashing")
 _SUBSET = fields(
     "subset_selectors",
@@ -55,18 +47,6 @@ CONFIG_OF = {
 """The `lb_config` member that belongs to each `lb_policy`."""
 
 
-def least_request(ctx: Context, message: Any, path: str) -> LeastRequest:
-    """`LeastRequestLbConfig`, or the extension of that name."""
-    ctx.check_fields(message, path, _LEAST_REQUEST)
-    bias = 1.0
-    if message.HasField("active_request_bias"):
-        bias = message.active_request_bias.default_value
-        if not math.isfinite(bias) or bias < 0:
-            ctx.degraded(join(path, "active_request_bias"), f"{bias} is not a bias; 1.0 is used, as in Envoy")
-            bias = 1.0
-    return LeastRequest(wrapped(message, "choice_count", 2), bias)
-
-
 def ring_hash(ctx: Context, message: Any, path: str, hash_function: str, *, use_hostname: bool) -> RingHash:
     """`RingHashLbConfig`, or the extension of that name, whose hash function is given."""
     ctx.check_fields(message, path, _RING_HASH)
@@ -78,12 +58,6 @@ def ring_hash(ctx: Context, message: Any, path: str, hash_function: str, *, use_
         )
     name: Any = "MURMUR_HASH_2" if hash_function == "MURMUR_HASH_2" else "XX_HASH"
     return RingHash(smallest, largest, name, use_hostname)
-
-
-def round_robin(ctx: Context, message: Any, path: str) -> RoundRobin:
-    """`RoundRobinLbConfig`, or the extension of that name."""
-    ctx.check_fields(message, path, _ROUND_ROBIN)
-    return RoundRobin()
 
 
 def unsupported(ctx: Context, name: str, path: str) -> UnsupportedLbPolicy:

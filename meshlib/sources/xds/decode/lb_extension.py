@@ -10,18 +10,18 @@ from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import enum_name, unpack
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.lb import (
-    least_request,
     ring_hash,
-    round_robin,
     subset_config,
     unsupported,
     uses_hostname,
 )
+from meshlib.sources.xds.decode.lb_load import client_side_weighted_round_robin, least_request, round_robin
 
 _PREFIX = "envoy.extensions.load_balancing_policies."
 _NAMES = {
     "RoundRobin": "round_robin",
     "LeastRequest": "least_request",
+    "ClientSideWeightedRoundRobin": "client_side_weighted_round_robin",
     "Random": "random",
     "RingHash": "ring_hash",
     "WrrLocality": "wrr_locality",
@@ -70,6 +70,8 @@ def _balancing(ctx: Context, kind: str, message: Any, path: str, depth: int) -> 
             return replace(child, subsets=subset_config(ctx, message, path))
         case "RingHash":
             return _ring_hash(ctx, message, path)
+        case "ClientSideWeightedRoundRobin":
+            return Balancing(client_side_weighted_round_robin(ctx, message, path))
         case "LeastRequest":
             return Balancing(least_request(ctx, message, path), _is_locality_weighted(ctx, message, path))
         case "Random":
