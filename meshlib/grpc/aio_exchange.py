@@ -17,6 +17,7 @@ from meshlib.grpc.aio_direct import DirectCall, DirectMethod
 from meshlib.grpc.aio_requests import RequestWriter
 from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
+from meshlib.grpc.load_reports import take_trailers, wants_trailers
 from meshlib.grpc.metadata import received
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.outcome import answered, failed
@@ -186,12 +187,15 @@ class OneResponse(AsyncExchange):
                 subchannel = self._enter(start)
             call = self.call
             response = await call
+            if wants_trailers(start):
+                take_trailers(start, await call.trailing_metadata())
             headers = call.headers() if isinstance(call, DirectCall) else received(await call.initial_metadata())
             return answered(headers, response=response)
         except ConfigurationError as error:
             return unusable(error)
         except aio.AioRpcError as error:
             self._lost(self.call)
+            take_trailers(start, error.trailing_metadata())
             return failed(error, start.host.endpoint.address, self.out_of_time())
         finally:
             self._entered = None
@@ -233,7 +237,7 @@ class OneResponse(AsyncExchange):
 
     def _enter(self, start: Start) -> SubChannel:
         subchannel = self._entered = self.core.enter(start)
-        if self._plain:
+        if self._plain and not wants_trailers(start):
             direct = self.method.directly_on(subchannel, DirectMethod)
             if direct is not None:
                 self.call = direct.begin(self.requests, *self.particulars(start))

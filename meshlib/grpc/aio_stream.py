@@ -14,6 +14,7 @@ from meshlib.errors import ConfigurationError
 from meshlib.grpc.aio_exchange import AsyncExchange
 from meshlib.grpc.errors import cancelled_error, stream_exception
 from meshlib.grpc.exchange import Asked, unusable
+from meshlib.grpc.load_reports import take_trailers, wants_trailers
 from meshlib.grpc.metadata import received
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.outcome import DEADLINE_EXCEEDED, AttemptError, answered, failed
@@ -137,6 +138,8 @@ class ManyResponses(AsyncExchange):
     async def _settle(self, call: Any) -> None:
         try:
             code = await call.code()
+            if self._start is not None and wants_trailers(self._start):
+                take_trailers(self._start, await call.trailing_metadata())
             if code is StatusCode.OK:
                 self.finish(None, 0)
             elif self.cancelled:

@@ -10,6 +10,7 @@ import grpc
 from meshlib.engine.commands import Commit, Start
 from meshlib.errors import ConfigurationError
 from meshlib.grpc.exchange import Asked, unusable
+from meshlib.grpc.load_reports import take_trailers, wants_trailers
 from meshlib.grpc.metadata import received
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.outcome import answered, early_metadata, failed, single
@@ -72,6 +73,8 @@ class FutureProgress(Progress):
         self, attempt: Any, subchannel: SubChannel, start: Start, ended: Callable[[Outcome], None]
     ) -> None:
         subchannel.leave(start)
+        if wants_trailers(start):
+            take_trailers(start, attempt.trailing_metadata())
         if attempt.code() is grpc.StatusCode.OK:
             ended(answered(received(early_metadata(attempt)), response=attempt))
         else:

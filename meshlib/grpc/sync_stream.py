@@ -22,6 +22,7 @@ from meshlib.engine.commands import Commit, Start
 from meshlib.errors import ConfigurationError
 from meshlib.grpc.errors import cancelled_error, stream_exception
 from meshlib.grpc.exchange import Asked, initial_metadata, unusable
+from meshlib.grpc.load_reports import take_trailers, wants_trailers
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.outcome import answered, early_metadata, failed
 from meshlib.grpc.requests import RequestStream
@@ -142,6 +143,8 @@ class StreamProgress(Progress):
                 return
             attempt.finished = True
         call = attempt.call
+        if attempt.start is not None and wants_trailers(attempt.start):
+            take_trailers(attempt.start, call.trailing_metadata())
         if attempt.start is None:
             self.settle(call)
         elif self.cancelled:

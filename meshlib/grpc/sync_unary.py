@@ -12,6 +12,7 @@ from meshlib.errors import ConfigurationError
 from meshlib.grpc.direct import DirectCall
 from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
+from meshlib.grpc.load_reports import take_trailers, wants_trailers
 from meshlib.grpc.metadata import received
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.outcome import answered, early_metadata, failed, single
@@ -79,17 +80,22 @@ class BlockingCall(Exchange):
         except ConfigurationError as error:
             return unusable(error)
         try:
-            if self.plain:
+            reports = wants_trailers(start)
+            if self.plain and not reports:
                 direct = self.method.directly_on(subchannel, DirectCall)
                 if direct is not None and (data := direct.serialized(self.request)) is not None:
                     return answered(None, response=direct(data, *self.particulars(start)))
             call = self.method.on(subchannel)
-            invoke = call.with_call if self.with_call else call
+            invoke = call.with_call if self.with_call or reports else call
             request = self.request.attempt() if isinstance(self.request, RequestStream) else self.request
             response = invoke(request, **self.options(start))
+            if reports:
+                take_trailers(start, response[1].trailing_metadata())
+                response = response if self.with_call else response[0]
             headers = received(early_metadata(response[1])) if self.with_call else None
             return answered(headers, response=response)
         except grpc.RpcError as error:
+            take_trailers(start, error.trailing_metadata())
             return single(failed(error, start.host.endpoint.address, self.out_of_time()))
         finally:
             subchannel.leave(start)

@@ -1,4 +1,4 @@
-"""Policies that go by weights and load: round robin, least request, weights from load reports, peak EWMA; slow start."""
+"""Policies that go by weights and load: round robin, least request, load reports, peak EWMA; and slow start."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ def least_request(ctx: Context, message: Any, path: str) -> LeastRequest:
         if not math.isfinite(bias) or bias < 0:
             ctx.degraded(join(path, "active_request_bias"), f"{bias} is not a bias; 1.0 is used, as in Envoy")
             bias = 1.0
-    full = False
-    if "selection_method" in message.DESCRIPTOR.fields_by_name:
-        full = enum_name(message, "selection_method", path) == "FULL_SCAN" or wrapped(message, "enable_full_scan", False)
+    full = "selection_method" in message.DESCRIPTOR.fields_by_name and (
+        enum_name(message, "selection_method", path) == "FULL_SCAN" or wrapped(message, "enable_full_scan", False)
+    )
     return LeastRequest(wrapped(message, "choice_count", 2), bias, full, slow_start(ctx, message, path))
 
 
