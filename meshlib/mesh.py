@@ -31,6 +31,7 @@ from meshlib.telemetry.metrics.cells import Cells
 from meshlib.telemetry.propagators import Propagation
 
 if TYPE_CHECKING:
+    from meshlib.admin.socket import AdminSocket
     from meshlib.engine.cluster import BreakerLike
     from meshlib.identity.identity import Identity
     from meshlib.policy.shared_limit import SharedRateLimit
@@ -53,7 +54,8 @@ class Mesh(Doors, FromSources, Instrumented):
     (`meshlib.identity.Identity`) or several by certificate provider instance (gRFC A29).
     `propagators`: the trace headers understood and written, of "tracecontext", "b3" and "b3multi"; by default those of
     `OTEL_PROPAGATORS`, else "tracecontext". `baggage`: the keys of W3C baggage that may pass (none; "*" is all).
-    `seed` makes random choices repeatable.
+    `seed` makes random choices repeatable. `admin`: where to open the admin socket (`meshlib.admin.socket`), `{pid}` in
+    it being the process's number; none by default.
     """
 
     runtime: Runtime
@@ -63,6 +65,7 @@ class Mesh(Doors, FromSources, Instrumented):
     _ready: threading.Event
     _waiting: dict[object, Callable[[], None]]
     _published: float  # when the plan in force came
+    _admin: AdminSocket | None
 
     def __init__(
         self,
@@ -76,11 +79,13 @@ class Mesh(Doors, FromSources, Instrumented):
         propagators: Sequence[str] | None = None,
         baggage: Sequence[str] = (),
         seed: int | None = None,
+        admin: str | os.PathLike[str] | None = None,
     ) -> None:
         self.source = source
         self.identity = identity
         self.generation = 0
         self._seed = seed
+        self._admin_path = admin
         self._options: dict[str, Any] = {
             "unknown_hosts": unknown_hosts,
             "fetch_timeout": fetch_timeout,
@@ -114,6 +119,8 @@ class Mesh(Doors, FromSources, Instrumented):
                 except BaseException:
                     self._started = False
                     raise
+                if self._admin_path is not None:
+                    self._admin = self._open_admin(self._admin_path)
 
     def close(self) -> None:
         """Stop the source. Plans stay in force, so calls in flight end well; idempotent."""
@@ -122,6 +129,9 @@ class Mesh(Doors, FromSources, Instrumented):
             started, self._started = self._started, False
             if started:
                 self.source.close()
+            admin, self._admin = self._admin, None
+        if admin is not None:
+            admin.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -223,6 +233,7 @@ class Mesh(Doors, FromSources, Instrumented):
     def _reset(self) -> None:
         """Everything that belongs to one process."""
         self._started = False
+        self._admin = None
         # Re-entrant: a source may publish inside `start`, and an observer of that may close the mesh.
         self._lock = threading.RLock()
         self._publishing = threading.Lock()
@@ -234,6 +245,12 @@ class Mesh(Doors, FromSources, Instrumented):
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
         if known is not None:
             self.runtime.observers, self.runtime.tracing = known.observers, known.tracing
+
+    def _open_admin(self, path: str | os.PathLike[str]) -> AdminSocket | None:
+        from meshlib.admin.pages import pages
+        from meshlib.admin.socket import opened
+
+        return opened(path, pages(lambda: self.runtime, lambda: self.ready))
 
     def _attached(self) -> Attached:
         breakers = {name: self._breaker(name, given) for name, given in self._breakers.items()}

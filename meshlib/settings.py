@@ -106,6 +106,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("FETCH_TIMEOUT", "seconds, 0 or more", _is_seconds),
     Setting("RATE_LIMITS", "a list of texts such as '100/minute', or of LocalRateLimit", _is_list_of(_is_limit)),
     Setting("READINESS_PATH", "a path that begins with '/'", lambda v: _is_text(v) and v.startswith("/")),
+    Setting("ADMIN", "the path of the admin socket, with {pid} in it where there are several processes", _is_path),
     Setting("DRAIN_SECONDS", "seconds, 0 or more", _is_seconds),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -124,6 +125,8 @@ def mesh_from_settings(settings: Settings) -> Mesh:
         options["unknown_hosts"] = settings["UNKNOWN_HOSTS"]
     if "FETCH_TIMEOUT" in settings:
         options["fetch_timeout"] = float(settings["FETCH_TIMEOUT"])
+    if "ADMIN" in settings:
+        options["admin"] = settings["ADMIN"]
     (source,) = given_sources(settings)
     return _MAKERS[source](settings[source], settings, options)
 

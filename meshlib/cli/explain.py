@@ -27,6 +27,8 @@ examples:
   meshlib explain GET http://payments/charge -H 'x-canary: 1' --config conf/
   meshlib explain GET http://payments/charge --json --config a.yaml --config b.yaml | jq .cluster
   meshlib explain --requests requests.jsonl --config conf/ > decisions.jsonl
+  meshlib explain GET http://payments/charge --live /run/checkout/7.sock    as a running process would, with the state
+                                                                            of its endpoints (Mesh(admin=...))
 
 --requests reads one object a line ('-': standard input) and writes one a line, in order:
   {"method": "GET", "url": "http://payments/charge", "headers": {"x-canary": "1"}}
@@ -50,9 +52,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--config",
         action="extend",
         nargs="+",
-        required=True,
         metavar="FILE",
         help="files and directories, read as one configuration; may be repeated",
+    )
+    parser.add_argument(
+        "--live", metavar="SOCKET", help="ask a running process by its admin socket, in place of --config"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--requests", metavar="FILE.jsonl", help="answer each line of a file ('-': standard input)")
@@ -66,6 +70,10 @@ def run(options: argparse.Namespace) -> int:
     if (problem := _misuse(options)) is not None:
         note(f"meshlib explain: {problem}")
         return 2
+    if options.live is not None:
+        from meshlib.cli.live import explain_live
+
+        return explain_live(options)
     with ExitStack() as stack:
         try:
             lines = _requests(options.requests, stack)
@@ -84,6 +92,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _misuse(options: argparse.Namespace) -> str | None:
+    if (options.live is None) is (options.config is None):
+        return "--config FILE or --live SOCKET says where the configuration is"
+    if options.live is not None and options.requests is not None:
+        return "--requests reads a configuration: it takes --config"
     if options.requests is None:
         if options.method is None or options.url is None:
             return "METHOD and URL, or --requests FILE, say what to explain"
@@ -118,7 +130,7 @@ def explainer_of(paths: Iterable[str], **options: Any) -> tuple[Explainer | None
 
 
 def _answer_one(explainer: Explainer, options: argparse.Namespace) -> int:
-    from meshlib.cli.explain_text import lines
+    from meshlib.explain.text import lines
 
     pairs = [header.partition(":") for header in options.headers]
     try:

@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print(results: Iterable[CaseResult], coverage: Coverage, options: argparse.Namespace) -> None:
-    from meshlib.cli.explain_text import lines
+    from meshlib.explain.text import lines
 
     failed = total = 0
     for result in results:

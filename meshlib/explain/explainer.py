@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from meshlib.engine.attempt import attempt_deadline, attempt_head
 from meshlib.engine.decision import Answer, Decision, Forward, Refusal, decide, upstream_head
@@ -25,6 +25,9 @@ from meshlib.model.request import RawHeaders, RequestHead
 from meshlib.model.route import RouteConfiguration
 from meshlib.model.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from meshlib.sources.xds.node import Node
+
 
 class Explainer:
     """Answers for one configuration; thousands of requests in one process. Not thread-safe.
@@ -32,14 +35,22 @@ class Explainer:
     `seed` makes chance repeatable: the same requests in the same order get the same answers (balancing goes on from
     request to request, as it does in a mesh). `reject_unknown`: hosts nothing speaks for are refused instead of passed
     through. `brief` leaves out the routes tried and the endpoints, which are most of the work where there are many.
+    `runtime`: where the state of endpoints and clusters is read.
     `issues` are what `from_files` found to be valid but not applied.
     """
 
     def __init__(
-        self, snapshot: Snapshot, *, seed: int | None = None, reject_unknown: bool = False, brief: bool = False
+        self,
+        snapshot: Snapshot,
+        *,
+        seed: int | None = None,
+        reject_unknown: bool = False,
+        brief: bool = False,
+        runtime: Runtime | None = None,
     ) -> None:
         self._rng = random.Random(seed)  # noqa: S311  it balances, it keeps no secret
-        self._plan = Runtime(self._rng).compile(snapshot, None)
+        self._plan = (runtime or Runtime(self._rng)).compile(snapshot, None)
+        self._live = runtime is not None
         self._reject_unknown = reject_unknown
         self._brief = brief
         self._filters: dict[int, list[dict[str, Any]]] = {}  # by the identity of a share: the plan keeps it alive
@@ -47,20 +58,28 @@ class Explainer:
         self.issues: tuple[Issue, ...] = ()
 
     @classmethod
-    def from_files(cls, *paths: str | os.PathLike[str], **options: Any) -> Self:
-        """Read Envoy-format or Istio-style files or folders; `options` are those of the class. Raises
-        ConfigurationError when there are none or one holds an error.
+    def from_files(cls, *paths: str | os.PathLike[str], node: Node | None = None, **options: Any) -> Self:
+        """Read Envoy-format or Istio-style files or folders, for the workload `node` (as `Mesh.from_file`); `options`
+        are those of the class. Raises ConfigurationError when there are none or one holds an error.
         """
         from meshlib.sources.files.loader import load
         from meshlib.sources.files.snapshot import build_snapshot
 
-        snapshot, issues = build_snapshot(load(Path(path) for path in paths))
+        snapshot, issues = build_snapshot(load((Path(path) for path in paths), node))
         errors = [str(issue) for issue in issues if issue.severity == "error"]
         if errors:
             raise ConfigurationError("the configuration has errors:\n" + "\n".join(errors))
         explainer = cls(snapshot, **options)
         explainer.issues = issues
         return explainer
+
+    @classmethod
+    def of_runtime(cls, runtime: Runtime, **options: Any) -> Self:
+        """The configuration that a runtime has in force, with its endpoints' state. It has balancers of its own, so
+        that what is explained takes no turn of a call's.
+        """
+        reject = runtime.unknown_hosts == "reject"
+        return cls(runtime.plan.snapshot, reject_unknown=reject, runtime=runtime, **options)
 
     def explain(self, method: str, url: str, headers: HeaderInput = ()) -> Explanation:
         """Decide about one request as a call would, and say how. Raises ValueError for what is no HTTP request."""
@@ -139,6 +158,7 @@ class Explainer:
         result.timeouts = facts.timeouts(decision)
         result.retry_policy = facts.retry_policy(decision)
         result.thresholds = facts.thresholds(decision)
+        result.cluster_state = facts.cluster_state(cluster)
         result.overload_drops = {drop.category: drop.fraction for drop in cluster.drops}
         hashed = route.hasher(head, "", self._rng) if route.hasher is not None else None
         result.request_hash = hashed.hash if hashed is not None else None
@@ -166,9 +186,9 @@ class Explainer:
         return found
 
     def _balanced(self, decision: Forward) -> dict[str, Any]:
-        """The balancer's report, made once: nothing happens here that could change it."""
+        """The balancer's report, made once where nothing happens that could change it."""
         key = (decision.cluster.name, decision.share.criteria)
-        found = self._balancing.get(key)
+        found = None if self._live else self._balancing.get(key)
         if found is None:
             found = self._balancing[key] = facts.balancing(decision.cluster, decision.share.criteria)
         return found
@@ -177,8 +197,9 @@ class Explainer:
 def _answer(result: Explanation, answer: Answer, head: RequestHead) -> None:
     result.authority = result.path = None
     result.headers = []
-    result.response_headers = facts.texts(answer.headers(head))
+    headers, body = answer.headers(head), answer.body
+    result.response_headers = facts.texts(headers)
     if answer.location:
         result.redirect = {"status": answer.status, "location": answer.location}
     else:
-        result.direct_response = {"status": answer.status, "body": answer.body.decode("utf-8", "replace")}
+        result.direct_response = {"status": answer.status, "body": body.decode("utf-8", "replace")}

@@ -19,7 +19,8 @@ class Explanation:
     category. `request_hash` is the route's hash for balancers that need one. `balancing` is
     `{"policy", "subset", "priorities"}`, a priority
     `{"priority", "healthy_load", "degraded_load", "panic", "endpoints"}` (loads in percent), an endpoint
-    `{"address", "locality", "weight", "health", "availability", "ejected"}`.
+    `{"address", "locality", "weight", "health", "availability", "ejected", "active"}`. `cluster_state` is what the
+    cluster is doing now, `{"requests", "ejected", "breaker"}`: at rest unless a live process was asked.
 
     What the upstream sees on the first attempt: `authority`, `path`, `headers` (`[name, value]` pairs).
 
@@ -63,6 +64,7 @@ class Explanation:
     overload_drops: dict[str, float] = field(default_factory=dict)
     request_hash: int | None = None
     balancing: dict[str, Any] | None = None
+    cluster_state: dict[str, Any] | None = None
     by_chance: bool = False
 
     def to_dict(self) -> dict[str, Any]:

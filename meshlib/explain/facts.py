@@ -111,6 +111,18 @@ def _endpoint(host: HostReport) -> dict[str, Any]:
         "health": host.health,
         "availability": host.availability,
         "ejected": host.ejected,
+        "active": host.active,
+    }
+
+
+def cluster_state(cluster: ClusterPlan) -> dict[str, Any]:
+    """What the cluster is doing now."""
+    state = cluster.state
+    breaker = getattr(cluster.breaker, "current_state", None)
+    return {
+        "requests": len(state.default.requests) + len(state.high.requests),
+        "ejected": len(state.ejected),
+        "breaker": breaker if isinstance(breaker, str) else None,
     }
 
 

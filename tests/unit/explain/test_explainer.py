@@ -203,7 +203,7 @@ def test_answers_without_an_upstream() -> None:
     header = HeaderMutations((HeaderValueOption("x-from", "mesh"),))
     answer = explain(Route(ALL, DirectResponseAction(418, b"short"), response_headers=header))
     assert answer.direct_response == {"status": 418, "body": "short"}
-    assert answer.response_headers == [["x-from", "mesh"]]
+    assert answer.response_headers == [["x-from", "mesh"], ["content-type", "text/plain"]]
     redirect = explain(Route(ALL, RedirectAction(302, host_redirect="new.test")), path="/a?b")
     assert redirect.redirect == {"status": 302, "location": "http://new.test/a?b"}
     for each in (answer, redirect):
@@ -249,6 +249,7 @@ def test_filters_and_endpoints_are_told() -> None:
         "health": "UNKNOWN",
         "availability": "healthy",
         "ejected": False,
+        "active": 0,
     }
 
 
