@@ -22,6 +22,7 @@ class GrpcHead(RequestHead):
     """The head of a gRPC call. Pseudo-headers and binary headers match no rule (gRFC A28)."""
 
     __slots__ = ()
+    protocol = "HTTP/2"
     says_timeout = True
 
     def _pseudo(self, name: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,17 +34,3 @@ class HeaderMutations:
 
 
 NO_MUTATIONS = HeaderMutations()
-
-REQUEST_HEADER_OPERATORS = frozenset(("REQ", "REQUEST_HEADER"))
-"""The formatters a client library can fill in: the others ask for what is not there when a header is changed."""
-_OPERATOR = re.compile(r"%(?:%|([A-Z0-9_]+)(?:\([^)%]*\))?(?::[0-9]{1,9})?%)")
-
-
-def unknown_operators(value: str) -> tuple[str, ...]:
-    """The formatters of a header value that stand for nothing here, for example `START_TIME`."""
-    return tuple(name for name in _OPERATOR.findall(value) if name and name not in REQUEST_HEADER_OPERATORS)
-
-
-def has_stray_percent(value: str) -> bool:
-    """Whether a percent sign belongs to no formatter (Envoy refuses such a value; `%%` is a percent sign)."""
-    return "%" in _OPERATOR.sub("", value)

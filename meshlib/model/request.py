@@ -39,6 +39,8 @@ class RequestHead:
     """
     says_timeout: ClassVar[bool] = False
     """Whether the protocol itself tells the endpoint how long an attempt may take, so that no header has to."""
+    protocol: ClassVar[str] = "HTTP/1.1"
+    """In the words of Envoy's `%PROTOCOL%`."""
     shared: ClassVar[bool] = False
     """Whether this is the head of many calls, all alike: then what is decided for one need not be decided anew."""
 

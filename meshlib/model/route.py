@@ -30,6 +30,7 @@ __all__ = [
     "RouteAction",
     "RouteConfiguration",
     "RoutingPriority",
+    "TextFormat",
     "VirtualHost",
     "WeightedCluster",
     "WeightedClusters",
@@ -144,6 +145,14 @@ class RouteAction:
 
 
 @dataclass(frozen=True, slots=True)
+class TextFormat:
+    """`SubstitutionFormatString.text_format`: what has no value is `-`, or nothing with `omit_empty`."""
+
+    text: str
+    omit_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class JsonFormat:
     """`SubstitutionFormatString.json_format`: a JSON object whose strings may hold `%...%` formatters.
 
@@ -173,13 +182,13 @@ class RedirectAction:
 class DirectResponseAction:
     """Answer from configuration, without an upstream.
 
-    With `body_format` the body is that text, its `%...%` formatters filled in (`%LOCAL_REPLY_BODY%` is `body`), or a
-    JSON object of such texts where it is a `JsonFormat`; `content_type` is then the response's, if it says one.
+    With `body_format` the body is made of it (`%LOCAL_REPLY_BODY%` is `body`); `content_type` is then the response's,
+    if it says one.
     """
 
     status: int
     body: bytes = b""
-    body_format: str | JsonFormat = ""
+    body_format: TextFormat | JsonFormat | None = None
     content_type: str = ""
 
 
@@ -228,6 +237,7 @@ class VirtualHost:
     include_is_timeout_retry_header: bool = False
     request_body_buffer_limit: int | None = None
     request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
+    metadata: Metadata = EMPTY_METADATA
 
 
 @dataclass(frozen=True, slots=True)

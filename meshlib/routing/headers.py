@@ -7,19 +7,29 @@ one another, so that with the default order the route configuration has the last
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Protocol
 
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
 from meshlib.model.report import ResourceError
 from meshlib.model.request import RequestHead
-from meshlib.routing.formatters import FirstValue, Format, compile_format
+from meshlib.routing.facts import CallFacts, Scene
+from meshlib.routing.formatters import Format, compile_format
 from meshlib.routing.located import at
 from meshlib.routing.text import wire_bytes
 
 Headers = list[tuple[bytes, bytes]]
-Mutate = Callable[[Headers, RequestHead], Headers]
+MakeFacts = Callable[[], CallFacts]
 Target = Literal["request", "response"]
+
+
+class Mutate(Protocol):
+    """Gives the headers changed. `head` is the request's; `facts` makes what else is known of the call, and is only
+    asked where an operator wants it.
+    """
+
+    def __call__(self, headers: Headers, head: RequestHead, facts: MakeFacts | None = None, /) -> Headers:
+        """The headers after the change; the list given stays as it is."""
 
 
 def compile_mutations(
@@ -29,43 +39,54 @@ def compile_mutations(
 
     `levels` go from the most specific to the widest: `[share,] route, virtual host, route configuration`. A share is
     always applied first, whatever `most_specific_wins` says, as in Envoy. `target` says what the headers are:
-    formatters read request headers, which for a request are those mutated so far.
+    operators read request headers, which for a request are those mutated so far.
 
-    Raises `ResourceError` for `:pseudo` and `host` headers (rewrites exist for those) and for unknown formatters.
+    Raises `ResourceError` for `:pseudo` and `host` headers (rewrites exist for those) and for unknown operators.
     """
     wide = levels[-3:][::-1] if most_specific_wins else levels[-3:]
-    steps = [_Level(level, target) for level in (*levels[:-3], *wide) if level]
-    if not steps:
-        return None
-    if len(steps) == 1:
-        return steps[0]
+    return in_turn(*(_Level(level, target) for level in (*levels[:-3], *wide) if level))
 
-    def mutate(headers: Headers, head: RequestHead) -> Headers:
+
+def in_turn(*given: Mutate | None) -> Mutate | None:
+    """One after the other; None when there is none."""
+    steps = [step for step in given if step is not None]
+    if len(steps) <= 1:
+        return steps[0] if steps else None
+
+    def mutate(headers: Headers, head: RequestHead, facts: MakeFacts | None = None, /) -> Headers:
         for step in steps:
-            headers = step(headers, head)
+            headers = step(headers, head, facts)
         return headers
 
     return mutate
 
 
+def scene_of(target: Target, headers: Headers, head: RequestHead, facts: MakeFacts | None) -> Scene:
+    """What operators see while headers of that kind are changed."""
+    if target == "request":
+        return Scene(head, headers, (), facts)
+    return Scene(head, head.headers, headers, facts)
+
+
 class _Level:
-    __slots__ = ("_add", "_needs_names", "_remove", "_target")
+    __slots__ = ("_add", "_needs_names", "_needs_scene", "_remove", "_target")
 
     def __init__(self, mutations: HeaderMutations, target: Target) -> None:
         self._target = target
         self._remove = frozenset(_name(f"headers_to_remove[{i}]", name) for i, name in enumerate(mutations.remove))
-        self._add = tuple(_Addition(i, option) for i, option in enumerate(mutations.add))
+        self._add = tuple(Addition(i, option) for i, option in enumerate(mutations.add))
         self._needs_names = any(addition.action != "APPEND_IF_EXISTS_OR_ADD" for addition in self._add)
+        self._needs_scene = any(not isinstance(addition.value, bytes) for addition in self._add)
 
-    def __call__(self, headers: Headers, head: RequestHead) -> Headers:
+    def __call__(self, headers: Headers, head: RequestHead, facts: MakeFacts | None = None, /) -> Headers:
         if self._remove:
             headers = [pair for pair in headers if pair[0].lower() not in self._remove]
         names = frozenset(pair[0].lower() for pair in headers) if self._needs_names else frozenset()
-        first_value = _reader(headers if self._target == "request" else head.headers, head)
+        scene = scene_of(self._target, headers, head, facts) if self._needs_scene else None
         overwrites: dict[bytes, bytes] = {}
         additions: Headers = []
         for addition in self._add:
-            value = addition.value if isinstance(addition.value, bytes) else wire_bytes(addition.value(first_value))
+            value = addition.made(scene)
             if not value and not addition.keep_empty:
                 continue
             if addition.applies(addition.name in names):
@@ -78,7 +99,9 @@ class _Level:
         return [*headers, *overwrites.items(), *additions]
 
 
-class _Addition:
+class Addition:
+    """A header to add, compiled."""
+
     __slots__ = ("action", "keep_empty", "name", "overwrites", "value")
 
     def __init__(self, index: int, option: HeaderValueOption) -> None:
@@ -90,6 +113,13 @@ class _Addition:
         with at(where):
             made: str | Format = compile_format(option.value)
         self.value: bytes | Format = wire_bytes(made) if isinstance(made, str) else made
+
+    def made(self, scene: Scene | None) -> bytes:
+        """The value; without operators it needs no scene."""
+        value = self.value
+        if isinstance(value, bytes):
+            return value
+        return b"" if scene is None else wire_bytes(value(scene))
 
     def applies(self, exists: bool) -> bool:
         """Whether the action wants to act on a header that exists, or does not."""
@@ -103,16 +133,3 @@ def _name(where: str, name: str) -> bytes:
     if lower.startswith(":") or lower == "host":
         raise ResourceError(where, f"{name!r} cannot be changed here; use the route's path and host rewrites")
     return lower.encode()
-
-
-def _reader(headers: Sequence[tuple[bytes, bytes]], head: RequestHead) -> FirstValue:
-    """First values of request headers; the index is only built when something asks."""
-    view: RequestHead | None = None
-
-    def first_value(name: str) -> str | None:
-        nonlocal view
-        if view is None:
-            view = RequestHead(head.method, head.scheme, head.authority, head.path, headers)
-        return next(iter(view.get_all(name)), None)
-
-    return first_value

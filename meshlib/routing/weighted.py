@@ -1,15 +1,22 @@
-"""Weighted clusters: one of several by weight."""
+"""Weighted clusters: one of several by weight, by chance or by a number of the request's own."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Protocol
 
 from meshlib.model.report import ResourceError
-from meshlib.model.route import WeightedClusters
+from meshlib.model.request import RequestHead
+from meshlib.model.route import HashPolicy, WeightedClusters
+from meshlib.routing.hashing import compile_hash
 
 MAX_TOTAL = 2**32 - 1
+_MAX_NUMBER = 2**64 - 1
+Key = Callable[[RequestHead], int | None]
+"""A number that stands in for chance; None where the request has none."""
 
 
 class _Rng(Protocol):
@@ -39,3 +46,27 @@ class WeightedChoice:
 def compile_weighted(clusters: WeightedClusters) -> WeightedChoice:
     """`ResourceError` unless the weights sum to 1 .. 2**32 - 1."""
     return WeightedChoice(tuple(cluster.weight for cluster in clusters.clusters))
+
+
+def compile_key(clusters: WeightedClusters, policies: Sequence[HashPolicy]) -> Key | None:
+    """What finds the number that decides instead of chance: in a header, or by the route's hash policies. No cookie is
+    made for it, as in Envoy. None where chance decides.
+    """
+    if not clusters.use_hash_policy:
+        return _number_in(clusters.header_name) if clusters.header_name else None
+    hasher = compile_hash([replace(policy, ttl=None) for policy in policies])
+    return None if hasher is None else lambda head: None if (made := hasher(head)) is None else made.hash
+
+
+def _number_in(name: str) -> Key:
+    """A header with a single value that is a whole number below 2**64."""
+
+    def number(head: RequestHead) -> int | None:
+        values = head.get_all(name)
+        text = values[0].strip() if len(values) == 1 else ""
+        digits = text.removeprefix("+")
+        if not digits.isascii() or not digits.isdigit() or len(digits) > 40:
+            return None
+        return found if (found := int(digits)) <= _MAX_NUMBER else None
+
+    return number

@@ -9,9 +9,8 @@ from meshlib.model.headers import (
     AppendAction,
     HeaderMutations,
     HeaderValueOption,
-    has_stray_percent,
-    unknown_operators,
 )
+from meshlib.model.operators import empty_operators, has_stray_percent, unknown_operators
 from meshlib.model.report import ResourceError
 from meshlib.model.route import HashPolicy, RetryPolicy
 from meshlib.sources.consul.fields import Fields
@@ -101,6 +100,8 @@ def _options(headers: Fields, key: str, action: AppendAction) -> Iterator[Header
         if unknown := unknown_operators(value):
             headers.degraded(key, f"%{unknown[0]}% is not known to a client: the header {name!r} is left as it is")
             continue
+        if empty := empty_operators(value):
+            headers.degraded(key, f"%{empty[0]}% has no value for a client: it stands for nothing in {name!r}")
         yield HeaderValueOption(_modifiable(name.lower(), headers, key), value, action)
 
 

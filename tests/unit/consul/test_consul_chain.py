@@ -223,7 +223,7 @@ def test_failover_is_a_list_of_targets_and_names_say_where() -> None:
         ({"Match": {"HTTP": {"Header": [{"Name": "a", "Exact": "b", "Contains": "c"}]}}}, "Header[0].Contains"),
         ({"Destination": {"Mirror": "x"}}, "Destination.Mirror"),
         ({"Destination": {"RetryOn": ["full-moon"]}}, "Destination.RetryOn"),
-        ({"Destination": {"RequestHeaders": {"Add": {"a": "%START_TIME%"}}}}, "RequestHeaders.Add"),
+        ({"Destination": {"RequestHeaders": {"Add": {"a": "%CEL(1)%"}}}}, "RequestHeaders.Add"),
         ({"Destination": {"RequestHeaders": {"Append": {"a": "b"}}}}, "RequestHeaders.Append"),
     ],
 )

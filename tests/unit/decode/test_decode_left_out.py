@@ -26,7 +26,7 @@ def headers(*values: str) -> dict[str, object]:
 
 
 def test_a_header_whose_formatter_is_not_known_is_left_out_and_told() -> None:
-    config, found = decoded(headers("%START_TIME%", "%REQ(x-user?x-guest):8%", "50%%", "a%PROTOCOL%b"))
+    config, found = decoded(headers("%CEL(1)%", "%REQ(x-user?x-guest):8%", "50%%", "a%NO_SUCH%b"))
     (route,) = config.virtual_hosts[0].routes
     assert route.request_headers.add == (
         HeaderValueOption("x-1", "%REQ(x-user?x-guest):8%"),

@@ -101,7 +101,7 @@ def test_empty_values_are_left_out_unless_kept(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["50%", "%", "%REQ(x-a", "%START_TIME%", "%REQ%", "%REQ(a?b?c)%", "%lower%", "%REQ(x)"]
+    "value", ["50%", "%", "%REQ(x-a", "%NO_SUCH%", "%REQ%", "%REQ(a?b?c)%", "%lower%", "%REQ(x)"]
 )
 def test_formatters_that_cannot_be_honoured_are_refused(value: str) -> None:
     with pytest.raises(ResourceError) as refused:

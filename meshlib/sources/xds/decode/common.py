@@ -6,15 +6,10 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from meshlib.model.headers import (
-    NO_MUTATIONS,
-    HeaderMutations,
-    HeaderValueOption,
-    has_stray_percent,
-    unknown_operators,
-)
+from meshlib.model.headers import NO_MUTATIONS, HeaderMutations, HeaderValueOption
 from meshlib.model.matchers import FractionalPercent
 from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata, Struct, Value
+from meshlib.model.operators import empty_operators, has_stray_percent, unknown_operators
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.validate import validate
@@ -143,6 +138,8 @@ def _can_be_filled_in(ctx: Context, option: HeaderValueOption, path: str) -> boo
     unknown = unknown_operators(option.value)
     if unknown:
         ctx.degraded(path, f"%{unknown[0]}% is not known to a client: the header {option.name!r} is left as it is")
+    elif empty := empty_operators(option.value):
+        ctx.degraded(path, f"%{empty[0]}% has no value for a client: it stands for nothing in {option.name!r}")
     return not unknown
 
 
@@ -202,6 +199,12 @@ def unpack(message: Any, modules: Mapping[str, str], path: str) -> tuple[str, An
     if name not in modules:
         return name, None
     return name, parse(message_class(name, modules[name]), message.value, path)
+
+
+def typed_struct(message: Any, path: str) -> Any | None:
+    """The value of a TypedStruct in an `Any`, None when something else is in it."""
+    module = _TYPED_STRUCTS.get(type_name(message.type_url))
+    return None if module is None else parse(message_class("TypedStruct", module), message.value, path).value
 
 
 def _unpack_typed_struct(message: Any, own_module: str, modules: Mapping[str, str], path: str) -> tuple[str, Any]:
