@@ -11,18 +11,22 @@ from meshlib.balancing.client_side import client_side_weighted_round_robin
 from meshlib.balancing.least_request import least_request
 from meshlib.balancing.maglev import maglev, table_entries
 from meshlib.balancing.peak_ewma import peak_ewma
+from meshlib.balancing.pick_first import pick_first
 from meshlib.balancing.random_choice import random_choice
 from meshlib.balancing.ring_hash import ring_entries, ring_hash
 from meshlib.balancing.round_robin import round_robin
+from meshlib.balancing.user import user_balancer
 from meshlib.model.lb import (
     ClientSideWeightedRoundRobin,
     LbPolicy,
     LeastRequest,
     Maglev,
     PeakEwma,
+    PickFirst,
     Random,
     RingHash,
     RoundRobin,
+    UserLbPolicy,
 )
 from meshlib.state.cells import ClusterState
 
@@ -63,6 +67,8 @@ BUILDERS: dict[type[LbPolicy], ByTurn | ByHash] = {
     ClientSideWeightedRoundRobin: ByTurn(client_side_weighted_round_robin),
     PeakEwma: ByTurn(peak_ewma),
     Random: ByTurn(random_choice),
+    PickFirst: ByTurn(pick_first),
+    UserLbPolicy: ByTurn(user_balancer),
     RingHash: ByHash(ring_hash, ring_entries),
     Maglev: ByHash(maglev, table_entries),
 }

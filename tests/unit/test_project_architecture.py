@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "routing": {"flags", "model"},
     "security": {"flags", "model"},
     "policy": {"flags", "model", "state"},
-    "balancing": {"flags", "model", "state"},
+    "plugins": {"flags", "model"},  # what an application adds; asked by name
+    "balancing": {"flags", "model", "plugins", "state"},
     "telemetry": VALUES | {"context", "state"},  # how things are said and passed on; the engine says them
     "engine": DECIDES | {"context", "telemetry"},
     "drivers": ENGINE | {"context", "telemetry"},
@@ -37,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "grpc": DOORS | {"identity"},
     "decorators": DOORS,
     "explain": ENGINE | {"sources"},  # the hot path's own decision over a configuration just read
-    "sources": VALUES,
+    "sources": VALUES | {"plugins"},
     "registration": VALUES | {"sources"},  # speaks to a registry as the source of it does
     "control": VALUES | {"sources"},  # validates and decodes with what the sources decode with
     "admin": DOORS | {"sources"},

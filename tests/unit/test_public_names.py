@@ -98,6 +98,7 @@ PUBLIC: dict[str, set[str]] = {
         "run",
         "ssl_context_factory",
     },
+    "meshlib.plugins": {"BalancerFactory", "BalancerImportError", "UserBalancer", "find_balancer", "register_balancer"},
     "meshlib.process": {"ProcessMesh"},
     "meshlib.security.peer": {"Peer", "PeerError", "PeerRules"},
     "meshlib.security.spiffe": {"SpiffeId", "SpiffeIdError", "SpiffePattern", "trust_domain"},

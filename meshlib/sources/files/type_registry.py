@@ -13,6 +13,8 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
+from meshlib.sources.xds.decode.added_protos import added_message, is_added
+
 TYPE_URL_PREFIX = "type.googleapis.com/"
 LISTENER = "envoy.config.listener.v3.Listener"
 ROUTE_CONFIGURATION = "envoy.config.route.v3.RouteConfiguration"
@@ -41,7 +43,7 @@ def message_class(type_name: str) -> type[Message] | None:
         found = _registered(type_name)
         if found is not None:
             break
-    return found
+    return added_message(type_name) if found is None and is_added(type_name) else found
 
 
 def descriptor_of(cls: type[Message]) -> Descriptor:

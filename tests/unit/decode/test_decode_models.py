@@ -22,7 +22,6 @@ from meshlib.model.lb import (
     RingHash,
     RoundRobin,
     SubsetSelector,
-    UnsupportedLbPolicy,
 )
 from meshlib.model.listener import Listener
 from meshlib.model.matchers import (
@@ -325,22 +324,6 @@ def policy_types() -> None:
     __import__("envoy.extensions.clusters.dns.v3.dns_cluster_pb2")
     __import__("udpa.type.v1.typed_struct_pb2")
     __import__("xds.type.v3.typed_struct_pb2")
-
-
-def test_the_first_supported_policy_counts() -> None:
-    chosen = policies(("maglev.v3.Maglev", {}), ("least_request.v3.LeastRequest", {"choice_count": 5}))
-    found, issues = cluster(load_balancing_policy=chosen)
-    assert found.lb_policy == LeastRequest(5)
-    assert issues == ["load_balancing_policy.policies[0].typed_extension_config"]
-
-
-def test_without_any_supported_policy_it_is_round_robin_and_said_so() -> None:
-    found, issues = cluster(load_balancing_policy=policies(("maglev.v3.Maglev", {})))
-    assert isinstance(found.lb_policy, UnsupportedLbPolicy)
-    assert issues == ["load_balancing_policy.policies[0].typed_extension_config"]
-    found, issues = cluster(lb_policy="MAGLEV")
-    assert found.lb_policy == UnsupportedLbPolicy("MAGLEV")
-    assert issues == ["lb_policy"]
 
 
 def test_nested_policies() -> None:

@@ -209,6 +209,7 @@ PLACES: dict[str, Place] = {
     "RoundRobinLbConfig": _at(CLUSTER, _lb("ROUND_ROBIN", "round_robin_lb_config")),
     "LeastRequestLbConfig": _at(CLUSTER, _lb("LEAST_REQUEST", "least_request_lb_config")),
     "RingHashLbConfig": _at(CLUSTER, _lb("RING_HASH", "ring_hash_lb_config")),
+    "MaglevLbConfig": _at(CLUSTER, _lb("MAGLEV", "maglev_lb_config")),
     "UpstreamTlsContext": (CLUSTER, _tls),
     "CommonTlsContext": (CLUSTER, lambda m, edit: _tls(m, lambda c: edit(c.common_tls_context))),
     "CertificateValidationContext": (
@@ -250,8 +251,11 @@ PLACES: dict[str, Place] = {
 
 # Says nothing unless something inside it is set, or what was set here is the default.
 EMPTY = {
+    "LeastRequestLbConfig": {"slow_start_config"},
+    "RoundRobinLbConfig": {"slow_start_config"},
+    "LbSubsetConfig": {"subset_selectors"},
     "Cluster": {"circuit_breakers", "common_http_protocol_options", "common_lb_config", "round_robin_lb_config"},
-    "CommonLbConfig": {"consistent_hashing_lb_config"},
+    "CommonLbConfig": {"consistent_hashing_lb_config", "zone_aware_lb_config"},
     "CircuitBreakers": {"thresholds"},
     "Thresholds": {"priority"},
     "CommonTlsContext": {"tls_certificates", "tls_params"},

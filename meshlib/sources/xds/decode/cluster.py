@@ -7,14 +7,13 @@ from typing import Any
 
 from meshlib.model.cluster import Cluster, ClusterType
 from meshlib.model.endpoint import ClusterLoadAssignment
-from meshlib.model.lb import LbSubsetConfig
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import duration, enum_name, metadata, unpack
 from meshlib.sources.xds.decode.config_source import check_config_source
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.endpoint import cluster_load_assignment
-from meshlib.sources.xds.decode.lb import legacy_policy, subset_config
 from meshlib.sources.xds.decode.lb_extension import Balancing, load_balancing_policy
+from meshlib.sources.xds.decode.lb_legacy import legacy_balancing
 from meshlib.sources.xds.decode.protection import circuit_breaker, circuit_breakers, outlier_detection
 from meshlib.sources.xds.decode.tls import transport_socket, transport_socket_matches
 from meshlib.sources.xds.decode.upstream_http import upstream_http
@@ -48,7 +47,7 @@ _CLUSTER = fields(
     "ring_hash_lb_config",
     "least_request_lb_config",
     "round_robin_lb_config",
-    "maglev_lb_config",  # goes with an lb_policy that is reported
+    "maglev_lb_config",
     "original_dst_lb_config",
     "common_lb_config",
     "transport_socket",
@@ -76,9 +75,9 @@ _COMMON_LB = fields(
     "healthy_panic_threshold",
     "locality_weighted_lb_config",
     "consistent_hashing_lb_config",
+    "zone_aware_lb_config",
     "override_host_status",
     harmless={"update_merge_window": "updates are applied at once"},
-    instead={"zone_aware_lb_config": "localities are chosen by priority and weight only"},
 )
 _EDS = fields("eds_config", "service_name")
 
@@ -137,11 +136,7 @@ def _load_assignment(ctx: Context, message: Any, kind: ClusterType) -> ClusterLo
 def _balancing(ctx: Context, message: Any) -> Balancing:
     if message.HasField("load_balancing_policy"):
         return load_balancing_policy(ctx, message.load_balancing_policy, "load_balancing_policy")
-    subsets: LbSubsetConfig | None = None
-    if message.HasField("lb_subset_config"):
-        subsets = subset_config(ctx, message.lb_subset_config, "lb_subset_config")
-    weighted = message.common_lb_config.HasField("locality_weighted_lb_config")
-    return Balancing(legacy_policy(ctx, message), weighted, subsets)
+    return legacy_balancing(ctx, message)
 
 
 def _check_network_filters(ctx: Context, message: Any) -> None:
@@ -190,10 +185,13 @@ def cluster(ctx: Context, message: Any) -> Cluster:
         load_assignment=_load_assignment(ctx, message, kind),
         lb_policy=balancing.policy,
         subsets=balancing.subsets,
+        override_host=balancing.override_host,
+        subsetting=balancing.subsetting,
         clusters=children,
         connect_timeout=_connect_timeout(message),
         healthy_panic_threshold=_panic_threshold(message),
         locality_weighted=balancing.locality_weighted,
+        zone_aware=balancing.zone_aware,
         circuit_breakers=circuit_breakers(ctx, message.circuit_breakers, "circuit_breakers"),
         circuit_breaker=circuit_breaker(found),
         outlier_detection=(

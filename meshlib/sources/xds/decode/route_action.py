@@ -163,7 +163,8 @@ def _hash_policy(ctx: Context, message: Any, path: str) -> HashPolicy | None:
     return None
 
 
-def _hash_policies(ctx: Context, message: Any, path: str) -> tuple[HashPolicy, ...]:
+def hash_policies(ctx: Context, message: Any, path: str) -> tuple[HashPolicy, ...]:
+    """The field `hash_policy` of a route, or of a balancer by hash."""
     where = join(path, "hash_policy")
     found = (_hash_policy(ctx, item, f"{where}[{index}]") for index, item in enumerate(message.hash_policy))
     return tuple(policy for policy in found if policy is not None)
@@ -215,7 +216,7 @@ def route_action(ctx: Context, message: Any, path: str) -> RouteAction:
         idle_timeout=duration(message, "idle_timeout"),
         max_stream_duration=_max_stream_duration(ctx, message, path),
         retry_policy=policy,
-        hash_policies=_hash_policies(ctx, message, path),
+        hash_policies=hash_policies(ctx, message, path),
         metadata_match=_metadata_match(ctx, message, path),
         prefix_rewrite=message.prefix_rewrite,
         regex_rewrite=rewrite,
