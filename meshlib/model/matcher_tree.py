@@ -22,7 +22,7 @@ __all__ = [
     "OnMatch",
     "OneOf",
     "Predicate",
-    "Test",
+    "SinglePredicate",
 ]
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class SinglePredicate:
     """`single_predicate`: an input and what its value must be. A missing value never matches."""
 
     input: Input
@@ -68,7 +68,7 @@ class Not:
     predicate: Predicate
 
 
-Predicate: TypeAlias = "Test | OneOf | AllOf | Not"
+Predicate: TypeAlias = "SinglePredicate | OneOf | AllOf | Not"
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ def _nowhere(head: RequestHead) -> None:
 
 def _predicate(predicate: model.Predicate) -> Holds:
     match predicate:
-        case model.Test(input=source, match=match):
+        case model.SinglePredicate(input=source, match=match):
             return _test(_reader(source), compile_string(match))
         case model.Not(predicate=inner):
             holds = _predicate(inner)

@@ -111,18 +111,24 @@ def test_matchers() -> None:
             QueryParameterMatcher("p", Present()),
         ),
         grpc=True,
-        runtime_fraction=FractionalPercent(3, 10_000),
+        runtime_fraction=FractionalPercent(3, 10_000, "k"),
     )
+
+
+TYPE = "type.googleapis.com/"
+ANY = {"@type": f"{TYPE}google.protobuf.StringValue", "value": "x"}
 
 
 @pytest.mark.parametrize(
     "unsupported, path",
     [
-        ({"connect_matcher": {}}, "connect_matcher"),
-        ({"prefix": "/", "tls_context": {"presented": True}}, "tls_context"),
         (
-            {"prefix": "/", "dynamic_metadata": [{"filter": "f", "path": [{"key": "k"}], "value": {"null_match": {}}}]},
-            "dynamic_metadata",
+            {"path_match_policy": {"name": "p", "typed_config": {"@type": TYPE + "envoy.config.core.v3.Node"}}},
+            "path_match_policy.typed_config",
+        ),
+        (
+            {"prefix": "/", "headers": [{"name": "x", "string_match": {"custom": {"name": "c", "typed_config": ANY}}}]},
+            "headers[0].string_match.custom",
         ),
     ],
 )
@@ -271,7 +277,6 @@ def test_virtual_host_and_per_filter_configuration() -> None:
         ),
     )
     assert [issue.path for issue in found.issues] == [
-        "virtual_hosts[0].require_tls",
         'virtual_hosts[0].typed_per_filter_config["fault"].config',
     ]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from meshlib.model.matchers import (
+    FractionalPercent,
     HeaderMatcher,
     Int64Range,
     PathMatcher,
@@ -13,9 +15,12 @@ from meshlib.model.matchers import (
     RouteMatch,
     StringMatcher,
 )
-from meshlib.sources.xds.decode.common import runtime_fraction, wrapped
-from meshlib.sources.xds.decode.context import Context, UnsupportedError, join
+from meshlib.sources.xds.decode.common import fractional_percent, unpack, wrapped
+from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
+from meshlib.sources.xds.decode.context_matchers import filter_state_matcher, metadata_matcher, tls_context
+from meshlib.sources.xds.decode.cookies import cookie_matchers
 from meshlib.sources.xds.decode.regex import regex
+from meshlib.sources.xds.decode.string_matcher import string_matcher
 
 _ROUTE_MATCH = frozenset(
     {
@@ -28,25 +33,23 @@ _ROUTE_MATCH = frozenset(
         "headers",
         "query_parameters",
         "grpc",
+        "connect_matcher",
+        "path_match_policy",
+        "tls_context",
+        "dynamic_metadata",
+        "filter_state",
+        "cookies",
     }
 )
-_STRING_KINDS = frozenset({"exact", "prefix", "suffix", "contains"})
+_RUNTIME_FRACTION = fields("default_value", "runtime_key")
+_TEMPLATE = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
+_TEMPLATE_MODULE = {_TEMPLATE: "envoy.extensions.path.match.uri_template.v3.uri_template_match_pb2"}
 _DEPRECATED_HEADER_KINDS: dict[str, Any] = {
     "exact_match": "exact",
     "prefix_match": "prefix",
     "suffix_match": "suffix",
     "contains_match": "contains",
 }
-
-
-def string_matcher(ctx: Context, message: Any, path: str) -> StringMatcher:
-    """`envoy.type.matcher.v3.StringMatcher`."""
-    kind: Any = message.WhichOneof("match_pattern")
-    if kind in _STRING_KINDS:
-        return StringMatcher(kind, getattr(message, kind), message.ignore_case)
-    if kind == "safe_regex":
-        return StringMatcher("safe_regex", regex(ctx, message.safe_regex, join(path, "safe_regex")))
-    raise UnsupportedError(join(path, kind), "custom string matchers are not supported")
 
 
 def _header_match(ctx: Context, message: Any, path: str) -> StringMatcher | Int64Range | Present:
@@ -88,7 +91,24 @@ def _path_matcher(ctx: Context, message: Any, path: str) -> PathMatcher:
         return PathMatcher("safe_regex", regex(ctx, message.safe_regex, join(path, kind)))
     if kind in {"path", "prefix", "path_separated_prefix"}:
         return PathMatcher(kind, getattr(message, kind), wrapped(message, "case_sensitive", default=True))
+    if kind == "connect_matcher":
+        return PathMatcher(kind, "")
+    if kind == "path_match_policy":
+        return _path_template(message.path_match_policy, join(path, kind))
     raise UnsupportedError(join(path, kind), "this path matcher is not supported")
+
+
+def _path_template(message: Any, path: str) -> PathMatcher:
+    where = join(path, "typed_config")
+    name, found = unpack(message.typed_config, _TEMPLATE_MODULE, where)
+    if found is None:
+        raise UnsupportedError(where, f"the path matcher {name!r} is not supported")
+    return PathMatcher("uri_template", found.path_template)
+
+
+def _fraction(ctx: Context, message: Any, path: str) -> FractionalPercent:
+    ctx.check_fields(message, path, _RUNTIME_FRACTION)
+    return replace(fractional_percent(message.default_value), runtime_key=message.runtime_key)
 
 
 def route_match(ctx: Context, message: Any, path: str) -> RouteMatch:
@@ -98,7 +118,7 @@ def route_match(ctx: Context, message: Any, path: str) -> RouteMatch:
             raise UnsupportedError(join(path, descriptor.name), "this matcher is not supported")
     fraction = None
     if message.HasField("runtime_fraction"):
-        fraction = runtime_fraction(ctx, message.runtime_fraction, join(path, "runtime_fraction"))
+        fraction = _fraction(ctx, message.runtime_fraction, join(path, "runtime_fraction"))
     headers = enumerate(message.headers)
     parameters = enumerate(message.query_parameters)
     return RouteMatch(
@@ -107,4 +127,14 @@ def route_match(ctx: Context, message: Any, path: str) -> RouteMatch:
         query_parameters=tuple(_query_matcher(ctx, m, f"{join(path, 'query_parameters')}[{i}]") for i, m in parameters),
         grpc=message.HasField("grpc"),
         runtime_fraction=fraction,
+        cookies=tuple(cookie_matchers(ctx, message, path)),
+        tls_context=tls_context(message.tls_context) if message.HasField("tls_context") else None,
+        dynamic_metadata=tuple(
+            metadata_matcher(ctx, m, f"{join(path, 'dynamic_metadata')}[{i}]")
+            for i, m in enumerate(message.dynamic_metadata)
+        ),
+        filter_state=tuple(
+            filter_state_matcher(ctx, m, f"{join(path, 'filter_state')}[{i}]")
+            for i, m in enumerate(message.filter_state)
+        ),
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from meshlib.model.matcher_tree import Matcher, MatcherList
 from meshlib.model.report import ResourceError
 from meshlib.model.route import Action, NonForwardingAction, Route, RouteConfiguration, VirtualHost
-from meshlib.sources.xds.decode.common import MUTATION_FIELDS, enum_name, mutations, wrapped
+from meshlib.sources.xds.decode.common import MUTATION_FIELDS, enum_name, mutations, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
 from meshlib.sources.xds.decode.filters import per_filter_configs
+from meshlib.sources.xds.decode.matcher_tree import ROUTE_INPUTS, matcher
 from meshlib.sources.xds.decode.matchers import route_match
 from meshlib.sources.xds.decode.mirror import mirror_policies
 from meshlib.sources.xds.decode.retry import retry_policy
@@ -17,6 +19,9 @@ from meshlib.sources.xds.decode.route_action import route_action
 from meshlib.sources.xds.decode.route_answers import direct_response, redirect
 
 _DEFAULT_MAX_BODY = 4096
+_ROUTE_LIST = "envoy.config.route.v3.RouteList"
+_ROUTES_MODULE = "envoy.config.route.v3.route_components_pb2"
+_ROUTE_ACTIONS = {"envoy.config.route.v3.Route": _ROUTES_MODULE, _ROUTE_LIST: _ROUTES_MODULE}
 _ORIGIN = "says where the configuration came from"
 
 _ROUTE = fields(
@@ -38,6 +43,7 @@ _VIRTUAL_HOST = fields(
     "name",
     "domains",
     "routes",
+    "matcher",
     "require_tls",
     "retry_policy",
     "include_request_attempt_count",
@@ -45,7 +51,6 @@ _VIRTUAL_HOST = fields(
     "request_mirror_policies",
     *MUTATION_FIELDS,
     harmless={"metadata": _ORIGIN},
-    instead={"matcher": "matcher trees are not supported; no route of this virtual host matches"},
 )
 _ROUTE_CONFIGURATION = fields(
     "name",
@@ -89,29 +94,60 @@ def _route(ctx: Context, message: Any, path: str, max_body: int) -> Route:
     )
 
 
-def _routes(ctx: Context, messages: Any, path: str, max_body: int) -> Iterator[Route]:
-    for index, message in enumerate(messages):
-        where = f"{path}[{index}]"
+def _routes(ctx: Context, messages: Iterable[tuple[Any, str]], max_body: int) -> Iterator[Route]:
+    """The routes of messages, each with its path, but for those that are not supported."""
+    for message, where in messages:
         try:
             yield _route(ctx, message, where, max_body)
         except UnsupportedError as error:
             ctx.degraded(error.path, f"{error.reason}; the route is dropped and never matches")
 
 
+def _each(routes: Any, path: str) -> Iterator[tuple[Any, str]]:
+    where = join(path, "routes")
+    return ((message, f"{where}[{index}]") for index, message in enumerate(routes))
+
+
+def _routes_and_matcher(
+    ctx: Context, message: Any, path: str, max_body: int
+) -> tuple[tuple[Route, ...], Matcher[tuple[int, ...]] | None]:
+    """The routes of a virtual host; where it has a matcher, those of its actions and the matcher that leads to them."""
+    if not message.HasField("matcher"):
+        return tuple(_routes(ctx, _each(message.routes, path), max_body)), None
+    if message.routes:
+        raise ResourceError(path, "only one of routes, matcher may be set")
+    routes: list[Route] = []
+
+    def action(config: Any, where: str) -> tuple[int, ...]:
+        name, found = unpack(config, _ROUTE_ACTIONS, where)
+        if found is None:
+            raise UnsupportedError(where, f"the action {name!r} is not supported")
+        before = len(routes)
+        routes.extend(_routes(ctx, _each(found.routes, where) if name == _ROUTE_LIST else [(found, where)], max_body))
+        return tuple(range(before, len(routes)))
+
+    try:
+        tree = matcher(ctx, message.matcher, join(path, "matcher"), action, ROUTE_INPUTS)
+    except UnsupportedError as error:
+        ctx.degraded(error.path, f"{error.reason}; no route of this virtual host matches")
+        return (), MatcherList(())
+    return tuple(routes), tree
+
+
 def _virtual_host(ctx: Context, message: Any, path: str, max_body: int) -> VirtualHost:
     ctx.check_fields(message, path, _VIRTUAL_HOST)
+    routes, tree = _routes_and_matcher(ctx, message, path, max_body)
     require_tls: Any = enum_name(message, "require_tls", path)
-    if require_tls != "NONE":
-        ctx.degraded(join(path, "require_tls"), "calls are not redirected to https", "call https:// yourself")
     policy = None
     if message.HasField("retry_policy"):
         policy = retry_policy(ctx, message.retry_policy, join(path, "retry_policy"))
     return VirtualHost(
         name=message.name,
         domains=tuple(message.domains),
-        routes=tuple(_routes(ctx, message.routes, join(path, "routes"), max_body)),
+        routes=routes,
         retry_policy=policy,
         require_tls=require_tls,
+        matcher=tree,
         include_request_attempt_count=message.include_request_attempt_count,
         request_headers=mutations(ctx, message, "request", path),
         response_headers=mutations(ctx, message, "response", path),

@@ -9,8 +9,8 @@ from meshlib.model.cluster import TlsMatch, UpstreamTls
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import data_source, enum_name, struct, unpack
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
-from meshlib.sources.xds.decode.matchers import string_matcher
 from meshlib.sources.xds.decode.sds import certificate_of, roots_of
+from meshlib.sources.xds.decode.string_matcher import string_matcher
 
 _UPSTREAM = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 _RAW_BUFFER = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
