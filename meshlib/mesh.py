@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -11,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,9 +19,11 @@ from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.runtime import Runtime, UnknownHosts
 from meshlib.errors import NotReadyError
 from meshlib.mesh_doors import Doors
+from meshlib.mesh_names import FirstLookup, Named, local_of
 from meshlib.mesh_sources import FromSources
 from meshlib.mesh_telemetry import Instrumented
 from meshlib.model.cluster import CircuitBreaker
+from meshlib.model.endpoint import Locality
 from meshlib.model.report import Issue
 from meshlib.model.snapshot import Snapshot
 from meshlib.policy.breaker import Breaker, Transition
@@ -41,7 +43,7 @@ _MAX_ISSUES = 10_000  # their texts come from the control plane; the oldest are 
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
 
-class Mesh(Doors, FromSources, Instrumented):
+class Mesh(Doors, FromSources, Instrumented, Named):
     """A service's membership in the mesh.
 
     `source` says what the mesh looks like (`meshlib.sources`); the class methods make the usual ones. Nothing starts
@@ -54,6 +56,10 @@ class Mesh(Doors, FromSources, Instrumented):
     (`meshlib.identity.Identity`) or several by certificate provider instance (gRFC A29).
     `propagators`: the trace headers understood and written, of "tracecontext", "b3" and "b3multi"; by default those of
     `OTEL_PROPAGATORS`, else "tracecontext". `baggage`: the keys of W3C baggage that may pass (none; "*" is all).
+    `name_servers`: DNS servers ("10.0.0.2", "10.0.0.2:5353") for the clusters that name none, in place of the system's
+    resolver; they need dnspython (`meshlib[dns]`).
+    `locality` ("region/zone/sub_zone") is where this process runs, where the source does not know, and `local_cluster`
+    the cluster it is an endpoint of itself: with both, requests are kept in the zone (Envoy: zone aware routing).
     `seed` makes random choices repeatable. `admin`: where to open the admin socket (`meshlib.admin.socket`), `{pid}` in
     it being the process's number; none by default.
     """
@@ -78,6 +84,9 @@ class Mesh(Doors, FromSources, Instrumented):
         identity: Identity | Mapping[str, Identity] | None = None,
         propagators: Sequence[str] | None = None,
         baggage: Sequence[str] = (),
+        name_servers: Sequence[str] = (),
+        locality: Locality | str = "",
+        local_cluster: str = "",
         seed: int | None = None,
         admin: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -92,10 +101,12 @@ class Mesh(Doors, FromSources, Instrumented):
             "propagation": Propagation.from_environment(propagators, baggage, os.environ),
         }
         self._breakers = dict(breakers or {})
+        self._local = local_of(locality, local_cluster)
         self._limits = {name: _several(limit) for name, limit in (rate_limits or {}).items()}
         self._issues: dict[Issue, None] = {}
         self._otel: list[Callable[[], None]] = []  # what undoes `instrument`
         self._cells: Cells | None = None  # what calls measure, once a Prometheus collector wants it
+        self._begin_names(name_servers)
         self._reset()
         _meshes.add(self)
         everywhere.made(self)
@@ -129,6 +140,7 @@ class Mesh(Doors, FromSources, Instrumented):
             started, self._started = self._started, False
             if started:
                 self.source.close()
+                self._names.close()
             admin, self._admin = self._admin, None
         if admin is not None:
             admin.close()
@@ -167,12 +179,16 @@ class Mesh(Doors, FromSources, Instrumented):
         return tuple(self._issues)
 
     def wait_ready(self, timeout: float = 15.0) -> Self:
-        """Block until the first configuration is in force. Raises NotReadyError after `timeout` seconds."""
+        """Block until the first configuration is in force. Raises NotReadyError after `timeout` seconds. The names of
+        DNS clusters are waited for as long, but that one cannot be resolved is no error here: its calls fail (UH).
+        """
+        until = time.monotonic() + timeout
         self.ensure_started()
         if not self._ready.wait(timeout):
             errors = [str(issue) for issue in self.issues if issue.severity == "error"]
             why = ": " + "; ".join(errors[:3]) if errors else ""
             raise NotReadyError(f"no usable configuration from {self.source!r} within {timeout:g} s{why}")
+        self._names.wait_first(until - time.monotonic())
         return self
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -180,12 +196,14 @@ class Mesh(Doors, FromSources, Instrumented):
         plan in force.
         """
         with self._publishing:
-            plan = self.runtime.compile(snapshot, self.runtime.plan if self._ready.is_set() else None)
+            resolved = self._names.resolved(snapshot)
+            plan = self.runtime.compile(resolved, self.runtime.plan if self._ready.is_set() else None)
             self._published = time.monotonic()
             self.runtime.install(plan, self._published)
+            self._given = snapshot
             self._ready.set()
-        for wake in list(self._waiting.values()):
-            wake()
+            self._names.follow(snapshot)
+        self._wake_waiting()
         self.runtime.emit(lambda: PlanChanged(time.monotonic(), snapshot.version))
 
     def report(self, issues: Sequence[Issue]) -> None:
@@ -200,20 +218,13 @@ class Mesh(Doors, FromSources, Instrumented):
 
     def wait_for(self, authority: str, deadline: float) -> None:
         """Block until the plan speaks for `authority`, or it is known that nothing does, or `deadline` (monotonic)."""
-        changed = threading.Event()
-        with self._watching(authority, changed.set):
-            while not self._settled(authority) and (left := deadline - time.monotonic()) > 0:
-                changed.wait(left)
-                changed.clear()
+        self.source.request(authority)
+        self.wait_until(lambda: self._settled(authority), deadline)
 
     async def await_for(self, authority: str, deadline: float) -> None:
         """`wait_for` on the running event loop."""
-        loop, changed = asyncio.get_running_loop(), asyncio.Event()
-        with self._watching(authority, lambda: _wake(loop, changed)):
-            while not self._settled(authority) and (left := deadline - time.monotonic()) > 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), left)
-                changed.clear()
+        self.source.request(authority)
+        await self.await_until(lambda: self._settled(authority), deadline)
 
     def on_event(self, observer: Observer) -> None:
         """Tell `observer` of every event (`meshlib.engine.events`), on the thread where it happens."""
@@ -243,6 +254,7 @@ class Mesh(Doors, FromSources, Instrumented):
         known: Runtime | None = self.__dict__.get("runtime")
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
+        self.runtime.first_lookup = partial(FirstLookup, self)
         if known is not None:
             self.runtime.observers, self.runtime.tracing = known.observers, known.tracing
 
@@ -254,7 +266,7 @@ class Mesh(Doors, FromSources, Instrumented):
 
     def _attached(self) -> Attached:
         breakers = {name: self._breaker(name, given) for name, given in self._breakers.items()}
-        return Attached(self._limits, breakers, self._breaker_changed)
+        return Attached(self._limits, breakers, self._breaker_changed, self._local)
 
     def _breaker(self, name: str, given: Any) -> BreakerLike:
         if isinstance(given, CircuitBreaker):
@@ -271,29 +283,21 @@ class Mesh(Doors, FromSources, Instrumented):
         log.info("circuit breaker %s: %s -> %s (%s)", change.name, change.old, change.new, change.reason)
         self.runtime.emit(lambda: BreakerChanged(change.now, change.name, change.old, change.new, change.reason))
 
-    @contextlib.contextmanager
-    def _watching(self, authority: str, wake: Callable[[], None]) -> Any:
-        key = object()
-        self._waiting[key] = wake
-        try:
-            self.source.request(authority)
-            yield
-        finally:
-            self._waiting.pop(key, None)
-
     def _after_fork(self) -> None:
         """In a forked child: the parent's thread, stream, connections and counts are not ours. Keep serving by what the
         parent knew, and start a source of our own on first use.
         """
-        known = self.runtime.plan.snapshot if self._ready.is_set() else None
+        known = self._given if self._ready.is_set() else None
         started = self._started
         self.generation += 1
         self._reset()
         self._measure_anew()
+        self._names.forget()
         if started:
             self.source.forget()
         if known is not None:
-            self.runtime.install(self.runtime.compile(known, None))
+            self._given = known
+            self.runtime.install(self.runtime.compile(self._names.resolved(known), None))
             self._published = time.monotonic()
             self._ready.set()
 
@@ -305,11 +309,6 @@ def _in_background(work: Callable[[], None]) -> None:
 
 def _several(limit: SharedRateLimit | Sequence[SharedRateLimit]) -> Sequence[SharedRateLimit]:
     return tuple(limit) if isinstance(limit, Sequence) else (limit,)
-
-
-def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting any more
-        loop.call_soon_threadsafe(changed.set)
 
 
 def _after_fork_in_child() -> None:

@@ -89,6 +89,11 @@ class ClusterBalancer:
         self.needs_refresh = False
 
     @property
+    def overprovisioning_factor(self) -> int:
+        """In percent."""
+        return self._settings.overprovisioning_factor
+
+    @property
     def in_panic(self) -> bool:
         """Whether requests now go to hosts regardless of health (Envoy's `lb_healthy_panic` counts those)."""
         compiled = self._compiled

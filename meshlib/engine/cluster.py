@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from meshlib.balancing.aggregate import AggregateBalancer
 from meshlib.balancing.cluster import ClusterBalancer
+from meshlib.balancing.zones import Callers
 from meshlib.engine.observing import observer_of, report_taker_of
 from meshlib.model.cluster import Cluster, Thresholds
 from meshlib.model.endpoint import ClusterLoadAssignment
@@ -33,7 +35,9 @@ class ClusterPlan:
     """Read-only but for `next_sweep`, the time before which no ejected endpoint can return and no weight changes.
 
     `observe` hears how attempts end, `take_report` of load reports that come with gRPC trailers; None where the
-    balancer learns nothing from them.
+    balancer learns nothing from them. `guarded`: calls have something to pass before they are balanced: limits from
+    code, overload drops, or (`awaited`) names that nobody has looked up yet. `callers` are those whose zones count in
+    zone aware routing. An aggregate cluster has `children`, and `aggregate` chooses among them.
     """
 
     __slots__ = (
@@ -41,13 +45,18 @@ class ClusterPlan:
         "_high",
         "_owns_breaker",
         "addresses",
+        "aggregate",
         "assignment",
+        "awaited",
         "balancer",
         "breaker",
+        "callers",
+        "children",
         "config",
         "connect_timeout",
         "detector",
         "drops",
+        "guarded",
         "limits",
         "name",
         "next_sweep",
@@ -69,6 +78,9 @@ class ClusterPlan:
         limits: Sequence[SharedRateLimit] = (),
         breaker: BreakerLike | None = None,
         on_transition: Listener | None = None,
+        *,
+        callers: Callers | None = None,
+        awaited: bool = False,
     ) -> None:
         self.name = config.name
         self.config = config
@@ -79,7 +91,12 @@ class ClusterPlan:
         self.passthrough = config.type == "ORIGINAL_DST"
         self.limits = tuple(limits)
         self.drops = assignment.drop_overloads if assignment else ()
-        self.balancer = ClusterBalancer(config, assignment, state, previous.balancer if previous else None)
+        self.awaited = awaited
+        self.guarded = bool(self.limits or self.drops or awaited)
+        self.children: tuple[ClusterPlan, ...] = ()
+        self.aggregate: AggregateBalancer | None = None
+        self.callers = callers
+        self.balancer = ClusterBalancer(config, assignment, state, previous.balancer if previous else None, callers)
         self.addresses = frozenset(host.address for host in self.balancer.hosts)
         self.detector = OutlierDetector(config.outlier_detection) if config.outlier_detection else None
         self.next_sweep = 0.0
@@ -145,6 +162,8 @@ def reusable(
     assignment: ClusterLoadAssignment | None,
     limits: Mapping[str, Sequence[SharedRateLimit]],
     breakers: Mapping[str, BreakerLike],
+    callers: Callers | None = None,
+    awaited: bool = False,
 ) -> bool:
     """Whether a plan of the last snapshot still says the same. Identity first: equality of 10 000 endpoints is slow."""
     if previous is None:
@@ -152,6 +171,8 @@ def reusable(
     return (
         (previous.config is config or previous.config == config)
         and (previous.assignment is assignment or previous.assignment == assignment)
+        and (previous.callers is callers or previous.callers == callers)
+        and previous.awaited is awaited
         and previous.limits == tuple(limits.get(config.name, ()))
         and (config.name not in breakers or previous.breaker is breakers[config.name])
     )

@@ -20,7 +20,7 @@ def judge(call: Attempts, start: Start, outcome: Outcome) -> Classification:
     """Classify once; breaker, outlier detection and counters read that one verdict."""
     verdict = classify(outcome)
     call.load.retries.pop(call, None)
-    cluster = call.cluster
+    cluster = start.cluster
     if cluster.observe is not None:
         cluster.observe(start, outcome, verdict)
     if verdict is PENDING:  # judged by its status, when the stream has ended; a breaker's permit is kept until then
@@ -42,7 +42,7 @@ def judge(call: Attempts, start: Start, outcome: Outcome) -> Classification:
 
 def detect(call: Attempts, detector: OutlierDetector, start: Start, verdict: Classification, now: float) -> None:
     """Tell outlier detection; it may eject the attempt's endpoint."""
-    cluster, host = call.cluster, start.host
+    cluster, host = start.cluster, start.host
     hosts = len(cluster.balancer.hosts)
     if not hosts:  # a stand-in, or endpoints that have all left meanwhile: there is nothing to eject
         return

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meshlib.engine.cluster import BreakerLike, ClusterPlan, reusable
+from meshlib.engine.cluster import BreakerLike, ClusterPlan
+from meshlib.engine.clusters import compile_clusters
 from meshlib.engine.filters import FilterStates
 from meshlib.engine.table import Outbound, VirtualHostPlan, listener_names
-from meshlib.model.report import in_resource
 from meshlib.model.snapshot import Snapshot
+from meshlib.model.zones import NOWHERE, Local
 from meshlib.policy.breaker import Listener
 from meshlib.policy.shared_limit import SharedRateLimit
 from meshlib.state.cells import MeshState
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 class Attached:
     """Policies from code, by cluster name: they stay whatever the control plane says.
 
-    `on_transition` hears of every breaker, whoever configured it.
+    `on_transition` hears of every breaker, whoever configured it. `local`: where this process is, before what the
+    source says of it.
     """
 
     limits: Mapping[str, Sequence[SharedRateLimit]] = field(default_factory=dict)
     breakers: Mapping[str, BreakerLike] = field(default_factory=dict)
     on_transition: Listener | None = None
+    local: Local = NOWHERE
 
 
 class Plan:
@@ -59,24 +62,7 @@ class Plan:
         self.on_demand = snapshot.on_demand
         self.absent = snapshot.absent
         self.outbound = Outbound(snapshot, filters, previous.outbound if previous else None)
-        old = previous.clusters if previous else {}
-        self.clusters = {}
-        for name, config in snapshot.clusters.items():
-            assignment = snapshot.assignment(config)
-            last = old.get(name)
-            if last is not None and reusable(last, config, assignment, attached.limits, attached.breakers):
-                self.clusters[name] = last
-                continue
-            with in_resource(f"Cluster {name}"):
-                self.clusters[name] = ClusterPlan(
-                    config,
-                    assignment,
-                    state.cluster(name),
-                    last,
-                    attached.limits.get(name, ()),
-                    attached.breakers.get(name),
-                    attached.on_transition,
-                )
+        self.clusters = compile_clusters(snapshot, state, attached, previous.clusters if previous else {})
 
     def find(self, scheme: str, authority: str) -> VirtualHostPlan | None:
         """The virtual host that speaks for an authority."""

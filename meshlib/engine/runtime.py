@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 from weakref import WeakValueDictionary
 
+from meshlib.engine.commands import Question
 from meshlib.engine.events import Event, Observer
 from meshlib.engine.filters import FilterStates
 from meshlib.engine.plan import Attached, Plan
@@ -20,12 +21,20 @@ UnknownHosts = Literal["pass_through", "reject"]
 log = logging.getLogger("meshlib")
 
 
+def _epoch() -> float:
+    """For whoever has no clock: then every moment that a response names is still to come."""
+    return 0.0
+
+
 class Runtime:
     """`plan` is the one attribute a call reads its configuration from, and `install` the one store that changes it.
 
     `fetch_timeout` bounds how long a call waits for configuration that has not arrived yet (Envoy and gRPC: 15 s).
     `propagation`: which trace headers are understood and written, and what baggage passes.
     `tracing` makes spans; None (the default) makes none, and costs one question a call.
+    `trust_envoy_headers`: whether a request may ask for timeouts, retries and hedging in `x-envoy-*` headers.
+    `wall_clock` is Unix time, for responses that say when to come back.
+    `first_lookup` makes the question whether a cluster's names have been looked up once, for calls that wait for it.
     `background` runs work that is too long for a call (a large cluster's balancer) elsewhere; without it, at once.
     """
 
@@ -34,13 +43,16 @@ class Runtime:
         "background",
         "fetch_timeout",
         "filters",
+        "first_lookup",
         "observers",
         "plan",
         "propagation",
         "rng",
         "state",
         "tracing",
+        "trust_envoy_headers",
         "unknown_hosts",
+        "wall_clock",
     )
 
     def __init__(
@@ -52,6 +64,8 @@ class Runtime:
         fetch_timeout: float = 15.0,
         background: Callable[[Callable[[], None]], None] | None = None,
         propagation: Propagation = DEFAULT,
+        trust_envoy_headers: bool = True,
+        wall_clock: Callable[[], float] = _epoch,
     ) -> None:
         self.rng = rng
         self.attached = attached or Attached()
@@ -60,7 +74,10 @@ class Runtime:
         self.background = background or _now
         self.observers: tuple[Observer, ...] = ()
         self.propagation = propagation
+        self.trust_envoy_headers = trust_envoy_headers
+        self.wall_clock = wall_clock
         self.tracing: Tracing | None = None
+        self.first_lookup: Callable[[str, float], Question] | None = None
         self.state = MeshState()
         # Weak: a bucket lives as long as some plan's route uses it, and no longer.
         self.filters: FilterStates = WeakValueDictionary()

@@ -33,7 +33,8 @@ class EndpointState:
     """One endpoint of one cluster.
 
     `live` holds a token per active request with the time it began, None once its answer has been timed: `active` is its
-    size, and a token put in twice or taken out twice does no harm. `failures_5xx` is the current streak of consecutive 5xx, as a list so that appending and clearing are atomic.
+    size, and a token put in twice or taken out twice does no harm. `failures_5xx` is the current streak of consecutive
+    5xx, as a list so that appending and clearing are atomic.
     `ejection` is set while the endpoint is ejected; `ejections` is Envoy's back-off multiplier.
     What balancers learn, None until one wants it: `joined` is when slow start first saw the endpoint healthy,
     `latency` is for peak EWMA, `load` is what it last reported of its load.
@@ -82,10 +83,13 @@ STAT_NAMES = (
     "upstream_rq_4xx",
     "upstream_rq_5xx",
     "upstream_rq_rx_reset",
+    "upstream_rq_tx_reset",
     "upstream_rq_timeout",
     "upstream_rq_per_try_timeout",
     "upstream_rq_retry",
     "upstream_rq_retry_success",
+    "upstream_rq_retry_backoff_exponential",
+    "upstream_rq_retry_backoff_ratelimited",
     "upstream_rq_retry_limit_exceeded",
     "upstream_rq_retry_overflow",
     "upstream_rq_active_overflow",
@@ -93,7 +97,15 @@ STAT_NAMES = (
     "upstream_cx_total",
     "upstream_cx_overflow",
     "upstream_cx_connect_fail",
+    "retry_or_shadow_abandoned",
     "lb_healthy_panic",
+    "lb_local_cluster_not_ok",
+    "lb_recalculate_zone_structures",
+    "lb_zone_cluster_too_small",
+    "lb_zone_no_capacity_left",
+    "lb_zone_routing_all_directly",
+    "lb_zone_routing_cross_zone",
+    "lb_zone_routing_sampled",
     "outlier_detection.ejections_detected_consecutive_5xx",
     "outlier_detection.ejections_enforced_consecutive_5xx",
     "outlier_detection.ejections_enforced_total",

@@ -1,0 +1,96 @@
+"""The clusters of a plan: compiled one by one, taken over from the plan before where nothing about them has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from meshlib.balancing.zones import Callers, callers_of
+from meshlib.engine.aggregate import AggregatePlan, leaves
+from meshlib.engine.cluster import ClusterPlan, reusable
+from meshlib.model.cluster import Cluster
+from meshlib.model.endpoint import Locality
+from meshlib.model.report import in_resource
+from meshlib.model.snapshot import Snapshot
+from meshlib.state.cells import MeshState
+
+if TYPE_CHECKING:
+    from meshlib.engine.plan import Attached
+
+_NOWHERE = Locality()
+
+
+def compile_clusters(
+    snapshot: Snapshot, state: MeshState, attached: Attached, old: Mapping[str, ClusterPlan]
+) -> dict[str, ClusterPlan]:
+    """By name. Raises `ResourceError`."""
+    callers = _callers(snapshot, attached)
+    clusters: dict[str, ClusterPlan] = {}
+    aggregates: list[Cluster] = []
+    for name, config in snapshot.clusters.items():
+        if config.type == "AGGREGATE":
+            aggregates.append(config)
+        else:
+            clusters[name] = _compiled(config, snapshot, state, attached, callers, old.get(name))
+    for config in aggregates:  # last, because they are made of the others
+        clusters[config.name] = _aggregate(config, snapshot, state, attached, clusters, old.get(config.name))
+    return clusters
+
+
+def _compiled(
+    config: Cluster,
+    snapshot: Snapshot,
+    state: MeshState,
+    attached: Attached,
+    callers: Callers | None,
+    last: ClusterPlan | None,
+) -> ClusterPlan:
+    name, assignment = config.name, snapshot.assignment(config)
+    awaited = assignment is None and snapshot.resolved is not None and config.by_dns
+    if last is not None and reusable(last, config, assignment, attached.limits, attached.breakers, callers, awaited):
+        return last
+    with in_resource(f"Cluster {name}"):
+        return ClusterPlan(
+            config,
+            assignment,
+            state.cluster(name),
+            last,
+            attached.limits.get(name, ()),
+            attached.breakers.get(name),
+            attached.on_transition,
+            callers=callers,
+            awaited=awaited,
+        )
+
+
+def _aggregate(
+    config: Cluster,
+    snapshot: Snapshot,
+    state: MeshState,
+    attached: Attached,
+    clusters: Mapping[str, ClusterPlan],
+    last: ClusterPlan | None,
+) -> ClusterPlan:
+    name = config.name
+    with in_resource(f"Cluster {name}"):
+        children = tuple(clusters[child] for child in leaves(name, snapshot.clusters))
+        same = isinstance(last, AggregatePlan) and last.children == children
+        if (
+            last is not None
+            and same
+            and reusable(last, config, None, attached.limits, attached.breakers, None, last.awaited)
+        ):
+            return last
+        limits, breaker = attached.limits.get(name, ()), attached.breakers.get(name)
+        return AggregatePlan(config, children, state.cluster(name), last, limits, breaker, attached.on_transition)
+
+
+def _callers(snapshot: Snapshot, attached: Attached) -> Callers | None:
+    """The cluster this process is an endpoint of, where it and the process's own locality are known."""
+    told, known = attached.local, snapshot.local
+    locality = told.locality if told.locality != _NOWHERE else known.locality
+    own = snapshot.clusters.get(told.cluster or known.cluster)
+    assignment = snapshot.assignment(own) if own is not None else None
+    if assignment is None or locality == _NOWHERE:
+        return None
+    return callers_of(assignment, locality)
