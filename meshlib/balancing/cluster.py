@@ -76,6 +76,7 @@ class ClusterBalancer:
             assignment.weighted_priority_health,
             cluster.zone_aware,
             callers,
+            cluster.subsets,
             state=state,
         )
         self._priorities = by_priority(assignment, self.hosts, cluster.locality_weighted)
@@ -216,7 +217,7 @@ class ClusterBalancer:
         view = self._compiled.view(criteria)
         hosts = self.hosts
         if self._subsets is not None:
-            key = self._subsets.find(criteria)
+            key = self._compiled.key(criteria)
             hosts = () if key is None else self._subsets.hosts(key)
         return report(self._settings.policy, view, hosts)
 

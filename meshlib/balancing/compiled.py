@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from meshlib.balancing.base import Host
-from meshlib.balancing.locality import LocalityHosts
+from meshlib.balancing.base import NO_HOSTS, OneHost
 from meshlib.balancing.parts import PrioritySet
 from meshlib.balancing.subset import SubsetIndex, SubsetKey
+from meshlib.balancing.subset_localities import subset_priorities, subset_settings
 from meshlib.balancing.timed import Timed
 from meshlib.balancing.view import Built, Settings, View, compile_view
 from meshlib.balancing.zones import Stats
-from meshlib.model.endpoint import Locality
 from meshlib.model.metadata import Struct
 
 MEMO_LIMIT = 1024  # criteria remembered by identity; there is one for each weighted cluster of a route
@@ -55,6 +52,10 @@ class Compiled:
         if subsets is None:
             self.whole = compile_view(priorities, settings, self._before.get(None, {}), stats)
             self._before = {}
+        elif previous is not None:  # what is in use is made anew here, and not by the first request that needs it
+            for key in list(previous._views):
+                if key in subsets and not subsets.is_single(key):
+                    self._view_of(subsets, key)
 
     @property
     def in_panic(self) -> bool:
@@ -95,21 +96,27 @@ class Compiled:
             return {None: self.whole.built}
         return {**self._before, **{key: view.built for key, view in list(self._views.items())}}
 
-    def _subset(self, subsets: SubsetIndex, criteria: Struct) -> View | None:
-        key = subsets.find(criteria)
-        if key is None:
+    def key(self, criteria: Struct) -> SubsetKey | None:
+        """The subset that a request with these criteria is balanced over, None where there is none for it."""
+        if self._subsets is None:
             return None
+        found = self._subsets.find(criteria)
+        for key in found:
+            if self._view_of(self._subsets, key).balancer is not NO_HOSTS:
+                return key
+        return found[-1] if found else None
+
+    def _subset(self, subsets: SubsetIndex, criteria: Struct) -> View | None:
+        key = self.key(criteria)
+        return None if key is None else self._view_of(subsets, key)
+
+    def _view_of(self, subsets: SubsetIndex, key: SubsetKey) -> View:
         view = self._views.get(key)
         if view is None:
-            members = _priorities_of(subsets.hosts(key), len(self._priorities))
-            view = compile_view(members, self._settings, self._before.get(key, {}), self._stats)
+            hosts = subsets.hosts(key)
+            members = subset_priorities(hosts, self._priorities, self._settings)
+            view = compile_view(members, subset_settings(self._settings), self._before.get(key, {}), self._stats)
+            if subsets.is_single(key):  # as in Envoy, neither health nor panic matters
+                view.balancer, view.in_panic = OneHost(min(hosts, key=lambda host: host.priority)), False
             self._views[key] = view
         return view
-
-
-def _priorities_of(hosts: Sequence[Host], count: int) -> PrioritySet:
-    """The priorities of a subset, without localities: Envoy's subsets ignore locality weights unless told otherwise."""
-    by_priority: list[list[Host]] = [[] for _ in range(count)]
-    for host in hosts:
-        by_priority[host.priority].append(host)
-    return tuple((LocalityHosts(Locality(), 0, tuple(members)),) for members in by_priority)

@@ -13,7 +13,7 @@ from meshlib.balancing.parts import Parts, PrioritySet, flattened
 from meshlib.balancing.priority import PriorityLoad, loads_without, priority_loads
 from meshlib.balancing.registry import ByHash, ByTurn, builder_of
 from meshlib.balancing.zones import Callers, Stats, ZoneBalancer, zone_shares
-from meshlib.model.lb import LbPolicy
+from meshlib.model.lb import LbPolicy, LbSubsetConfig
 from meshlib.model.zones import ZONE_AWARE, ZoneAware
 from meshlib.state.cells import ClusterState
 
@@ -34,6 +34,7 @@ class Settings:
     weighted_health: bool = False
     zone_aware: ZoneAware = ZONE_AWARE
     callers: Callers | None = None
+    subsets: LbSubsetConfig | None = None
 
 
 class View:
