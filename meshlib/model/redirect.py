@@ -12,8 +12,8 @@ class InternalRedirectPolicy:
     """Which redirect responses of an endpoint are followed, instead of given to the caller.
 
     `max_internal_redirects` for one call; `codes` are the statuses that count. `allow_cross_scheme`: from http to https
-    and back too; with `safe_cross_scheme` not from https to http. `previous_routes`: to no route that the call has been
-    redirected to before. `allowed_routes`: only to routes of these names; None: to any. `headers_to_copy` (lower case)
+    and back too; with `safe_cross_scheme` not from http to https. `previous_routes`: from this route to none that it
+    has redirected the call to before. `allowed_routes`: only to routes of these names; None: to any. `headers_to_copy` (lower case)
     are taken from the redirect response into the new request.
     """
 

@@ -1,0 +1,174 @@
+"""What a route does with its attempts beside making them: copies of the request, redirects that the mesh follows,
+sticky sessions.
+
+The attempts know nothing of it. Whoever looks on from outside sees the first attempt begin, which is when a copy is due,
+and the response that would be the caller's, which is when a redirect is. Routes without any of it never come here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from meshlib.balancing.base import Host
+from meshlib.engine.actions import Actions
+from meshlib.engine.attempt import Attempts
+from meshlib.engine.commands import Abandoned, Command, Commit, Discard, Launch, Listen, Mirror, Start
+from meshlib.engine.decision import Decision, Forward, decide
+from meshlib.engine.judging import sweep
+from meshlib.engine.plan import Plan
+from meshlib.engine.session import Session, SessionFilter, choose
+from meshlib.engine.table import VirtualHostPlan
+from meshlib.model.request import RequestHead
+from meshlib.model.route import RouteAction
+from meshlib.routing.internal_redirect import NO_ROUTE, NOT_REPLAYABLE, PREDICATE, InternalRedirects, drops_body
+
+
+@dataclass(slots=True)
+class Redirected:
+    """A call that goes on elsewhere: what it asks there, how often that has happened, by which pairs of routes."""
+
+    head: RequestHead
+    host: VirtualHostPlan
+    decision: Decision
+    count: int
+    seen: frozenset[tuple[str, str]]
+    bodiless: bool
+    now: float = 0.0
+
+
+def act(
+    call: Attempts, actions: Actions, plan: Plan, host: VirtualHostPlan, before: Redirected | None
+) -> Generator[Command, Any, Redirected | None]:
+    """The attempts of a call, with the route's actions; where it goes on, None where it has ended. `before` is what it
+    was redirected by the last time.
+    """
+    start: Start | None = None
+    run = call.flow()
+    try:
+        command = next(run)
+        first = command.start if isinstance(command, Launch) else command
+        if actions.mirrors and isinstance(first, Start):
+            for mirror in _mirrors(actions, call, first, plan):
+                yield mirror
+        while True:
+            if isinstance(command, Start):
+                start = command
+            elif start is not None and isinstance(command, Commit):
+                redirected = _redirected(actions.redirects, call, command, start, plan, host, before)
+                if redirected is not None:
+                    run.close()  # gives back what the attempt held; that the call has ended is not told yet
+                    redirected.now = yield Discard(command.outcome, redirected.bodiless)
+                    return redirected
+                if isinstance(call, StickyAttempts):
+                    call.tell(command, start)
+            answer = yield command
+            if isinstance(command, Listen) and isinstance(answer, tuple):
+                start = answer[0]  # of attempts that overlap, the one that has ended
+            command = run.send(answer)
+    except StopIteration:
+        return None
+    except Abandoned as gone:
+        run.throw(gone)
+        raise
+    finally:
+        run.close()
+
+
+class StickyAttempts(Attempts):
+    """Attempts of which the first goes where the caller's session wants it."""
+
+    __slots__ = ("session",)
+
+    def __init__(self, *given: Any, sessions: tuple[SessionFilter, ...], **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.session = Session(sessions, self.head, self.runtime.wall_clock())
+
+    def pick(self, now: float) -> Host | None:
+        """The session's endpoint, if its health permits; else any, or with a strict session none."""
+        session = self.session
+        if not session.wanted or self.tried:
+            return super().pick(now)
+        if now >= self.cluster.next_sweep:
+            sweep(self, now)
+        host = choose(self.cluster, session.wanted)
+        return super().pick(now) if host is None and not session.strict else host
+
+    def tell(self, commit: Commit, start: Start) -> None:
+        """Have the response say which endpoint it is from."""
+        told = self.session.headers(start.host.address)
+        if told:
+            headers = commit.outcome.headers if commit.headers is None else commit.headers
+            commit.headers = [*(headers or ()), *told]
+
+
+# ---------------------------------------------------------------------------------------------------------- mirroring
+
+
+def _mirrors(actions: Actions, call: Attempts, start: Start, plan: Plan) -> Iterator[Mirror]:
+    """The copies of a request whose first attempt is about to begin. A cluster that does not exist gets none."""
+    for mirror in actions.mirrors:
+        if mirror.fraction < 1.0 and call.runtime.rng.random() >= mirror.fraction:
+            continue
+        route = mirror.route
+        share = route.shares[0]
+        cluster = plan.clusters.get(route.cluster_name(share, call.head))
+        if cluster is None or cluster.passthrough or not isinstance(route.action, RouteAction):
+            continue
+        head = mirror.shadow(start.head)
+        if call.head.says_timeout:  # as its protocol does, so that no header has to
+            head = type(call.head)(head.method, head.scheme, head.authority, head.path, head.headers)
+        decision = Forward(route, route.action, share, cluster)
+        yield Mirror(decision, head, call.deadline, call.cluster, actions.body_limit, mirror.traced)
+
+
+# ---------------------------------------------------------------------------------------------------------- redirects
+
+
+def _redirected(
+    redirects: InternalRedirects | None,
+    call: Attempts,
+    commit: Commit,
+    start: Start,
+    plan: Plan,
+    host: VirtualHostPlan,
+    before: Redirected | None,
+) -> Redirected | None:
+    """Where a response sends the call; None: it is the caller's."""
+    if redirects is None or commit.outcome.status not in redirects.codes:
+        return None
+    found = _target(redirects, call, commit, start, plan, host, before)
+    stats = call.cluster.stats
+    if isinstance(found, Redirected):
+        stats["upstream_internal_redirect_succeeded_total"].add()
+        return found
+    stats["upstream_internal_redirect_failed_total"].add()
+    call.info.why_not_redirected = found
+    return None
+
+
+def _target(
+    redirects: InternalRedirects,
+    call: Attempts,
+    commit: Commit,
+    start: Start,
+    plan: Plan,
+    host: VirtualHostPlan,
+    before: Redirected | None,
+) -> Redirected | str:
+    if not call.replayable:
+        return NOT_REPLAYABLE
+    followed, seen = (0, frozenset[tuple[str, str]]()) if before is None else (before.count, before.seen)
+    target = redirects.target(start.head, commit.outcome, followed)
+    if isinstance(target, str):
+        return target
+    there = host.source.find(target.authority)
+    decision = None if there is None else decide(plan, there, target, call.runtime.rng)
+    if there is None or decision is None or decision.route is None:
+        return NO_ROUTE
+    name, to = call.decision.route.config.name, decision.route.config.name
+    if not redirects.accepts(name, start.head.scheme, target, to, seen):
+        return PREDICATE
+    bodiless = drops_body(start.head, target)
+    return Redirected(target, there, decision, followed + 1, seen | {(name, to)}, bodiless)

@@ -1,0 +1,143 @@
+"""The state of a sticky session as it travels: which endpoint, in which words (Envoy's stateful session extensions).
+
+A cookie's value is the base64 of Envoy's `Cookie` message: field 1 the address, field 2 when it expires, in seconds of
+the epoch. Plain base64 of an address is read too, as Envoy does, with what gRFC A55 puts behind it (`;cluster`). A
+header's value is the base64 of the address.
+"""
+
+from __future__ import annotations
+
+import binascii
+
+from meshlib.model.request import RequestHead
+from meshlib.model.session import SessionCookie, SessionHeader
+from meshlib.routing.cookies import cookie_value
+from meshlib.routing.text import as_wire
+
+Header = tuple[bytes, bytes]
+
+
+class HeaderSession:
+    """A session in a header."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, state: SessionHeader) -> None:
+        self._name = as_wire(state.name)
+
+    def applies(self, head: RequestHead) -> bool:
+        """Whether the request can be part of a session."""
+        return True
+
+    def address(self, head: RequestHead, wall: float) -> str:
+        """The endpoint that the request wants; empty when it wants none. `wall` is now, in seconds of the epoch."""
+        values = head.get_all(self._name)
+        return _text(values[0]) if values else ""
+
+    def header(self, address: str, wall: float) -> Header:
+        """What tells the caller of its endpoint."""
+        return self._name.encode("latin-1"), binascii.b2a_base64(address.encode(), newline=False)
+
+
+class CookieSession:
+    """A session in a cookie."""
+
+    __slots__ = ("_name", "_path", "_state", "_suffix")
+
+    def __init__(self, state: SessionCookie) -> None:
+        self._state = state
+        self._name = as_wire(state.name)
+        self._path = as_wire(state.path)
+        parts = [f"Max-Age={state.ttl}"] if state.ttl else []
+        if state.path:
+            parts.append(f"Path={state.path}")
+        parts += [f"{name}={value}" if value else name for name, value in state.attributes]
+        self._suffix = as_wire("; ".join(["", *parts, "HttpOnly"])).encode("latin-1")
+
+    def applies(self, head: RequestHead) -> bool:
+        """Whether the cookie's path is the request's, or above it (RFC 6265 section 5.1.4)."""
+        path, asked = self._path, head.path_only
+        if path in ("", "/") or asked == path:
+            return True
+        return asked.startswith(path) and (path.endswith("/") or asked[len(path)] == "/")
+
+    def address(self, head: RequestHead, wall: float) -> str:
+        """The endpoint that the request wants; empty when it wants none. `wall` is now, in seconds of the epoch."""
+        value = cookie_value(head, self._name)
+        data = _decoded(value) if value else None
+        if data is None:
+            return ""
+        message = _message(data)
+        if message is None:
+            return _first(data)
+        address, expires = message
+        return "" if expires and expires < wall else address
+
+    def header(self, address: str, wall: float) -> Header:
+        """What tells the caller of its endpoint."""
+        data = b"\x0a" + _varint(len(address.encode())) + address.encode()
+        if self._state.ttl:
+            data += b"\x10" + _varint(int(wall) + self._state.ttl)
+        value = binascii.b2a_base64(data, newline=False)
+        return b"set-cookie", self._name.encode("latin-1") + b'="' + value + b'"' + self._suffix
+
+
+def addresses(value: str) -> tuple[str, ...]:
+    """The endpoints of a list as requests carry it: `IP:port`, separated by commas."""
+    return tuple(found for item in value.split(",") if (found := item.strip()))
+
+
+def _decoded(value: str) -> bytes | None:
+    try:
+        return binascii.a2b_base64(value.encode("latin-1"), strict_mode=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _text(value: str) -> str:
+    data = _decoded(value)
+    return "" if data is None else _first(data)
+
+
+def _first(data: bytes) -> str:
+    return data.decode("latin-1").partition(";")[0]
+
+
+def _message(data: bytes) -> tuple[str, int] | None:
+    """(address, expires) of a serialized `Cookie`; None when the bytes are no such message."""
+    address, expires, position = b"", 0, 0
+    while position < len(data):
+        tag, position = _read_varint(data, position)
+        number, position = _read_varint(data, position)
+        if position < 0 or tag not in (0x0A, 0x10):
+            return None
+        if tag == 0x10:
+            expires = number
+            continue
+        address, position = data[position : position + number], position + number
+        if position > len(data):
+            return None
+    return address.decode("latin-1"), expires
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """(number, position behind it); the position is negative when there is none."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if not 0 <= position < len(data):
+            return 0, -1
+        byte = data[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position
+    return 0, -1
