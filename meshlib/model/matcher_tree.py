@@ -5,6 +5,7 @@ Frozen values; `meshlib.routing.matcher_tree` compiles them. A virtual host's ac
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeAlias, TypeVar
 
@@ -23,6 +24,7 @@ __all__ = [
     "OneOf",
     "Predicate",
     "SinglePredicate",
+    "actions",
 ]
 
 T = TypeVar("T")
@@ -108,3 +110,17 @@ class MatcherTree(Generic[T]):
 
 
 Matcher: TypeAlias = MatcherList[T] | MatcherTree[T]
+
+
+def actions(matcher: Matcher[T]) -> Iterator[T]:
+    """Every action of a matcher, in the order they stand in."""
+    lines: Iterable[OnMatch[T]]
+    if isinstance(matcher, MatcherList):
+        lines = (line.on_match for line in matcher.lines)
+    else:
+        lines = (on_match for _, on_match in matcher.entries)
+    for on_match in (*lines, *((matcher.on_no_match,) if matcher.on_no_match else ())):
+        if isinstance(on_match.then, MatcherList | MatcherTree):
+            yield from actions(on_match.then)
+        else:
+            yield on_match.then

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshlib.model.matchers import PathMatcher
+from meshlib.model.re2_program import re2_program
+from meshlib.model.uri_template import parse_template
 from meshlib.routing.regex import compile_regex
 from meshlib.routing.text import as_wire, ascii_lower
 from meshlib.routing.text_index import Pattern
-from meshlib.routing.uri_template import parse_template
 
 PathTest = Callable[[str], bool]
 
@@ -42,12 +43,12 @@ def _sensitive(kind: str, value: str) -> PathTest:
 
 
 def path_patterns(matcher: PathMatcher) -> tuple[Pattern, ...]:
-    """What a path must be, one of these, to match. Raises `ResourceError` for a bad template."""
+    """What a path must be, one of these, to match. Raises `ResourceError` for a bad regular expression or template."""
     match matcher.kind:
         case "safe_regex":
-            return (Pattern("regex", matcher.value),)
+            return (_regex(matcher.value),)
         case "uri_template":
-            return (Pattern("regex", parse_template(matcher.value).regex),)
+            return (_regex(parse_template(matcher.value).regex),)
         case "connect_matcher":
             return (Pattern("prefix", ""),)
     any_case = not matcher.case_sensitive
@@ -60,3 +61,8 @@ def path_patterns(matcher: PathMatcher) -> tuple[Pattern, ...]:
             return (prefix,)
         case _:
             return (exact, Pattern("prefix", value + "/", any_case))
+
+
+def _regex(pattern: str) -> Pattern:
+    re2_program(pattern, captures=False)  # not kept: the index runs them all as one
+    return Pattern("regex", pattern)

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from meshlib.model.re2_program import re2_program, re2_set
+from meshlib.model.re2_program import re2_set
 from meshlib.routing.regex import compile_regex
 from meshlib.routing.text import wire_bytes
 
 
 class RegexSet:
-    """Patterns by their places. Raises `ResourceError` as `compile_regex` does."""
+    """Patterns by their places; each is known to compile, for a set does not say which of them is bad."""
 
     __slots__ = ("_halves", "_match", "_patterns")
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._patterns = tuple(patterns)
-        for pattern in patterns:
-            re2_program(pattern, captures=False)  # a set does not say which of its patterns is bad
         self._halves: tuple[RegexSet, RegexSet] | None = None
         self._match: Any = None
         compiled = re2_set(patterns)

@@ -56,7 +56,7 @@ class _Literals(Generic[J]):
 
 
 class TextIndex(Generic[J]):
-    """`found` is what belongs to each pattern. Raises `ResourceError` for a regular expression RE2 refuses."""
+    """`found` is what belongs to each pattern. Its regular expressions are known to compile."""
 
     __slots__ = ("_any_case", "_first_regex", "_literals", "_of_regexes", "_regexes")
 

@@ -15,6 +15,9 @@ from meshlib.model.matchers import (
     RouteMatch,
     StringMatcher,
 )
+from meshlib.model.re2_program import re2_program
+from meshlib.model.report import ResourceError
+from meshlib.model.uri_template import parse_template
 from meshlib.sources.xds.decode.common import fractional_percent, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
 from meshlib.sources.xds.decode.context_matchers import filter_state_matcher, metadata_matcher, tls_context
@@ -103,6 +106,10 @@ def _path_template(message: Any, path: str) -> PathMatcher:
     name, found = unpack(message.typed_config, _TEMPLATE_MODULE, where)
     if found is None:
         raise UnsupportedError(where, f"the path matcher {name!r} is not supported")
+    try:
+        re2_program(parse_template(found.path_template).regex, captures=False)
+    except ResourceError as error:
+        raise ResourceError(join(where, "path_template"), error.reason) from None
     return PathMatcher("uri_template", found.path_template)
 
 
