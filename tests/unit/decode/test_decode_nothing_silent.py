@@ -275,9 +275,15 @@ HARMLESS = {
     "Cluster": {
         "alt_stat_name",
         "cleanup_interval",
+        # of a cluster without names:
         "dns_failure_refresh_rate",
         "dns_jitter",
+        "dns_lookup_family",
         "dns_refresh_rate",
+        "dns_resolution_config",
+        "dns_resolvers",
+        "typed_dns_resolver_config",
+        "use_tcp_for_dns_lookups",
         "ignore_health_on_host_removal",
         "protocol_selection",
         "respect_dns_ttl",
@@ -303,8 +309,7 @@ HARMLESS = {
     "CommonTlsContext": {"alpn_protocols"},
     "HttpProtocolOptions": {"use_downstream_protocol_config"},
     "RouteConfiguration": {"metadata", "validate_clusters"},
-    "VirtualHost": {"metadata"},
-    "Route": {"decorator", "metadata", "stat_prefix"},
+    "Route": {"decorator", "stat_prefix"},
     "WeightedCluster": {"runtime_key_prefix"},
     "Listener": {
         "bypass_overload_manager",

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from meshlib.model.cluster import Cluster, ClusterType
+from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import duration, enum_name, metadata, unpack
 from meshlib.sources.xds.decode.config_source import check_config_source
 from meshlib.sources.xds.decode.context import Context, fields, join
+from meshlib.sources.xds.decode.dns import CLUSTER_FIELDS, dns_of_cluster, dns_of_extension
 from meshlib.sources.xds.decode.endpoint import cluster_load_assignment
 from meshlib.sources.xds.decode.lb_extension import Balancing, load_balancing_policy
 from meshlib.sources.xds.decode.lb_legacy import legacy_balancing
@@ -25,10 +27,8 @@ _TYPES = {
     _AGGREGATE: "envoy.extensions.clusters.aggregate.v3.cluster_pb2",
     _DNS: "envoy.extensions.clusters.dns.v3.dns_cluster_pb2",
 }
-_NO_CACHE = "a name is resolved whenever a connection is opened, so that nothing has to be refreshed"
 _PEER_METADATA = frozenset({"envoy.tcp.metadataexchange.config.MetadataExchange"})
 """Upstream network filters that only tell another proxy whom its metrics are about."""
-_DNS_FIELDS = fields("all_addresses_in_single_endpoint")
 _CLUSTER = fields(
     "name",
     "type",
@@ -55,18 +55,16 @@ _CLUSTER = fields(
     "metadata",
     "load_balancing_policy",
     "filters",
+    *CLUSTER_FIELDS,
     harmless={
         "alt_stat_name": "a name for metrics only",
         "protocol_selection": "every door speaks its own protocol",
         "wait_for_warm_on_init": "endpoints are always waited for before a cluster is used",
         "ignore_health_on_host_removal": "an endpoint that is removed is always let go",
         "cleanup_interval": "hosts of an original destination are not kept",
-        **dict.fromkeys(("dns_refresh_rate", "respect_dns_ttl", "dns_jitter", "dns_failure_refresh_rate"), _NO_CACHE),
     },
     instead={
         "health_checks": "endpoints are not probed; their EDS health status and outlier detection count",
-        "dns_lookup_family": "every address the system's resolver gives is tried, in its order",
-        "typed_dns_resolver_config": "names are resolved by the system's resolver",
         "upstream_bind_config": "connections leave from the address the system chooses",
         "upstream_connection_options": "TCP keepalive is the system's",
     },
@@ -78,31 +76,33 @@ _COMMON_LB = fields(
     "zone_aware_lb_config",
     "override_host_status",
     harmless={"update_merge_window": "updates are applied at once"},
+    instead={"close_connections_on_host_set_change": "only connections to endpoints that leave are closed"},
 )
 _EDS = fields("eds_config", "service_name")
+_Type = tuple[ClusterType, tuple[str, ...], Dns]
 
 
-def _custom_type(ctx: Context, message: Any) -> tuple[ClusterType, tuple[str, ...]]:
+def _custom_type(ctx: Context, message: Any) -> _Type:
     path = "cluster_type.typed_config"
     name, found = unpack(message.cluster_type.typed_config, _TYPES, path)
     if name == _AGGREGATE and found is not None:
-        ctx.degraded("cluster_type", "aggregate clusters are not balanced to in this version: requests to it end as UH")
-        return "AGGREGATE", tuple(found.clusters)
+        return "AGGREGATE", tuple(found.clusters), DEFAULT_DNS
     if name == _DNS and found is not None:
-        ctx.check_fields(found, path, _DNS_FIELDS)
-        return ("LOGICAL_DNS" if found.all_addresses_in_single_endpoint else "STRICT_DNS"), ()
+        kind: ClusterType = "LOGICAL_DNS" if found.all_addresses_in_single_endpoint else "STRICT_DNS"
+        return kind, (), dns_of_extension(ctx, found, path)
     if name == _FORWARD_PROXY:
-        return "ORIGINAL_DST", ()  # the host that is called is the one resolved, as without a cluster
+        return "ORIGINAL_DST", (), DEFAULT_DNS  # the host that is called is the one resolved, as without a cluster
     what = name or message.cluster_type.name
     ctx.degraded("cluster_type", f"{what} is not supported; the cluster has only the endpoints of its load_assignment")
-    return "STATIC", ()
+    return "STATIC", (), DEFAULT_DNS
 
 
-def _type(ctx: Context, message: Any) -> tuple[ClusterType, tuple[str, ...]]:
+def _type(ctx: Context, message: Any) -> _Type:
+    """The type, the children of an aggregate, and how names are resolved."""
     if message.HasField("cluster_type"):
         return _custom_type(ctx, message)
     found: Any = enum_name(message, "type", "")
-    return found, ()
+    return found, (), dns_of_cluster(ctx, message) if found in {"STRICT_DNS", "LOGICAL_DNS"} else DEFAULT_DNS
 
 
 def _eds_service_name(ctx: Context, message: Any, kind: ClusterType) -> str:
@@ -170,7 +170,7 @@ def cluster(ctx: Context, message: Any) -> Cluster:
     """A validated Cluster message."""
     ctx.check_fields(message, "", _CLUSTER)
     ctx.check_fields(message.common_lb_config, "common_lb_config", _COMMON_LB)
-    kind, children = _type(ctx, message)
+    kind, children, dns = _type(ctx, message)
     balancing = _balancing(ctx, message)
     http = upstream_http(ctx, message)
     found = metadata(message.metadata)
@@ -188,6 +188,7 @@ def cluster(ctx: Context, message: Any) -> Cluster:
         override_host=balancing.override_host,
         subsetting=balancing.subsetting,
         clusters=children,
+        dns=dns,
         connect_timeout=_connect_timeout(message),
         healthy_panic_threshold=_panic_threshold(message),
         locality_weighted=balancing.locality_weighted,

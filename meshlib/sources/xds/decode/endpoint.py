@@ -33,7 +33,12 @@ _LOCALITY = fields(
         "load_balancer_endpoints": "endpoints of this locality that come by LEDS are missing",
     },
 )
-_POLICY = fields("drop_overloads", "overprovisioning_factor")
+_POLICY = fields(
+    "drop_overloads",
+    "overprovisioning_factor",
+    "weighted_priority_health",
+    instead={"endpoint_stale_after": "endpoints are good until an update takes them away"},
+)
 _HEALTH: tuple[HealthStatus, ...] = ("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED")
 _IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)", re.ASCII)
 _MAX_WEIGHT = 2**32 - 1
@@ -196,4 +201,5 @@ def cluster_load_assignment(
         _without_duplicates(ctx, localities, where),
         wrapped(message.policy, "overprovisioning_factor", 140),
         _drop_overloads(message),
+        bool(message.policy.weighted_priority_health),
     )
