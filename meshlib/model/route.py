@@ -9,7 +9,7 @@ from meshlib.model.filters import PerFilterConfig
 from meshlib.model.headers import NO_MUTATIONS, HeaderMutations
 from meshlib.model.matcher_tree import Matcher
 from meshlib.model.matchers import RegexRewrite, RouteMatch
-from meshlib.model.metadata import EMPTY_STRUCT, Struct
+from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata, Struct
 from meshlib.model.mirror import RequestMirrorPolicy
 from meshlib.model.redirect import InternalRedirectPolicy
 from meshlib.model.retry import GrpcTimeout, RetryPolicy
@@ -23,6 +23,7 @@ __all__ = [
     "HashPolicy",
     "HostRewrite",
     "JsonFormat",
+    "MatchedCluster",
     "NonForwardingAction",
     "RedirectAction",
     "RetryPolicy",
@@ -95,7 +96,16 @@ class ClusterHeader:
     name: str
 
 
-ClusterSpecifier = str | WeightedClusters | ClusterHeader
+@dataclass(frozen=True, slots=True)
+class MatchedCluster:
+    """The cluster is what a matcher leads to (`envoy.router.cluster_specifier_plugin.matcher`); where it leads nowhere
+    there is no route to a cluster (NC).
+    """
+
+    matcher: Matcher[str]
+
+
+ClusterSpecifier = str | WeightedClusters | ClusterHeader | MatchedCluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +222,7 @@ class Route:
     request_headers: HeaderMutations = NO_MUTATIONS
     response_headers: HeaderMutations = NO_MUTATIONS
     typed_per_filter_config: tuple[PerFilterConfig, ...] = ()
+    metadata: Metadata = EMPTY_METADATA
     request_body_buffer_limit: int | None = None
 
 
