@@ -44,7 +44,8 @@ class CallFailure:
     """Why a call failed, as a value: what the engine hands to the adapters.
 
     `reason` is a sentence for people; `route` is `virtual host/route`; `endpoint` the last one tried;
-    `circuit_open` tells an open circuit breaker from a full threshold, both UO.
+    `circuit_open` tells an open circuit breaker from a full threshold, both UO. `status` is the HTTP status a proxy
+    would have answered with, where the configuration says which (`cluster_not_found_response_code`); else 0.
     """
 
     flag: ResponseFlag
@@ -54,6 +55,7 @@ class CallFailure:
     endpoint: str = ""
     attempts: int = 0
     circuit_open: bool = False
+    status: int = 0
 
     def __str__(self) -> str:
         parts = [f"{self.flag}: {self.reason}"]
@@ -77,6 +79,11 @@ class CallError(MeshError):
     def flag(self) -> ResponseFlag:
         """Envoy's response flag, for example `UH`."""
         return self.failure.flag
+
+    @property
+    def status(self) -> int:
+        """The HTTP status a proxy answers such a failure with: for handlers that pass it on to their own callers."""
+        return self.failure.status or _STATUS.get(self.failure.flag, 503)
 
     def __str__(self) -> str:
         return str(self.failure)
@@ -136,6 +143,15 @@ _BY_FLAG: dict[ResponseFlag, type[CallError]] = {
     ResponseFlag.UPE: UpstreamProtocolError,
     ResponseFlag.RL: RateLimitedError,
     ResponseFlag.RLSE: RateLimitedError,
+}
+
+
+_STATUS = {
+    ResponseFlag.NR: 404,
+    ResponseFlag.UT: 504,
+    ResponseFlag.SI: 504,
+    ResponseFlag.UPE: 502,
+    ResponseFlag.RL: 429,
 }
 
 

@@ -109,7 +109,7 @@ class Attempts:
                         note(self, start, outcome, sent, reason)
                     # d Commit at the response headers: from here nothing is retried.
                     if delay is None and outcome.failure is None:
-                        end: BodyEnd = yield commit(self, outcome, verdict, number)
+                        end: BodyEnd = yield commit(self, start, outcome, verdict)
                         finished(self, start, outcome, end)
                         return
                 finally:

@@ -85,7 +85,7 @@ def _stages(
     decision = (decide_once if head.shared else decide)(plan, host, head, runtime.rng)
     info = _info(host, decision)
     if isinstance(decision, Refusal):
-        yield _failed(runtime, head, now, decision.flag, decision.reason, info)
+        yield _failed(runtime, head, now, decision.flag, decision.reason, info, decision.status)
         return
     # 3 Filters, before the answer and before balancing: a refused request must cost no upstream anything.
     for item in decision.share.filters:
@@ -168,10 +168,18 @@ def _unknown(runtime: Runtime, head: RequestHead, now: float) -> PassThrough | F
     return _failed(runtime, head, now, ResponseFlag.NR, reason, CallInfo())
 
 
-def _failed(runtime: Runtime, head: RequestHead, now: float, flag: ResponseFlag, reason: str, info: CallInfo) -> Fail:
+def _failed(
+    runtime: Runtime,
+    head: RequestHead,
+    now: float,
+    flag: ResponseFlag,
+    reason: str,
+    info: CallInfo,
+    status: int = 0,
+) -> Fail:
     info.flag, info.grpc_status = flag, grpc_status.failed(head, flag)
     runtime.emit(lambda: CallEnded(now, info, head.method, head.authority, head.path_only, None, flag, 0.0))
-    return Fail(CallFailure(flag, reason, info.route, info.cluster))
+    return Fail(CallFailure(flag, reason, info.route, info.cluster, status=status))
 
 
 def _local_reply(runtime: Runtime, head: RequestHead, now: float, reply: LocalReply, info: CallInfo) -> Reply:
@@ -186,7 +194,8 @@ def _tell_limited(runtime: Runtime, now: float, name: str, head: RequestHead) ->
 
 
 def _reply(runtime: Runtime, decision: Answer, head: RequestHead, now: float, info: CallInfo) -> Reply:
-    return _answered(runtime, head, now, Reply(decision.status, decision.headers(head), decision.body, info))
+    headers, body = decision.content(head, runtime.wall_clock)
+    return _answered(runtime, head, now, Reply(decision.status, headers, body, info))
 
 
 def _answered(runtime: Runtime, head: RequestHead, now: float, reply: Reply) -> Reply:

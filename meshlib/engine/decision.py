@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from meshlib.engine import facts
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.plan import Plan
 from meshlib.engine.route import RoutePlan, Share
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RawHeaders, RequestHead
-from meshlib.model.route import DirectResponseAction, RedirectAction, RouteAction
+from meshlib.model.route import ClusterHeader, ClusterSpecifier, DirectResponseAction, RedirectAction, RouteAction
 from meshlib.policy.rng import Rng
+from meshlib.routing.facts import CallFacts
+from meshlib.routing.headers import Headers, MakeFacts, scene_of
+from meshlib.routing.text import wire_bytes
+from meshlib.routing.weighted import WeightedChoice
 
 ORIGINAL_PATH = b"x-envoy-original-path"
 ORIGINAL_HOST = b"x-envoy-original-host"
@@ -44,19 +49,39 @@ class Answer:
         self.location = location
         self.body = body
 
-    def headers(self, head: RequestHead) -> list[tuple[bytes, bytes]]:
-        """The response headers for the caller's request, after the route's mutations."""
+    def content(
+        self, head: RequestHead, clock: facts.Clock = facts.no_clock
+    ) -> tuple[Headers, bytes]:
+        """The response headers for the caller's request, after the route's mutations, and the body."""
+
+        def known() -> CallFacts:
+            return facts.of_answer(self, clock)
+
         headers = [(b"location", self.location.encode("latin-1"))] if self.location else []
         mutate = self.share.response_headers
-        return headers if mutate is None else mutate(headers, head)
+        if mutate is not None:
+            headers = mutate(headers, head, known)
+        write = self.route.write_body
+        body = self.body if write is None else wire_bytes(write(scene_of("response", headers, head, known)))
+        return _with_content_type(headers, self.route.content_type) if body else headers, body
 
 
 class Refusal:
-    """There is nowhere to go: NR (no route, `route` None or not forwarding) or NC (its cluster does not exist)."""
+    """There is nowhere to go: NR (no route, `route` None or not forwarding) or NC (its cluster does not exist).
+    `status` is what a proxy answers then.
+    """
 
-    __slots__ = ("cluster_name", "flag", "reason", "route")
+    __slots__ = ("cluster_name", "flag", "reason", "route", "status")
 
-    def __init__(self, flag: ResponseFlag, reason: str, route: RoutePlan | None = None, cluster_name: str = "") -> None:
+    def __init__(
+        self,
+        flag: ResponseFlag,
+        reason: str,
+        route: RoutePlan | None = None,
+        cluster_name: str = "",
+        status: int = 404,
+    ) -> None:
+        self.status = status
         self.flag = flag
         self.reason = reason
         self.route = route
@@ -93,15 +118,28 @@ def decide_once(plan: Plan, host: VirtualHostPlan, head: RequestHead, rng: Rng) 
 
 
 def _choose_cluster(route: RoutePlan, action: RouteAction, plan: Plan, head: RequestHead, rng: Rng) -> Decision:
-    share = route.shares[0] if route.choose is None else route.shares[route.choose.pick(rng)]
-    name = route.cluster_name(share, head) if route.cluster_header else share.cluster
+    choose = route.choose
+    share = route.shares[0] if choose is None else route.shares[_drawn(route, choose, head, rng)]
+    name = share.cluster or route.cluster_name(share, head)
     cluster = plan.clusters.get(name)
     if cluster is not None:
         return Forward(route, action, share, cluster)
+    status = action.cluster_not_found_response_code
     if name:
-        return Refusal(ResponseFlag.NC, f"the route's cluster {name!r} does not exist", route, name)
-    header = route.cluster_header
-    return Refusal(ResponseFlag.NC, f"the request has no {header!r} header to name the cluster", route)
+        return Refusal(ResponseFlag.NC, f"the route's cluster {name!r} does not exist", route, name, status)
+    return Refusal(ResponseFlag.NC, _unnamed(action.cluster), route, "", status)
+
+
+def _drawn(route: RoutePlan, choose: WeightedChoice, head: RequestHead, rng: Rng) -> int:
+    """The share, by the request's own number where it has one."""
+    number = None if route.key is None else route.key(head)
+    return choose.pick(rng) if number is None else choose.at(number % choose.total)
+
+
+def _unnamed(specifier: ClusterSpecifier) -> str:
+    if isinstance(specifier, ClusterHeader):
+        return f"the request has no {specifier.name!r} header to name the cluster"
+    return "nothing in the request names the cluster"
 
 
 def _answer(route: RoutePlan, head: RequestHead) -> Decision:
@@ -114,8 +152,9 @@ def _answer(route: RoutePlan, head: RequestHead) -> Decision:
             return Refusal(ResponseFlag.NR, f"route {route.label} does not forward; it is for servers", route)
 
 
-def upstream_head(decision: Forward, head: RequestHead) -> RequestHead:
-    """The request as the upstream will see it, but for what depends on the endpoint.
+def upstream_head(decision: Forward, head: RequestHead, clock: facts.Clock = facts.no_clock) -> RequestHead:
+    """The request as the upstream will see it, but for what depends on the endpoint. `clock` is for the dates that a
+    header may hold.
 
     Order as in Envoy's `finalizeRequestHeaders`: header mutations, then the host, then the path (the old path goes
     into `x-envoy-original-path`). `head` itself where the route changes nothing.
@@ -123,10 +162,10 @@ def upstream_head(decision: Forward, head: RequestHead) -> RequestHead:
     route, share = decision.route, decision.share
     headers = _without(head.headers, EXPECTED_TIMEOUT)
     if share.request_headers is not None:
-        headers = share.request_headers(list(headers), head)
+        headers = share.request_headers(list(headers), head, lambda: facts.of_request(decision, clock))
     path = head.path
     if route.rewrite_path is not None:
-        path = route.rewrite_path(head)
+        path = route.rewrite_path(head, headers, lambda: facts.of_request(decision, clock))
         if path != head.path and share.tells_upstream:
             headers = [*_without(headers, ORIGINAL_PATH), (ORIGINAL_PATH, head.path.encode("latin-1"))]
     if headers is head.headers and path == head.path:
@@ -134,8 +173,20 @@ def upstream_head(decision: Forward, head: RequestHead) -> RequestHead:
     return RequestHead(head.method, head.scheme, head.authority, path, headers)
 
 
+def _with_content_type(headers: Headers, content_type: bytes) -> Headers:
+    """The headers of a body the mesh made: as plain text, unless the configuration says what else it is."""
+    if any(name.lower() == b"content-type" for name, _ in headers):
+        return headers
+    return [*headers, (b"content-type", content_type)]
+
+
 def rewrite_authority(
-    share: Share, head: RequestHead, upstream: RequestHead, hostname: str, append_xfh: bool
+    share: Share,
+    head: RequestHead,
+    upstream: RequestHead,
+    hostname: str,
+    append_xfh: bool,
+    known: MakeFacts | None = None,
 ) -> RequestHead:
     """The upstream request with its host, once the endpoint (and so its hostname) is known.
 
@@ -146,7 +197,7 @@ def rewrite_authority(
     after = before
     if share.rewrite_host is not None:
         seen = RequestHead(head.method, head.scheme, head.authority, head.path, upstream.headers)
-        after = share.rewrite_host(seen, hostname) or before
+        after = share.rewrite_host(seen, hostname, known) or before
     if after == upstream.authority:
         return upstream
     headers = [(b"Host", after.encode("latin-1")), *_without(upstream.headers, b"host")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshlib.engine import grpc_status
+from meshlib.engine import facts, grpc_status
 from meshlib.engine.commands import BodyEnd, Commit, Fail, Start
 from meshlib.engine.events import AttemptEnded, CallEnded
 from meshlib.engine.judging import judge
@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 _TIMEOUT = Failure.TIMEOUT  # looking up a member of an enum costs as much as a call
 
 
-def commit(call: Attempts, outcome: Outcome, verdict: Classification, number: int) -> Commit:
+def commit(call: Attempts, start: Start, outcome: Outcome, verdict: Classification) -> Commit:
     """The response is the caller's."""
-    if number > 1 and call.rules is not None and not call.rules.reason(outcome, verdict):
+    if call.info.attempts > 1 and call.rules is not None and not call.rules.reason(outcome, verdict):
         call.cluster.stats["upstream_rq_retry_success"].add()
     untouched = call.share.response_headers is None and call.set_cookie is None
-    return Commit(outcome, call.info, None if untouched else _response_headers(call, outcome))
+    return Commit(outcome, call.info, None if untouched else _response_headers(call, start, outcome))
 
 
-def _response_headers(call: Attempts, outcome: Outcome) -> list[tuple[bytes, bytes]]:
+def _response_headers(call: Attempts, start: Start, outcome: Outcome) -> list[tuple[bytes, bytes]]:
     """The response headers with the route's mutations and the cookie of a cookie hash policy."""
     mutate = call.share.response_headers
     headers = list(outcome.headers or ())
     if call.set_cookie is not None:
         headers.append((b"set-cookie", call.set_cookie.encode("latin-1")))
-    return headers if mutate is None else mutate(headers, call.upstream)
+    if mutate is None:
+        return headers
+    return mutate(headers, call.upstream, lambda: facts.of_response(call, start, outcome))
 
 
 def finished(call: Attempts, start: Start, outcome: Outcome, end: BodyEnd) -> None:

@@ -5,6 +5,7 @@ What the route does not use is None here and costs nothing per call.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshlib.engine.filters import Filter, FilterStates, compile_filters
@@ -14,7 +15,9 @@ from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.model.request import RequestHead
 from meshlib.model.route import (
     ClusterHeader,
+    DirectResponseAction,
     HostRewrite,
+    MatchedCluster,
     RedirectAction,
     Route,
     RouteAction,
@@ -25,8 +28,12 @@ from meshlib.model.route import (
 )
 from meshlib.policy.idle import IdleLimit, compile_idle
 from meshlib.policy.retry import RetryRules, compile_retry
+from meshlib.routing.direct import compile_body, content_type_of
+from meshlib.routing.formatters import Format
 from meshlib.routing.hashing import RequestHasher, compile_hash
 from meshlib.routing.headers import Mutate, compile_mutations
+from meshlib.routing.located import at
+from meshlib.routing.matcher_tree import compile_matcher
 from meshlib.routing.rewrite import (
     Location,
     RewriteHost,
@@ -35,7 +42,7 @@ from meshlib.routing.rewrite import (
     compile_path_rewrite,
     compile_redirect,
 )
-from meshlib.routing.weighted import WeightedChoice, compile_weighted
+from meshlib.routing.weighted import Key, WeightedChoice, compile_key, compile_weighted
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,7 @@ class Share:
     __slots__ = (
         "authority",
         "cluster",
+        "cluster_by",
         "criteria",
         "filters",
         "request_headers",
@@ -84,12 +92,15 @@ class Share:
         request_headers: Mutate | None,
         response_headers: Mutate | None,
         rewrite_host: RewriteHost | None,
+        *,
         authority: str = "",
         tells_upstream: bool = True,
+        cluster_by: Callable[[RequestHead], str] | None = None,
     ) -> None:
         self.authority = authority
         self.tells_upstream = tells_upstream  # not where the router filter has `suppress_envoy_headers`
         self.cluster = cluster
+        self.cluster_by = cluster_by  # where the request names the cluster; `cluster` is then empty
         self.criteria = criteria
         self.filters = filters
         self.request_headers = request_headers
@@ -98,19 +109,20 @@ class Share:
 
 
 class RoutePlan:
-    """A compiled route. `shares` has one entry per cluster; `choose` draws among them (None: there is only one);
-    `cluster_header` names the header that names the cluster.
+    """A compiled route. `shares` has one entry per cluster; `choose` draws among them (None: there is only one), by
+    chance or by the number that `key` finds in the request.
     """
 
     __slots__ = (
         "action",
         "choose",
-        "cluster_header",
         "config",
+        "content_type",
         "hasher",
         "idle",
         "include_attempt_count",
         "index",
+        "key",
         "label",
         "location",
         "retry",
@@ -119,6 +131,7 @@ class RoutePlan:
         "stream_timeout",
         "timeout",
         "virtual_host",
+        "write_body",
     )
 
     def __init__(self, index: int, route: Route, virtual_host: VirtualHost, scope: RouteScope, states: FilterStates):
@@ -129,10 +142,12 @@ class RoutePlan:
         self.label = f"{virtual_host.name}/{route.name or index}"
         self.include_attempt_count = virtual_host.include_request_attempt_count
         self.choose: WeightedChoice | None = None
-        self.cluster_header = ""
+        self.key: Key | None = None
         self.retry: RetryRules | None = None
         self.hasher: RequestHasher | None = None
         self.rewrite_path: RewritePath | None = None
+        self.write_body: Format | None = None
+        self.content_type = b"text/plain"
         self.location: Location | None = None
         self.timeout: float | None = None
         self.stream_timeout: float | None = None
@@ -142,6 +157,9 @@ class RoutePlan:
             self._compile_action(route.action, scope, states)
         elif isinstance(route.action, RedirectAction):
             self.location = compile_redirect(route.action, route.match)
+        elif isinstance(route.action, DirectResponseAction):
+            self.write_body = compile_body(route.action)
+            self.content_type = content_type_of(route.action)
 
     def _compile_action(self, action: RouteAction, scope: RouteScope, states: FilterStates) -> None:
         if action.max_stream_duration is not None:  # Envoy then looks neither at the route's timeout nor at the manager
@@ -156,6 +174,7 @@ class RoutePlan:
         self.rewrite_path = compile_path_rewrite(self.config)
         if isinstance(action.cluster, WeightedClusters):
             self.choose = compile_weighted(action.cluster)
+            self.key = compile_key(action.cluster, action.hash_policies)
             self.shares = tuple(self._share(share, scope, states) for share in action.cluster.clusters)
         elif isinstance(action.cluster, ClusterHeader):
             self.cluster_header = action.cluster.name
@@ -166,6 +185,7 @@ class RoutePlan:
         first = (share,) if share else ()
         return Share(
             cluster=_cluster_name(share, route),
+            cluster_by=_cluster_by(share, route),
             criteria=_criteria(share, route),
             filters=compile_filters(
                 scope.listener,
@@ -202,11 +222,8 @@ class RoutePlan:
         )
 
     def cluster_name(self, share: Share, head: RequestHead) -> str:
-        """The cluster of a request; empty when the route names it by a header that is missing."""
-        if self.cluster_header:
-            values = head.get_all(self.cluster_header)
-            return values[0] if values else ""
-        return share.cluster
+        """The cluster of a request; empty when the request was to name it and does not."""
+        return share.cluster if share.cluster_by is None else share.cluster_by(head)
 
 
 def _cluster_name(share: WeightedCluster | None, route: Route) -> str:
@@ -214,6 +231,24 @@ def _cluster_name(share: WeightedCluster | None, route: Route) -> str:
         return share.name
     action = route.action
     return action.cluster if isinstance(action, RouteAction) and isinstance(action.cluster, str) else ""
+
+
+def _cluster_by(share: WeightedCluster | None, route: Route) -> Callable[[RequestHead], str] | None:
+    """What finds the cluster in the request, where the configuration does not name it."""
+    if share is not None:
+        return _named_by_header(share.cluster_header) if share.cluster_header else None
+    action = route.action
+    if not isinstance(action, RouteAction):
+        return None
+    if isinstance(action.cluster, MatchedCluster):
+        with at("cluster_specifier_plugin"):
+            find = compile_matcher(action.cluster.matcher).find
+        return lambda head: find(head) or ""
+    return _named_by_header(action.cluster.name) if isinstance(action.cluster, ClusterHeader) else None
+
+
+def _named_by_header(name: str) -> Callable[[RequestHead], str]:
+    return lambda head: next(iter(head.get_all(name)), "")
 
 
 def _criteria(share: WeightedCluster | None, route: Route) -> Struct:

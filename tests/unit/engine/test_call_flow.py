@@ -209,7 +209,8 @@ def test_a_direct_response_with_the_routes_headers() -> None:
     runtime = routed(Route(ANYTHING, DirectResponseAction(404, b"none"), response_headers=stamp))
     player = Player(runtime)
     assert isinstance(player.last, Reply)
-    assert (player.last.status, player.last.headers, player.last.body) == (404, [(b"x-by", b"mesh")], b"none")
+    headers = [(b"x-by", b"mesh"), (b"content-type", b"text/plain")]
+    assert (player.last.status, player.last.headers, player.last.body) == (404, headers, b"none")
     assert player.send(None) == ENDED
 
 

@@ -40,13 +40,16 @@ def join(path: str, name: str) -> str:
 
 
 class Context:
-    """Collects issues of the resource `resource` (type and name)."""
+    """Collects issues of the resource `resource` (type and name). `plugins` are the cluster specifiers that the routes
+    of the route configuration being decoded may name.
+    """
 
-    __slots__ = ("issues", "resource")
+    __slots__ = ("issues", "plugins", "resource")
 
     def __init__(self, resource: str) -> None:
         self.resource = resource
         self.issues: list[Issue] = []
+        self.plugins: Mapping[str, tuple[Any, str]] = {}
 
     def degraded(self, path: str, reason: str, fix: str = "") -> None:
         """Report a part of the resource that is left out."""

@@ -10,7 +10,7 @@ from meshlib.model.report import ResourceError
 from meshlib.model.route import HashPolicy
 from meshlib.sources.xds.decode.common import enum_name, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
-from meshlib.sources.xds.decode.route_action import hash_policies
+from meshlib.sources.xds.decode.hash_policy import hash_policies
 
 _INSTEAD = "not supported; requests are balanced round robin instead"
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.listener import Listener
-from meshlib.model.route import ClusterSpecifier, RouteAction, RouteConfiguration, WeightedClusters
+from meshlib.model.matcher_tree import actions
+from meshlib.model.route import ClusterSpecifier, MatchedCluster, RouteAction, RouteConfiguration, WeightedClusters
 
 Resource = Listener | RouteConfiguration | Cluster | ClusterLoadAssignment
 
@@ -29,7 +30,9 @@ def _specified(specifier: ClusterSpecifier) -> Iterator[str]:
     if isinstance(specifier, str):
         yield specifier
     elif isinstance(specifier, WeightedClusters):
-        yield from (share.name for share in specifier.clusters)
+        yield from (share.name for share in specifier.clusters if share.name)
+    elif isinstance(specifier, MatchedCluster):
+        yield from actions(specifier.matcher)
 
 
 def _clusters(configuration: RouteConfiguration) -> frozenset[str]:

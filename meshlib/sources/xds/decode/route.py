@@ -6,9 +6,21 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from meshlib.model.matcher_tree import Matcher, MatcherList
+from meshlib.model.matchers import PathMatcher
+from meshlib.model.metadata import EMPTY_METADATA, Metadata
 from meshlib.model.report import ResourceError
-from meshlib.model.route import Action, NonForwardingAction, Route, RouteConfiguration, VirtualHost
-from meshlib.sources.xds.decode.common import MUTATION_FIELDS, enum_name, mutations, unpack, wrapped
+from meshlib.model.route import (
+    Action,
+    NonForwardingAction,
+    RedirectAction,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    VirtualHost,
+)
+from meshlib.model.uri_template import parse_template, rewrite_parts
+from meshlib.sources.xds.decode.cluster_specifier import named_plugins
+from meshlib.sources.xds.decode.common import MUTATION_FIELDS, enum_name, metadata, mutations, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
 from meshlib.sources.xds.decode.filters import per_filter_configs
 from meshlib.sources.xds.decode.matcher_tree import ROUTE_INPUTS, matcher
@@ -32,9 +44,9 @@ _ROUTE = fields(
     "direct_response",
     "non_forwarding_action",
     "typed_per_filter_config",
+    "metadata",
     *MUTATION_FIELDS,
     harmless={
-        "metadata": _ORIGIN,
         "decorator": "names the spans of a proxy; a call's span is named by its method and route",
         "stat_prefix": "a name for metrics only",
     },
@@ -49,8 +61,8 @@ _VIRTUAL_HOST = fields(
     "include_request_attempt_count",
     "typed_per_filter_config",
     "request_mirror_policies",
+    "metadata",
     *MUTATION_FIELDS,
-    harmless={"metadata": _ORIGIN},
 )
 _ROUTE_CONFIGURATION = fields(
     "name",
@@ -58,6 +70,7 @@ _ROUTE_CONFIGURATION = fields(
     "most_specific_header_mutations_wins",
     "max_direct_response_body_size_bytes",
     "ignore_port_in_host_matching",
+    "cluster_specifier_plugins",
     "typed_per_filter_config",
     "request_mirror_policies",
     *MUTATION_FIELDS,
@@ -82,16 +95,43 @@ def _action(ctx: Context, message: Any, path: str, max_body: int) -> Action:
             raise UnsupportedError(join(path, str(other)), "this action is not supported")
 
 
+def _check_rewrite(matcher: PathMatcher, action: Action, path: str) -> None:
+    """A rewrite by template is of what a template captured; of a template there is no prefix to rewrite."""
+    where = join(path, "route.path_rewrite_policy")
+    rewrite = action.path_template_rewrite if isinstance(action, RouteAction) else ""
+    if matcher.kind == "uri_template":
+        if isinstance(action, RouteAction | RedirectAction) and action.prefix_rewrite:
+            raise ResourceError(path, "prefix_rewrite has no place beside path_match_policy")
+        if rewrite:
+            try:
+                rewrite_parts(parse_template(matcher.value), rewrite)
+            except ResourceError as error:
+                raise ResourceError(where, error.reason) from None
+    elif rewrite:
+        raise ResourceError(where, "is only for routes with a path_match_policy of uri_template")
+
+
 def _route(ctx: Context, message: Any, path: str, max_body: int) -> Route:
     ctx.check_fields(message, path, _ROUTE)
+    match = route_match(ctx, message.match, join(path, "match"))
+    action = _action(ctx, message, path, max_body)
+    _check_rewrite(match.path, action, path)
     return Route(
-        match=route_match(ctx, message.match, join(path, "match")),
-        action=_action(ctx, message, path, max_body),
+        match=match,
+        action=action,
         name=message.name,
         request_headers=mutations(ctx, message, "request", path),
         response_headers=mutations(ctx, message, "response", path),
         typed_per_filter_config=per_filter_configs(ctx, message, path),
+        metadata=_metadata(message),
     )
+
+
+def _metadata(message: Any) -> Metadata:
+    """Metadata for `%METADATA(...)%`, but for what istiod says of where the configuration came from."""
+    found = metadata(message.metadata)
+    kept = tuple(entry for entry in found.namespaces if entry[0] != "istio")
+    return Metadata(kept) if kept else EMPTY_METADATA
 
 
 def _routes(ctx: Context, messages: Iterable[tuple[Any, str]], max_body: int) -> Iterator[Route]:
@@ -148,6 +188,7 @@ def _virtual_host(ctx: Context, message: Any, path: str, max_body: int) -> Virtu
         retry_policy=policy,
         require_tls=require_tls,
         matcher=tree,
+        metadata=_metadata(message),
         include_request_attempt_count=message.include_request_attempt_count,
         request_headers=mutations(ctx, message, "request", path),
         response_headers=mutations(ctx, message, "response", path),
@@ -171,6 +212,7 @@ def _check_domains(messages: Any, path: str) -> None:
 def route_configuration(ctx: Context, message: Any, path: str = "") -> RouteConfiguration:
     """A validated RouteConfiguration message; `path` is where it stands when it is inline in a listener."""
     ctx.check_fields(message, path, _ROUTE_CONFIGURATION)
+    ctx.plugins = named_plugins(ctx, message.cluster_specifier_plugins, join(path, "cluster_specifier_plugins"))
     hosts = join(path, "virtual_hosts")
     _check_domains(message.virtual_hosts, hosts)
     max_body = wrapped(message, "max_direct_response_body_size_bytes", _DEFAULT_MAX_BODY)
