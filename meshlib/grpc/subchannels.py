@@ -13,9 +13,10 @@ from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import Start
 from meshlib.engine.plan import Plan
 from meshlib.grpc.credentials import Options, secured, tunnel_credentials, tunnel_to
-from meshlib.grpc.target import dialled
+from meshlib.grpc.target import dialled_all
 from meshlib.identity.upstream import PLAIN, Secured, Upstreams
 from meshlib.model.cluster import UpstreamTls
+from meshlib.model.endpoint import Address
 
 MAX_AUTHORITIES = 64
 """Sub-channels of one endpoint that differ by `:authority` or a channel's options: callers and headers choose those, so
@@ -48,6 +49,7 @@ class Demands(NamedTuple):
     tls: UpstreamTls | None
     connect_timeout: float
     idle_timeout: float | None
+    targets: tuple[Address, ...]
 
 
 class SubChannel:
@@ -157,7 +159,7 @@ class SubChannels:
         return kept
 
     def _new(self, key: Key, start: Start, demands: Demands) -> SubChannel:
-        where = start.host.endpoint.address
+        where = demands.targets[0]
         _, _, authority, settings = key
         options: Options = (
             *COMMON_OPTIONS,
@@ -168,7 +170,7 @@ class SubChannels:
             options = (*options, ("grpc.client_idle_timeout_ms", max(1000, int(demands.idle_timeout * 1000))))
         options = _merged(options, settings.options)
         if demands.tls is None:
-            target = dialled(where.host, where.port, where.path)
+            target = dialled_all(demands.targets)
             return SubChannel(self._make(target, options, settings.credentials), self._close)
         tunnel = tunnel_to(self._upstreams, demands.tls, where, authority, demands.connect_timeout)
 
@@ -206,4 +208,6 @@ def _merged(options: Options, asked: Options) -> Options:
 
 def _demands(start: Start) -> Demands:
     config = start.cluster.config
-    return Demands(config.tls_of(start.host.endpoint), config.connect_timeout, config.idle_timeout)
+    return Demands(
+        config.tls_of(start.host.endpoint), config.connect_timeout, config.idle_timeout, start.host.endpoint.targets
+    )

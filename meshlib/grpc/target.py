@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from meshlib.model.endpoint import Address
+
 _SCHEMES = ("xds", "dns", "ipv4", "ipv6", "unix")
 
 
@@ -27,6 +31,15 @@ def dialled(host: str, port: int, path: str = "") -> str:
     if ":" in host:
         return f"ipv6:[{host}]:{port}"
     return f"ipv4:{host}:{port}" if _is_ipv4(host) else f"dns:///{host}:{port}"
+
+
+def dialled_all(addresses: Sequence[Address]) -> str:
+    """Several addresses as one target, of which grpcio takes the first that answers; of one family, as it wants."""
+    first, *others = [dialled(address.host, address.port, address.path) for address in addresses]
+    scheme = first.partition(":")[0]
+    if scheme not in ("ipv4", "ipv6"):
+        return first
+    return ",".join([first, *(text.partition(":")[2] for text in others if text.startswith(f"{scheme}:"))])
 
 
 def _is_ipv4(host: str) -> bool:

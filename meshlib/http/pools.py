@@ -31,6 +31,8 @@ from meshlib.policy.thresholds import connection_gate, pending_gate
 class Drainable(Protocol):
     """What the registry itself does with a pool."""
 
+    dial: tuple[Address, ...]
+
     def drain(self) -> None:
         """No new requests; idle connections close, busy ones when they are done."""
 
@@ -97,6 +99,7 @@ class PoolRegistry(Generic[P]):
         cluster, tls = start.cluster, start.cluster.config.tls_of(start.host.endpoint)
         if found and not found[2].stale and found[3] == tls and _settings(found[0]) == _settings(cluster):
             self._pools[key] = (cluster, found[1], found[2], tls)
+            found[1].dial = _dialled(start)
             return found[1]
         secured = self._secured(tls, key[2])
         made = (cluster, self._new(key, start, secured), secured, tls)
@@ -140,10 +143,10 @@ class PoolRegistry(Generic[P]):
             if event.kind is ConnectionEventKind.CONNECTED:
                 stats["upstream_cx_total"].add()
 
-        return self._make(
+        pool = self._make(
             Address(where.host, where.port, where.path),
             ssl_context=secured.context,
-            server_hostname=secured.server_name,
+            server_hostname=secured.server_name or _name(start),
             limits=PoolLimits(
                 max_connections=min(thresholds.max_connections, 1 << 30),
                 max_pending=min(thresholds.max_pending_requests, 1 << 30),
@@ -154,6 +157,8 @@ class PoolRegistry(Generic[P]):
             pending=pending_gate(load, thresholds),
             on_connection=count,
         )
+        pool.dial = _dialled(start)
+        return pool
 
     def _follow(self, plan: Plan) -> None:
         """Drain the pools of endpoints the new plan does not have."""
@@ -172,6 +177,15 @@ def _key(start: Start, server_name: str | None) -> Key:
     if tls.by_host if tls is not None else head.scheme == "https":
         return (start.cluster.name, start.host.address, server_name or _host(head.authority))
     return (start.cluster.name, start.host.address, None)
+
+
+def _dialled(start: Start) -> tuple[Address, ...]:
+    return tuple(Address(where.host, where.port, where.path) for where in start.host.endpoint.targets)
+
+
+def _name(start: Start) -> str | None:
+    """What TLS asks for where the configuration does not say: the name that was resolved to the address."""
+    return start.host.endpoint.hostname or None if start.cluster.config.by_dns else None
 
 
 def _host(authority: str) -> str:

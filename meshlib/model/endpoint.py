@@ -58,6 +58,11 @@ class LbEndpoint:
     metadata: Metadata = EMPTY_METADATA
     dial: tuple[Address, ...] = ()
 
+    @property
+    def targets(self) -> tuple[Address, ...]:
+        """Where to connect to, in order of preference."""
+        return self.dial or (self.address,)
+
 
 @dataclass(frozen=True, slots=True)
 class LocalityLbEndpoints:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from typing import Unpack
 
 from meshlib.http.wire.aio_connection import AsyncConnection
@@ -209,18 +211,16 @@ class AsyncPool(Pool[AsyncConnection, Waiter]):
             return conn
 
         made: list[AsyncConnection] = []
-        address = self.address
         scope = asyncio.timeout_at(limit)
         try:
             async with scope:
-                if address.path:
-                    await self._loop.create_unix_connection(
-                        protocol, address.path, ssl=self._ssl, server_hostname=self._server_hostname
-                    )
+                for address in self.dial[:-1]:  # while others stand behind it, an address has half of what is left
+                    with contextlib.suppress(OSError):
+                        async with asyncio.timeout_at(_half(limit, self._loop.time())):
+                            await self._open_to(address, protocol)
+                            break
                 else:
-                    await self._loop.create_connection(
-                        protocol, address.host, address.port, ssl=self._ssl, server_hostname=self._server_hostname
-                    )
+                    await self._open_to(self.dial[-1], protocol)
         except BaseException as error:
             self._open.difference_update(made)
             if isinstance(error, TimeoutError) and scope.expired():
@@ -228,7 +228,18 @@ class AsyncPool(Pool[AsyncConnection, Waiter]):
             if isinstance(error, OSError | ValueError):
                 raise connect_error(self._peer, error) from error
             raise
-        return made[0]
+        self._open.difference_update(made[:-1])
+        return made[-1]
+
+    async def _open_to(self, address: Address, protocol: Callable[[], AsyncConnection]) -> None:
+        if address.path:
+            await self._loop.create_unix_connection(
+                protocol, address.path, ssl=self._ssl, server_hostname=self._server_hostname
+            )
+        else:
+            await self._loop.create_connection(
+                protocol, address.host, address.port, ssl=self._ssl, server_hostname=self._server_hostname
+            )
 
     async def _send_again(self, slot: Slot, request: WireRequest, timeouts: Timeouts) -> AsyncWireResponse:
         try:
@@ -306,3 +317,7 @@ def _grant(waiter: Waiter, grant: Grant) -> bool:
         return False
     waiter.set_result(grant)
     return True
+
+
+def _half(limit: float | None, now: float) -> float | None:
+    return None if limit is None else now + (limit - now) / 2

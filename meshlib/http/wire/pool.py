@@ -43,6 +43,8 @@ class Pool(Generic[C, W]):
 
     def __init__(self, address: Address, settings: PoolSettings) -> None:
         self.address = address
+        self.dial: tuple[Address, ...] = (address,)
+        """Where connections are opened to: the first that answers. Those that are open stay when it changes."""
         self.closed = False
         self._peer = str(address)
         self._ssl = settings.get("ssl_context")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from meshlib.http.wire.dial import check_name, connect_error, earliest
@@ -123,15 +125,21 @@ class SyncConnection:
 
 
 def connect(
-    address: Address, context: ssl.SSLContext | None, server_hostname: str | None, timeouts: Timeouts
+    address: Address,
+    context: ssl.SSLContext | None,
+    server_hostname: str | None,
+    timeouts: Timeouts,
+    dial: Sequence[Address] = (),
 ) -> socket.socket:
-    """A connected socket, TLS included. Raises WireError. The system's look-up of names knows no deadline."""
+    """A connected socket, TLS included, to `address`, or to the first of `dial` that answers. Raises WireError. The
+    system's look-up of names knows no deadline.
+    """
     until, kind = earliest(time.monotonic(), timeouts.deadline, timeouts.connect, FailureKind.CONNECT_TIMEOUT)
     sock = None
     if context is not None:
         check_name(str(address), server_hostname)
     try:
-        sock = _connect_plain(address, until)
+        sock = _connect_any(dial or (address,), until)
         if context is None:
             return sock
         sock.settimeout(_left(until))
@@ -145,6 +153,19 @@ def connect(
         if isinstance(error, OSError | ValueError):
             raise connect_error(str(address), error) from error
         raise
+
+
+def _connect_any(addresses: Sequence[Address], until: float | None) -> socket.socket:
+    for address in addresses[:-1]:
+        with contextlib.suppress(OSError):
+            return _connect_plain(address, _share(until))
+    return _connect_plain(addresses[-1], until)
+
+
+def _share(until: float | None) -> float | None:
+    """When to give up an address that others stand behind: after half of what is left."""
+    left = _left(until)
+    return None if left is None else time.monotonic() + left / 2
 
 
 def _connect_plain(address: Address, until: float | None) -> socket.socket:

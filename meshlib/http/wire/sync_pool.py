@@ -185,7 +185,7 @@ class SyncPool(Pool[SyncConnection, _Waiter]):
         conn = None
         try:
             with connecting(trace, self.address, timeouts) as step:
-                sock = connect(self.address, self._ssl, self._server_hostname, timeouts)
+                sock = connect(self.address, self._ssl, self._server_hostname, timeouts, self.dial)
                 conn = SyncConnection(sock, slot, self._peer, self._reader_limits)
                 step.return_value = NetworkInfo(conn.lookup)
         except BaseException as error:
