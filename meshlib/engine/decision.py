@@ -49,9 +49,7 @@ class Answer:
         self.location = location
         self.body = body
 
-    def content(
-        self, head: RequestHead, clock: facts.Clock = facts.no_clock
-    ) -> tuple[Headers, bytes]:
+    def content(self, head: RequestHead, clock: facts.Clock = facts.no_clock) -> tuple[Headers, bytes]:
         """The response headers for the caller's request, after the route's mutations, and the body."""
 
         def known() -> CallFacts:

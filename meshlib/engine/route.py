@@ -176,8 +176,6 @@ class RoutePlan:
             self.choose = compile_weighted(action.cluster)
             self.key = compile_key(action.cluster, action.hash_policies)
             self.shares = tuple(self._share(share, scope, states) for share in action.cluster.clusters)
-        elif isinstance(action.cluster, ClusterHeader):
-            self.cluster_header = action.cluster.name
 
     def _share(self, share: WeightedCluster | None, scope: RouteScope, states: FilterStates) -> Share:
         route, host, rc = self.config, self.virtual_host, scope.config
