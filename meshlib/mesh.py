@@ -34,6 +34,7 @@ from meshlib.telemetry.propagators import Propagation
 
 if TYPE_CHECKING:
     from meshlib.admin.socket import AdminSocket
+    from meshlib.drivers.mirrors import Mirrors
     from meshlib.engine.cluster import BreakerLike
     from meshlib.identity.identity import Identity
     from meshlib.policy.shared_limit import SharedRateLimit
@@ -134,7 +135,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
                     self._admin = self._open_admin(self._admin_path)
 
     def close(self) -> None:
-        """Stop the source. Plans stay in force, so calls in flight end well; idempotent."""
+        """Stop the source, and copies of requests. Plans stay in force, so calls in flight end well; idempotent."""
         # The source is closed under the lock: a call that would start it anew waits until it is really gone.
         with self._lock:
             started, self._started = self._started, False
@@ -144,6 +145,9 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             admin, self._admin = self._admin, None
         if admin is not None:
             admin.close()
+        mirrors: Mirrors | None = self.__dict__.pop("mirrors", None)
+        if mirrors is not None:
+            mirrors.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -251,6 +255,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         self._ready = threading.Event()
         self._waiting = {}
         self.__dict__.pop("upstreams", None)
+        self.__dict__.pop("mirrors", None)
         known: Runtime | None = self.__dict__.get("runtime")
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from meshlib.decorators.guard import Guard
     from meshlib.decorators.policy import Classify, Headers
+    from meshlib.drivers.mirrors import Mirrors
     from meshlib.grpc.factory import GrpcFactory
     from meshlib.http.factory import HttpFactory
     from meshlib.identity.upstream import Upstreams
@@ -63,6 +64,13 @@ class Doors:
         return Guard(
             self, GuardPolicy(scheme, authority, chosen, method, headers or {}, classify, excluded, replayable)
         )
+
+    @cached_property
+    def mirrors(self: Mesh) -> Mirrors:  # type: ignore[misc]  # only Mesh is made of this class
+        """Copies of requests under way."""
+        from meshlib.drivers.mirrors import Mirrors
+
+        return Mirrors()
 
     @cached_property
     def upstreams(self: Mesh) -> Upstreams:  # type: ignore[misc]

@@ -45,6 +45,7 @@ class ClusterBalancer:
     """
 
     __slots__ = (
+        "_by_address",
         "_compiled",
         "_cost",
         "_now",
@@ -85,6 +86,7 @@ class ClusterBalancer:
         same_policy = previous is not None and previous._settings.policy == cluster.lb_policy
         self._compiled: Compiled = self._compile(previous._compiled if previous is not None and same_policy else None)
         self._cost = compile_cost(cluster.lb_policy, len(self.hosts))
+        self._by_address: dict[str, Host] | None = None
         self._stale_picks = count()
         self._now: float | None = None
         self.needs_refresh = False
@@ -179,6 +181,13 @@ class ClusterBalancer:
         if self._compiled.epoch is not self._state.epoch:
             self._keep_stale()
         return self._compiled.whole or self._compiled.everything()
+
+    def host_at(self, address: str) -> Host | None:
+        """The endpoint of an address, if there is one, whatever its health."""
+        found = self._by_address
+        if found is None:  # few clusters are ever asked
+            found = self._by_address = {host.address: host for host in self.hosts}
+        return found.get(address)
 
     def refresh(self) -> None:
         """Compile the view for the availability of now. Costs time in proportion to the hosts: call it off the hot path

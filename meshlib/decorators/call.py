@@ -17,9 +17,10 @@ from meshlib.decorators.attempt import running
 from meshlib.decorators.outcome import EXCLUDED, OK, of_error
 from meshlib.drivers import aio, sync
 from meshlib.engine.call import call_flow
-from meshlib.engine.commands import BodyEnd, Commit, Fail, PassThrough, Reply, Start, Terminal
+from meshlib.engine.commands import BodyEnd, Commit, Fail, Mirror, PassThrough, Reply, Start, Terminal
 from meshlib.engine.stand_in import STAND_IN
 from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.report import Issue
 from meshlib.model.request import RequestHead
 
 if TYPE_CHECKING:
@@ -79,6 +80,12 @@ class Call:
         with contextlib.suppress(ValueError):  # a coroutine that is closed from another context
             running.reset(tokens[1])
             current.reset(tokens[0])
+
+    def mirror(self, mirror: Mirror) -> None:
+        """A function is not called a second time for nobody: that is said, once for each route."""
+        route = mirror.decision.route.label
+        reason = "calls of guarded functions are not mirrored"
+        self.mesh.report((Issue("degraded", f"route {route}", "request_mirror_policies", reason),))
 
     def returned(self, value: Any) -> Outcome:
         """The function returned."""
@@ -157,7 +164,7 @@ class SyncCall(Call):
             raise TypeError("the guarded function returned a coroutine; guard the async function itself")
         return self.returned(value)
 
-    def discard(self, outcome: Outcome) -> None:
+    def discard(self, outcome: Outcome, bodiless: bool) -> None:
         """A result that will not be used: it is the garbage collector's."""
 
     def _raised(self, error: Exception, start: Start) -> Outcome:
@@ -201,5 +208,5 @@ class AsyncCall(Call):
             self.leave(tokens)
         return self.returned(value)
 
-    async def discard(self, outcome: Outcome) -> None:
+    async def discard(self, outcome: Outcome, bodiless: bool) -> None:
         """A result that will not be used: it is the garbage collector's."""

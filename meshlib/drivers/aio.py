@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from meshlib.drivers.wire import AsyncWaiter, AsyncWire
-from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Query, Start, Terminal, Wait, abandon
+from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Mirror, Query, Start, Terminal, Wait, abandon
 
 
 async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
@@ -27,8 +27,11 @@ async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
                 case Wait(seconds=seconds):
                     await asyncio.sleep(seconds)
                     command = flow.send(time.monotonic())
-                case Discard(outcome=dropped):
-                    await wire.discard(dropped)
+                case Discard(outcome=dropped, bodiless=bodiless):
+                    await wire.discard(dropped, bodiless)
+                    command = flow.send(time.monotonic())
+                case Mirror() as copy:
+                    wire.mirror(copy)
                     command = flow.send(time.monotonic())
                 case Query(question=question):
                     answer = await question.aask()

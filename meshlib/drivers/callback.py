@@ -13,7 +13,7 @@ from typing import Protocol
 
 from meshlib.drivers.timer import Appointment, later
 from meshlib.drivers.wire import SyncWaiter
-from meshlib.engine.commands import Command, Discard, Fetch, Flow, Query, Start, Terminal, Wait, abandon
+from meshlib.engine.commands import Command, Discard, Fetch, Flow, Mirror, Query, Start, Terminal, Wait, abandon
 from meshlib.model.outcome import Outcome
 
 
@@ -25,6 +25,9 @@ class CallbackWire(Protocol):
 
     def discard(self, outcome: Outcome) -> None:
         """Drop a response that will be retried."""
+
+    def mirror(self, mirror: Mirror) -> None:
+        """Begin a copy of the request, which is nobody's concern from then on. Never raises, never waits."""
 
 
 class CallbackDriver:
@@ -89,6 +92,9 @@ class CallbackDriver:
                     return
                 case Discard(outcome=dropped):
                     self._wire.discard(dropped)
+                    command = self._flow.send(time.monotonic())
+                case Mirror() as copy:
+                    self._wire.mirror(copy)
                     command = self._flow.send(time.monotonic())
                 case Query() | Fetch():
                     threading.Thread(target=self._ask, args=(command,), name="meshlib-ask", daemon=True).start()

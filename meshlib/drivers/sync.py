@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from meshlib.drivers.wire import SyncWaiter, SyncWire
-from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Query, Start, Terminal, Wait, abandon
+from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Mirror, Query, Start, Terminal, Wait, abandon
 
 
 def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
@@ -27,8 +27,11 @@ def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
                 case Wait(seconds=seconds):
                     time.sleep(seconds)
                     command = flow.send(time.monotonic())
-                case Discard(outcome=dropped):
-                    wire.discard(dropped)
+                case Discard(outcome=dropped, bodiless=bodiless):
+                    wire.discard(dropped, bodiless)
+                    command = flow.send(time.monotonic())
+                case Mirror() as copy:
+                    wire.mirror(copy)
                     command = flow.send(time.monotonic())
                 case Query(question=question):
                     answer = question.ask()

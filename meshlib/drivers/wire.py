@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from meshlib.engine.commands import Start
+from meshlib.engine.commands import Mirror, Start
 from meshlib.model.outcome import Outcome
 
 
@@ -14,8 +14,11 @@ class SyncWire(Protocol):
     def attempt(self, start: Start) -> Outcome:
         """One attempt up to response headers; failures are outcomes, not exceptions."""
 
-    def discard(self, outcome: Outcome) -> None:
-        """Drop a response that will be retried."""
+    def discard(self, outcome: Outcome, bodiless: bool) -> None:
+        """Drop a response that will be retried, `bodiless` without the request's body from then on."""
+
+    def mirror(self, mirror: Mirror) -> None:
+        """Begin a copy of the request, which is nobody's concern from then on. Never raises, never waits."""
 
 
 class AsyncWire(Protocol):
@@ -24,8 +27,11 @@ class AsyncWire(Protocol):
     async def attempt(self, start: Start) -> Outcome:
         """One attempt up to response headers; failures are outcomes, not exceptions."""
 
-    async def discard(self, outcome: Outcome) -> None:
-        """Drop a response that will be retried."""
+    async def discard(self, outcome: Outcome, bodiless: bool) -> None:
+        """Drop a response that will be retried, `bodiless` without the request's body from then on."""
+
+    def mirror(self, mirror: Mirror) -> None:
+        """Begin a copy of the request, which is nobody's concern from then on. Never raises, never waits."""
 
 
 class SyncWaiter(Protocol):

@@ -1,20 +1,21 @@
 """What a route does with its attempts beside making them: copies of the request, redirects that the mesh follows,
 sticky sessions.
 
-The attempts know nothing of it. Whoever looks on from outside sees the first attempt begin, which is when a copy is due,
-and the response that would be the caller's, which is when a redirect is. Routes without any of it never come here.
+The attempts know nothing of it. Whoever looks on from outside sees the first attempt begin, which is when a copy is
+due, and the response that would be the caller's, which is when a redirect is. Routes without any of it never come
+here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 from meshlib.balancing.base import Host
 from meshlib.engine.actions import Actions
 from meshlib.engine.attempt import Attempts
-from meshlib.engine.commands import Abandoned, Command, Commit, Discard, Launch, Listen, Mirror, Start
+from meshlib.engine.commands import Abandoned, Command, Commit, Discard, Mirror, Start
 from meshlib.engine.decision import Decision, Forward, decide
 from meshlib.engine.judging import sweep
 from meshlib.engine.plan import Plan
@@ -45,13 +46,11 @@ def act(
     was redirected by the last time.
     """
     start: Start | None = None
-    run = call.flow()
+    run = call.run()
     try:
         command = next(run)
-        first = command.start if isinstance(command, Launch) else command
-        if actions.mirrors and isinstance(first, Start):
-            for mirror in _mirrors(actions, call, first, plan):
-                yield mirror
+        if actions.mirrors and isinstance(command, Start):
+            yield from _mirrors(actions, call, command, plan)
         while True:
             if isinstance(command, Start):
                 start = command
@@ -63,10 +62,7 @@ def act(
                     return redirected
                 if isinstance(call, StickyAttempts):
                     call.tell(command, start)
-            answer = yield command
-            if isinstance(command, Listen) and isinstance(answer, tuple):
-                start = answer[0]  # of attempts that overlap, the one that has ended
-            command = run.send(answer)
+            command = run.send((yield command))
     except StopIteration:
         return None
     except Abandoned as gone:
@@ -106,7 +102,7 @@ class StickyAttempts(Attempts):
 # ---------------------------------------------------------------------------------------------------------- mirroring
 
 
-def _mirrors(actions: Actions, call: Attempts, start: Start, plan: Plan) -> Iterator[Mirror]:
+def _mirrors(actions: Actions, call: Attempts, start: Start, plan: Plan) -> Generator[Command, Any, None]:
     """The copies of a request whose first attempt is about to begin. A cluster that does not exist gets none."""
     for mirror in actions.mirrors:
         if mirror.fraction < 1.0 and call.runtime.rng.random() >= mirror.fraction:

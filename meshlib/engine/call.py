@@ -12,6 +12,7 @@ from typing import Any
 
 from meshlib.balancing.base import Host
 from meshlib.engine import grpc_status
+from meshlib.engine.acting import Redirected, StickyAttempts, act
 from meshlib.engine.attempt import Attempts
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import (
@@ -21,6 +22,7 @@ from meshlib.engine.commands import (
     Fail,
     Fetch,
     Flow,
+    Mirror,
     PassThrough,
     Query,
     Replayable,
@@ -36,6 +38,9 @@ from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.policy.shared_limit import SharedVerdict
+
+MIRROR_TIMEOUT = 15.0
+"""Seconds that a copy of a request without a deadline may take: nobody would ever give it up."""
 
 
 def call_flow(
@@ -60,6 +65,29 @@ def call_flow(
     return flow if trace is None else traced(flow, trace, now)
 
 
+def mirror_flow(runtime: Runtime, mirror: Mirror, now: float) -> Flow:
+    """One call that a `Mirror` command asks for, begun at `now`: what it is and where it goes has been decided."""
+    tracing = runtime.tracing
+    if tracing is None or not mirror.traced:
+        return _copy(runtime, mirror, mirror.head, now)
+    head, trace = tracing.call(mirror.head, now)
+    flow = _copy(runtime, mirror, head, now)
+    return flow if trace is None else traced(flow, trace, now)
+
+
+def _copy(runtime: Runtime, mirror: Mirror, head: RequestHead, now: float) -> Flow:
+    """Stages 5 and 6 of a copy, which no filter sees."""
+    decision, cluster = mirror.decision, mirror.decision.cluster
+    info = CallInfo(decision.route.virtual_host.name, decision.route.label, cluster.name)
+    deadline = now + MIRROR_TIMEOUT if mirror.deadline is None else mirror.deadline
+    if cluster.limits or cluster.drops:
+        refused, now = yield from _protect(runtime, cluster, head, now, info)
+        if refused is not None:
+            yield refused
+            return
+    yield from Attempts(runtime, decision, head, info, now, deadline, True, "").run()
+
+
 def _stages(
     runtime: Runtime,
     head: RequestHead,
@@ -68,10 +96,11 @@ def _stages(
     replayable: Replayable,
     source_ip: str,
     stand_in: Host | None,
+    redirected: Redirected | None = None,
 ) -> Flow:
     # 1 Configuration, before anything: there is nothing to decide with until it is there.
     plan = runtime.plan
-    host = plan.outbound.find(head.scheme, head.authority)
+    host = plan.outbound.find(head.scheme, head.authority) if redirected is None else redirected.host
     if host is None and plan.may_come(head.scheme, head.authority):
         limit = now + runtime.fetch_timeout
         wanted = Fetch(head.authority, limit if deadline is None else min(limit, deadline))
@@ -82,8 +111,12 @@ def _stages(
         yield _unknown(runtime, head, now)
         return
     # 2 Route, before the filters: which filters run, and how, is the route's say.
-    decision = (decide_once if head.shared else decide)(plan, host, head, runtime.rng)
-    info = _info(host, decision)
+    if redirected is None:
+        decision = (decide_once if head.shared else decide)(plan, host, head, runtime.rng)
+        info = _info(host, decision)
+    else:
+        decision = redirected.decision
+        info = _info(host, decision, redirected.count)
     if isinstance(decision, Refusal):
         yield _failed(runtime, head, now, decision.flag, decision.reason, info, decision.status)
         return
@@ -108,8 +141,21 @@ def _stages(
             yield refused
             return
     # 6 Attempts.
-    attempts = Attempts(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
-    yield from attempts.run()
+    actions = decision.share.actions
+    if actions is None:
+        attempts = Attempts(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
+        yield from attempts.run()
+        return
+    # 7 What few routes do with them: a sticky session, copies; and a redirect begins anew with the route.
+    given = (runtime, decision, head, info, now, deadline, replayable, source_ip)
+    if actions.sessions:
+        attempts = StickyAttempts(*given, stand_in=stand_in, sessions=actions.sessions)
+    else:
+        attempts = Attempts(*given, stand_in=stand_in)
+    again = yield from act(attempts, actions, plan, host, redirected)
+    if again is not None:
+        replayable = replayable or again.bodiless
+        yield from _stages(runtime, again.head, again.now, deadline, replayable, source_ip, stand_in, again)
 
 
 def _protect(
@@ -143,9 +189,10 @@ def _asked(
         raise
 
 
-def _info(host: VirtualHostPlan, decision: Decision) -> CallInfo:
+def _info(host: VirtualHostPlan, decision: Decision, redirects: int = 0) -> CallInfo:
     route = decision.route
-    return CallInfo(host.table.config.name, route.label if route else "", decision.cluster_name)
+    label = route.label if route else ""
+    return CallInfo(host.table.config.name, label, decision.cluster_name, internal_redirects=redirects)
 
 
 def _unknown(runtime: Runtime, head: RequestHead, now: float) -> PassThrough | Fail:

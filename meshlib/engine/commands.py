@@ -9,6 +9,7 @@ A flow is a generator. It yields commands; the driver does them and sends the an
     Discard        drops a response that will be retried                                 now
     Wait           sleeps                                                                now
     Commit         hands the response to the caller; later, when the body has ended      a BodyEnd
+    Mirror         begins a copy of the request elsewhere, and does not wait for it      now
     Reply, Fail, PassThrough   terminal: nothing is sent back, the flow has ended
 
 Times are monotonic seconds; the driver reads the clock, the flow never does.
@@ -29,6 +30,7 @@ from meshlib.policy.idle import IdleLimit
 if TYPE_CHECKING:
     from meshlib.balancing.base import Host
     from meshlib.engine.cluster import ClusterPlan
+    from meshlib.engine.decision import Forward
     from meshlib.policy.breaker import Permit
 
 
@@ -112,9 +114,35 @@ class Start:
 
 @dataclass(slots=True)
 class Discard:
-    """Drop the response of `outcome`; another attempt follows."""
+    """Drop the response of `outcome`; another attempt follows, `bodiless` ones without the request's body."""
 
     outcome: Outcome
+    bodiless: bool = False
+
+
+@dataclass(slots=True)
+class Mirror:
+    """Send a copy of the request, by `engine.call.mirror_flow`, while the call goes on: `head`, decided to go by
+    `decision`, until `deadline` (monotonic seconds; None: the call has none). `traced` False: it has no span.
+
+    The copy has the request's whole body. One that comes piece by piece is kept for it, up to `body_limit` bytes; of a
+    longer one there is no copy, which `origin`, the call's own cluster, counts.
+    """
+
+    decision: Forward
+    head: RequestHead
+    deadline: float | None
+    origin: ClusterPlan
+    body_limit: int
+    traced: bool = True
+
+    def abandon(self) -> None:
+        """There will be no copy: the body is too long, or broke off."""
+        self.origin.stats["retry_or_shadow_abandoned"].add()
+
+    def overflow(self) -> None:
+        """There will be no copy: too many are under way."""
+        self.decision.cluster.stats["upstream_rq_pending_overflow"].add()
 
 
 @dataclass(slots=True)
@@ -185,7 +213,9 @@ class CallInfo:
 
     `flag` is empty when nothing went wrong (a retried success has none either). `why_not_retried` says what kept an
     attempt that a retry policy asks to retry from being retried: `not-replayable`, `retry-limit`, `deadline`, `budget`,
-    `pushback`. `grpc_status` is a gRPC call's, None for any other.
+    `pushback`. `grpc_status` is a gRPC call's, None for any other. `internal_redirects` counts the redirects that the
+    mesh has followed, which the rest is told after; `why_not_redirected` says why it followed no further: Envoy's
+    `bad-location`, `unsafe-scheme`, `too-many-redirects`, `no-route`, `predicate`, or `not-replayable`.
     """
 
     virtual_host: str = ""
@@ -196,9 +226,11 @@ class CallInfo:
     flag: ResponseFlag | None = None
     why_not_retried: str = ""
     grpc_status: int | None = None
+    internal_redirects: int = 0
+    why_not_redirected: str = ""
 
 
-Command = Fetch | Query | Start | Discard | Wait | Commit | Reply | Fail | PassThrough
+Command = Fetch | Query | Start | Discard | Mirror | Wait | Commit | Reply | Fail | PassThrough
 Terminal = Commit | Reply | Fail | PassThrough
 Flow = Generator[Command, Any, None]
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
 from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerFilterConfig
 from meshlib.model.request import RequestHead
+from meshlib.model.session import StatefulSession
 from meshlib.policy.rate_limit import LocalRateLimiter
 from meshlib.policy.rng import Rng
 
@@ -69,6 +71,7 @@ class LocalRateLimitFilter:
 
 _BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {
     LocalRateLimit: lambda config: LocalRateLimitFilter(config) if config.token_bucket else None,
+    StatefulSession: lambda config: SessionFilter(config, config.state) if config.state else None,
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshlib.engine.actions import Actions, compile_actions
 from meshlib.engine.filters import Filter, FilterStates, compile_filters
 from meshlib.model.filters import HttpFilter, RouterFilter
 from meshlib.model.listener import HttpConnectionManager
@@ -73,6 +74,7 @@ class Share:
     """One cluster a route may send to, with what is particular to it."""
 
     __slots__ = (
+        "actions",
         "authority",
         "cluster",
         "cluster_by",
@@ -97,6 +99,7 @@ class Share:
         tells_upstream: bool = True,
         cluster_by: Callable[[RequestHead], str] | None = None,
     ) -> None:
+        self.actions: Actions | None = None
         self.authority = authority
         self.tells_upstream = tells_upstream  # not where the router filter has `suppress_envoy_headers`
         self.cluster = cluster
@@ -176,6 +179,14 @@ class RoutePlan:
             self.choose = compile_weighted(action.cluster)
             self.key = compile_key(action.cluster, action.hash_policies)
             self.shares = tuple(self._share(share, scope, states) for share in action.cluster.clusters)
+        for share in self.shares:
+            share.actions = compile_actions(
+                self.config,
+                self.virtual_host,
+                scope,
+                share.filters,
+                lambda route, host, around: RoutePlan(self.index, route, host, around, states),
+            )
 
     def _share(self, share: WeightedCluster | None, scope: RouteScope, states: FilterStates) -> Share:
         route, host, rc = self.config, self.virtual_host, scope.config

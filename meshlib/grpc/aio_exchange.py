@@ -11,7 +11,7 @@ from grpc import aio
 
 from meshlib.drivers.aio import drive
 from meshlib.drivers.resumed import Resumed
-from meshlib.engine.commands import CallInfo, Command, Commit, Fail, Flow, PassThrough, Reply, Start, abandon
+from meshlib.engine.commands import CallInfo, Command, Commit, Fail, Flow, Mirror, PassThrough, Reply, Start, abandon
 from meshlib.errors import ConfigurationError
 from meshlib.grpc.aio_direct import DirectCall, DirectMethod
 from meshlib.grpc.aio_requests import RequestWriter
@@ -19,6 +19,7 @@ from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
 from meshlib.grpc.load_reports import take_trailers, wants_trailers
 from meshlib.grpc.metadata import received
+from meshlib.grpc.mirror import begin_aio
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.outcome import answered, failed
 from meshlib.grpc.subchannels import SubChannel
@@ -77,8 +78,12 @@ class AsyncExchange(Exchange):
             self.cancelled = True
             self.over()
 
-    async def discard(self, outcome: Outcome) -> None:
+    async def discard(self, outcome: Outcome, bodiless: bool) -> None:
         """Nothing to drop: what is retried had no response, or only an error."""
+
+    def mirror(self, mirror: Mirror) -> None:
+        """Begin a copy of the call."""
+        begin_aio(self, self.method, mirror, self.requests)
 
     async def pass_through(self, call: Any) -> None:
         """The mesh has no part in this call: it goes on over a plain channel."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from grpc import aio
 
-from meshlib.grpc.requests import Kept
+from meshlib.grpc.requests import Copies, Kept
 
 log = logging.getLogger("meshlib")
 _ATTEMPT_OVER = (aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError)
@@ -30,6 +30,7 @@ class RequestWriter:
         self._changed = asyncio.Event()
         self._closed = False
         self._ended = False
+        self.copies = Copies()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __bool__(self) -> bool:
@@ -77,6 +78,7 @@ class RequestWriter:
         data = request if self._serializer is None else self._serializer(request)
         attempt = await self._current()
         self._kept.add(data)
+        self.copies.keep(data)
         try:
             await attempt.write(data)
         except _ATTEMPT_OVER:
@@ -90,6 +92,7 @@ class RequestWriter:
         if self._closed or self._ended:
             return
         self._closed = True
+        self.copies.complete()
         if self._attempt is not None:
             await self._attempt.done_writing()
 

@@ -1,4 +1,4 @@
-"""Copies of gRPC calls. What kind of call it is does not show on the wire: every copy is a stream of requests, serialized
+"""Copies of gRPC calls. The kind of a call does not show on the wire: every copy is a stream of requests, serialized
 already, and a stream of responses, read and dropped.
 """
 
@@ -33,7 +33,7 @@ class _Copy(Exchange):
     def __init__(self, original: Exchange, method: Method, mirror: Mirror, requests: Sequence[bytes]) -> None:
         # Not `Exchange.__init__`: what it finds out is decided for a copy.
         asked = original.asked
-        self.core, self.binary, self.head = original.core, original.binary, mirror.head
+        self.core, self.binary, self.head = original.core, original.binary, original.head
         self.asked = Asked(None, None, asked.credentials, asked.wait_for_ready, asked.compression)
         self.deadline, self.limit, self.on_limit = None, None, Failure.TIMEOUT
         self.began = time.monotonic()
@@ -41,9 +41,6 @@ class _Copy(Exchange):
         self.method = method.as_copies
         self.requests = requests
         self.call: Any = None
-
-    def drop_body(self) -> None:
-        """What a copy is answered is read, whatever it is."""
 
     def mirror(self, mirror: Mirror) -> None:
         """A copy has no copies."""
@@ -95,7 +92,7 @@ class BlockingCopy(_Copy):
         finally:
             subchannel.leave(start)
 
-    def discard(self, outcome: Outcome) -> None:
+    def discard(self, outcome: Outcome, bodiless: bool) -> None:
         """Nothing to drop: the response has been read."""
 
 
@@ -132,7 +129,7 @@ class AsyncCopy(_Copy):
                 call.cancel()
             subchannel.leave(start)
 
-    async def discard(self, outcome: Outcome) -> None:
+    async def discard(self, outcome: Outcome, bodiless: bool) -> None:
         """Nothing to drop: the response has been read."""
 
     async def _each(self) -> AsyncIterator[bytes]:

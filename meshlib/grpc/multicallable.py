@@ -15,7 +15,17 @@ D = TypeVar("D", DirectCall, DirectMethod)
 class Method:
     """One method of a mesh channel: `kind` is the channel's factory for it (`unary_unary`, ...)."""
 
-    __slots__ = ("_by_subchannel", "_direct", "_plain", "_registered", "deserializer", "kind", "path", "serializer")
+    __slots__ = (
+        "_by_subchannel",
+        "_copies",
+        "_direct",
+        "_plain",
+        "_registered",
+        "deserializer",
+        "kind",
+        "path",
+        "serializer",
+    )
 
     def __init__(self, kind: str, path: str | bytes, serializer: Any, deserializer: Any, registered: Any) -> None:
         self.kind = kind
@@ -26,7 +36,16 @@ class Method:
         self._registered = {"_registered_method": True} if registered else {}
         self._by_subchannel: dict[SubChannel, Any] = {}
         self._direct: dict[SubChannel, Any] = {}
+        self._copies: Method | None = None
         self._plain: tuple[Any, Any] = (None, None)
+
+    @property
+    def as_copies(self) -> Method:
+        """The same method as copies of its calls use it: any number of messages either way, in bytes."""
+        found = self._copies
+        if found is None:
+            found = self._copies = Method("stream_stream", self.path, None, None, None)
+        return found
 
     def on(self, subchannel: SubChannel) -> Any:
         """The multi-callable of the same method on a sub-channel."""

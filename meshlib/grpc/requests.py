@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from meshlib.engine.commands import Mirror
+
+Send = Callable[[Sequence[bytes]], None]
 log = logging.getLogger("meshlib")
 REPLAY_LIMIT = 256 * 1024
 """Bytes of requests kept for another attempt; a stream that is longer is committed (gRFC A6 buffers as much)."""
-_UNSERIALIZABLE: Any = object()
+UNSERIALIZABLE: Any = object()
+"""What a request is that could not be serialized."""
 
 
 def wire_bytes(item: Any) -> bytes:
     """The serializer of sub-channels: what they are given is serialized already, or could not be."""
-    if item is _UNSERIALIZABLE:
+    if item is UNSERIALIZABLE:
         raise ValueError("the request could not be serialized")
     data: bytes = item
     return data
@@ -29,8 +33,8 @@ def serialized(request: Any, serializer: Any) -> Any:
         data = serializer(request)
     except Exception:
         log.exception("the serializer of a request stream raised")
-        return _UNSERIALIZABLE
-    return _UNSERIALIZABLE if data is None else data
+        return UNSERIALIZABLE
+    return UNSERIALIZABLE if data is None else data
 
 
 class Kept:
@@ -61,6 +65,38 @@ class Kept:
         self.items = []
 
 
+class Copies:
+    """Copies of a stream that wait for its end. What is sent is kept for them, up to the first one's limit."""
+
+    __slots__ = ("_items", "_mirrors", "_size")
+
+    def __init__(self) -> None:
+        self._items: list[bytes] = []
+        self._mirrors: list[tuple[Mirror, Send]] = []
+        self._size = 0
+
+    def add(self, mirror: Mirror, send: Send) -> None:
+        """One more copy."""
+        self._mirrors.append((mirror, send))
+
+    def keep(self, item: Any) -> None:
+        """One more request of the stream."""
+        if not self._mirrors:
+            return
+        self._items.append(item)
+        self._size += len(item) if isinstance(item, bytes | bytearray) else 0
+        if item is UNSERIALIZABLE or self._size > self._mirrors[0][0].body_limit:
+            self._mirrors[0][0].abandon()
+            self._mirrors, self._items = [], []
+
+    def complete(self) -> None:
+        """That was the last request."""
+        mirrors, self._mirrors = self._mirrors, []
+        items, self._items = self._items, []
+        for _, send in mirrors:
+            send(items)
+
+
 class RequestStream:
     """The caller's iterator, read by one attempt after the other. True while the stream can be sent again."""
 
@@ -72,6 +108,7 @@ class RequestStream:
         self._pulled: Any = None  # an item a former attempt waited for and got too late to send
         self._ended = False
         self._attempt: object = None
+        self.copies = Copies()
         # Held while the caller's iterator makes the next request: an iterator is nobody's to run twice at once, and the
         # next attempt wants the very request that the last one is still waiting for.
         self._turn = threading.Lock()
@@ -114,9 +151,11 @@ class RequestStream:
                 item = serialized(next(self._requests), self._serializer)
             except StopIteration:
                 self._ended = True
+                self.copies.complete()
                 return None
             if self._attempt is not attempt:
                 self._pulled = item
                 return None
         self._kept.add(item)
+        self.copies.keep(item)
         return item

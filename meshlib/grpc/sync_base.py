@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from meshlib.drivers.callback import CallbackDriver
-from meshlib.engine.commands import CallInfo, Commit, Fail, PassThrough, Reply, Start, Terminal
+from meshlib.engine.commands import CallInfo, Commit, Fail, Mirror, PassThrough, Reply, Start, Terminal
 from meshlib.grpc.errors import cancelled_error, exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange
+from meshlib.grpc.mirror import begin_blocking
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.outcome import debug_string
 from meshlib.grpc.requests import RequestStream
@@ -88,6 +89,10 @@ class Progress(Exchange):
 
     def discard(self, outcome: Outcome) -> None:
         """Nothing to drop: what is retried had no response, or only an error."""
+
+    def mirror(self, mirror: Mirror) -> None:
+        """Begin a copy of the call."""
+        begin_blocking(self, self.method, mirror, self.requests)
 
     def committed(self, commit: Commit) -> None:
         """A response is the call's."""

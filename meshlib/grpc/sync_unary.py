@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from meshlib.drivers.sync import drive
-from meshlib.engine.commands import Commit, Fail, PassThrough, Replayable, Reply, Start
+from meshlib.engine.commands import Commit, Fail, Mirror, PassThrough, Replayable, Reply, Start
 from meshlib.errors import ConfigurationError
 from meshlib.grpc.direct import DirectCall
 from meshlib.grpc.errors import exception_for, reply_exception
 from meshlib.grpc.exchange import Asked, Exchange, initial_metadata, unusable
 from meshlib.grpc.load_reports import take_trailers, wants_trailers
 from meshlib.grpc.metadata import received
+from meshlib.grpc.mirror import begin_blocking
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.outcome import answered, early_metadata, failed, single
 from meshlib.grpc.requests import RequestStream
@@ -100,8 +101,12 @@ class BlockingCall(Exchange):
         finally:
             subchannel.leave(start)
 
-    def discard(self, outcome: Outcome) -> None:
+    def discard(self, outcome: Outcome, bodiless: bool) -> None:
         """Nothing to drop: the response is whole, or an error."""
+
+    def mirror(self, mirror: Mirror) -> None:
+        """Begin a copy of the call."""
+        begin_blocking(self, self.method, mirror, self.request)
 
     def _committed(self, commit: Commit) -> Any:
         outcome = commit.outcome

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from meshlib.drivers.aio import drive
-from meshlib.engine.commands import CallInfo, Commit, Fail, PassThrough, Reply, Start
+from meshlib.engine.commands import CallInfo, Commit, Fail, Mirror, PassThrough, Reply, Start
 from meshlib.http.errors import check_host
 from meshlib.http.exchange import Exchange
 from meshlib.http.library import Library
+from meshlib.http.mirror import AsyncKeptBody, send_copy
 from meshlib.http.pools import PoolRegistry
 from meshlib.http.trace import TracedAsyncBody
 from meshlib.http.transport import TransportCore
@@ -178,6 +179,23 @@ class _Exchange(Exchange):
                     return self.failed(error, start)
                 pools.forget(start, pool, self.server_name)
 
-    async def discard(self, outcome: Outcome) -> None:
-        """Give up a response that will be retried."""
+    async def discard(self, outcome: Outcome, bodiless: bool) -> None:
+        """Give up a response that will be retried, perhaps (after a redirect) without the body."""
+        if bodiless:
+            self.body = b""
         await outcome.response.aclose()
+
+    def mirror(self, mirror: Mirror) -> None:
+        """Begin a copy of the request, once its body is there."""
+        body = self.body
+        if isinstance(body, bytes):
+            self._copy(mirror, body)
+        elif isinstance(body, AsyncKeptBody):
+            body.add(mirror)
+        else:
+            self.body = AsyncKeptBody(body, self._copy, mirror)
+
+    def _copy(self, mirror: Mirror, body: bytes) -> None:
+        copy = self.copied(self.core, body)
+        if not self.core.mesh.mirrors.on_loop(lambda: send_copy(copy, mirror)):
+            mirror.overflow()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from meshlib.context import NO_CONTEXT, CallContext, current
 from meshlib.engine.call import call_flow
@@ -71,6 +71,16 @@ class Exchange:
         head = start.head
         method = head.method.encode("ascii", "replace")  # what is replaced is no method, which the wire says
         return WireRequest(method, head.path.encode("latin-1"), head.headers, self.body or None, self.trace)
+
+    def copied(self, core: Core, body: bytes) -> Self:
+        """What carries a copy of the request over `core`, once it has a flow; the caller's own timeouts and `trace` are
+        not for it.
+        """
+        copy = object.__new__(type(self))
+        copy.core, copy.library, copy.request, copy.body = core, self.library, self.request, body
+        copy.timeouts, copy.server_name, copy.trace = NO_TIMEOUT, self.server_name, None
+        copy.on_silence = Failure.TIMEOUT
+        return copy
 
     def wire_timeouts(self, start: Start) -> Timeouts:
         """Httpx's own timeouts, the cluster's connect timeout, the route's idle limit and the attempt's deadline."""

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from meshlib.drivers.sync import drive
-from meshlib.engine.commands import CallInfo, Commit, Fail, PassThrough, Reply, Start
+from meshlib.engine.commands import CallInfo, Commit, Fail, Mirror, PassThrough, Reply, Start
 from meshlib.http.errors import check_host
 from meshlib.http.exchange import Exchange
 from meshlib.http.library import Library
+from meshlib.http.mirror import BlockingHttpCopy, KeptBody
 from meshlib.http.pools import PoolRegistry
 from meshlib.http.trace import TracedBody
 from meshlib.http.transport import TransportCore
@@ -141,6 +142,25 @@ class _Exchange(Exchange):
                     return self.failed(error, start)
                 pools.forget(start, pool, self.server_name)
 
-    def discard(self, outcome: Outcome) -> None:
-        """Give up a response that will be retried."""
+    def discard(self, outcome: Outcome, bodiless: bool) -> None:
+        """Give up a response that will be retried, perhaps (after a redirect) without the body."""
+        if bodiless:
+            self.body = b""
         outcome.response.close()
+
+    def mirror(self, mirror: Mirror) -> None:
+        """Begin a copy of the request, once its body is there."""
+        body = self.body
+        if isinstance(body, bytes):
+            self._copy(mirror, body)
+        elif isinstance(body, KeptBody):
+            body.add(mirror)
+        else:
+            self.body = KeptBody(body, self._copy, mirror)
+
+    def _copy(self, mirror: Mirror, body: bytes) -> None:
+        mesh, library = self.core.mesh, self.core.library
+        mirrors = mesh.mirrors
+        core = mirrors.shared(library.name, lambda: SyncTransportCore(mesh, library))
+        if not mirrors.on_thread(BlockingHttpCopy(self.copied(core, body), mirror)):
+            mirror.overflow()

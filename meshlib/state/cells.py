@@ -94,6 +94,8 @@ STAT_NAMES = (
     "upstream_rq_retry_overflow",
     "upstream_rq_active_overflow",
     "upstream_rq_pending_overflow",
+    "upstream_internal_redirect_succeeded_total",
+    "upstream_internal_redirect_failed_total",
     "upstream_cx_total",
     "upstream_cx_overflow",
     "upstream_cx_connect_fail",
