@@ -1,14 +1,16 @@
 """Domains to virtual hosts: exact > longest `*suffix` > longest `prefix*` > `*`, without regard to case.
 
-Cost depends on the number of distinct wildcard lengths, not on the number of domains.
+Whole names by dictionary, wildcards by trie (suffixes read backwards): what a look-up costs does not depend on how many
+domains there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from meshlib.model.report import ResourceError
+from meshlib.routing.prefix_trie import PrefixTrie
 from meshlib.routing.text import as_wire, ascii_lower
 
 T = TypeVar("T")
@@ -22,8 +24,8 @@ class DomainIndex(Generic[T]):
     def __init__(self, domains: Iterable[tuple[str, T]]) -> None:
         self._default: T | None = None
         self._exact: dict[str, T] = {}
-        suffixes: dict[int, dict[str, T]] = {}
-        prefixes: dict[int, dict[str, T]] = {}
+        suffixes: dict[str, T] = {}
+        prefixes: dict[str, T] = {}
         seen: set[str] = set()
         for given, value in domains:
             domain = ascii_lower(as_wire(given))
@@ -33,34 +35,30 @@ class DomainIndex(Generic[T]):
             if domain == "*":
                 self._default = value
             elif domain.startswith("*"):
-                suffixes.setdefault(len(domain) - 1, {})[domain[1:]] = value
+                suffixes[domain[:0:-1]] = value
             elif domain.endswith("*"):
-                prefixes.setdefault(len(domain) - 1, {})[domain[:-1]] = value
+                prefixes[domain[:-1]] = value
             else:
                 self._exact[domain] = value
-        self._suffixes = sorted(suffixes.items(), reverse=True)
-        self._prefixes = sorted(prefixes.items(), reverse=True)
+        self._suffixes = _trie(suffixes)
+        self._prefixes = _trie(prefixes)
 
     def find(self, authority: str) -> T | None:
         """The value of the best domain, None when no domain fits. An empty authority only ever meets a lone `*`."""
         if not authority:
             return None if self._exact or self._suffixes or self._prefixes else self._default
         host = ascii_lower(authority)
-        exact = self._exact.get(host)
-        if exact is not None:
-            return exact
-        found = _longest(self._suffixes, len(host), lambda length: host[-length:])
-        if found is None:
-            found = _longest(self._prefixes, len(host), lambda length: host[:length])
+        found = self._exact.get(host)
+        # Without its last character: the `*` stands for at least one, so `*.a.com` is not `.a.com`.
+        if found is None and self._suffixes is not None:
+            found = self._suffixes.find(host[:0:-1])
+        if found is None and self._prefixes is not None:
+            found = self._prefixes.find(host[:-1])
         return self._default if found is None else found
 
 
-def _longest(wildcards: list[tuple[int, dict[str, T]]], size: int, part: Callable[[int], str]) -> T | None:
-    for length, table in wildcards:
-        # Strictly longer: the `*` stands for at least one character, so `*.a.com` is not `.a.com`.
-        if length < size and (found := table.get(part(length))) is not None:
-            return found
-    return None
+def _trie(values: dict[str, T]) -> PrefixTrie[T | None] | None:
+    return PrefixTrie(values, lambda key, above: values[key], None) if values else None
 
 
 def without_port(authority: str) -> str:

@@ -24,11 +24,16 @@ def indexed(match: RouteMatch) -> IndexedRoute:
     for parameter in match.query_parameters:
         if found := _pattern(parameter.match):
             keys.setdefault(Key("query_parameter", as_wire(parameter.name)), found)
+    for cookie in match.cookies:
+        if not cookie.invert and (found := _pattern(cookie.match)):
+            keys.setdefault(Key("cookie", as_wire(cookie.name)), found)
     return IndexedRoute(paths, keys, unconditional=False)
 
 
 def _pattern(match: object, *, or_missing: bool = False) -> Pattern | None:
-    """What one value must be; None for a matcher that cannot be looked up, or may hold without a value."""
+    """What one value must be at least: the condition itself is still tested. None for a matcher that is no test of a
+    text, or may hold without a value.
+    """
     if not isinstance(match, StringMatcher) or (or_missing and compile_string(match)("")):
         return None
     value = as_wire(match.value)
@@ -40,4 +45,11 @@ def _pattern(match: object, *, or_missing: bool = False) -> Pattern | None:
             return Pattern("prefix", folded, match.ignore_case)
         case "safe_regex":
             return Pattern("regex", match.value)
-    return None
+    any_case = "(?i)" if match.ignore_case else ""
+    behind = r"\C*" if match.kind == "contains" else ""
+    return Pattern("regex", rf"{any_case}\C*{_literal(match.value)}{behind}")
+
+
+def _literal(text: str) -> str:
+    """A regular expression of a text."""
+    return "".join(c if c.isalnum() or not c.isascii() else f"\\x{ord(c):02x}" for c in text)

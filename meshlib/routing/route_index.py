@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from meshlib.model.request import RequestHead
+from meshlib.routing.cookies import find_cookie
 from meshlib.routing.query import first_parameter
 from meshlib.routing.text_index import Pattern, TextIndex
 
@@ -24,15 +25,20 @@ _COPIED = 32  # routes of shorter prefixes that are copied to a longer one, rath
 class Key(NamedTuple):
     """A part of a request that routes may be told apart by."""
 
-    part: Literal["header", "query_parameter"]
+    part: Literal["header", "query_parameter", "cookie"]
     name: str
 
     def values(self, head: RequestHead) -> Sequence[str]:
         """The request's values of it, of which one must fit."""
         if self.part == "header":
             return head.get_all(self.name)
-        value = first_parameter(head.query, self.name)
+        find = find_cookie if self.part == "cookie" else _parameter
+        value = find(head, self.name)
         return () if value is None else (value,)
+
+
+def _parameter(head: RequestHead, name: str) -> str | None:
+    return first_parameter(head.query, name)
 
 
 @dataclass(frozen=True, slots=True)
