@@ -60,15 +60,21 @@ class _Incoming:
 class FastBackend:
     """The service; ``reply`` may be replaced at any time, ``requests`` holds what came, in order."""
 
-    host = "127.0.0.1"
-
-    def __init__(self, name: str, reply: Callable[[Request], Reply] | Reply = Reply()) -> None:
+    def __init__(
+        self,
+        name: str,
+        reply: Callable[[Request], Reply] | Reply = Reply(),
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         self.name = name
+        self.host = host
         self.reply = reply
         self.requests: list[Request] = []
         self.open_connections: set[asyncio.Transport] = set()
         self.connections_made = 0
-        self._listener = socket.create_server((self.host, 0), backlog=1024)
+        self._listener = socket.create_server((self.host, port), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._serving = threading.Event()

@@ -38,12 +38,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "grpc": DOORS | {"identity"},
     "decorators": DOORS,
     "explain": ENGINE | {"sources"},  # the hot path's own decision over a configuration just read
+    "resolve": VALUES,  # names to addresses, on threads of its own; the mesh puts what it finds into snapshots
     "sources": VALUES | {"plugins"},
     "registration": VALUES | {"sources"},  # speaks to a registry as the source of it does
     "control": VALUES | {"sources"},  # validates and decodes with what the sources decode with
     "admin": DOORS | {"sources"},
     "mesh": EVERYTHING,  # the one place that knows all parts, in a few files
     "mesh_doors": EVERYTHING,
+    "mesh_names": EVERYTHING,
     "mesh_sources": EVERYTHING,
     "mesh_telemetry": EVERYTHING,
     "__init__": EVERYTHING,  # lazy names only, see test_project_import
@@ -102,6 +104,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "asgiref": {"integrations"},
     "consul": {"sources"},
     "django": {"integrations"},
+    "dns": {"resolve"},
     "cryptography": {"identity"},
     "envoy": {"sources", "control", "testing", "admin"},
     "fastapi": {"integrations"},
