@@ -31,6 +31,7 @@ from meshlib.engine.commands import (
 from meshlib.engine.decision import Answer, Decision, Refusal, decide, decide_once
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply
+from meshlib.engine.lanes import entered
 from meshlib.engine.runtime import Runtime
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.engine.traced import traced
@@ -57,7 +58,9 @@ def call_flow(
     `replayable` says whether the body can be sent again. `stand_in` is what the attempts run on in a cluster without
     endpoints, for callers that need none (a guarded function); without it such a cluster is UH.
     """
-    tracing = runtime.tracing
+    lanes, tracing = runtime.plan.lanes, runtime.tracing
+    if lanes is not None:  # first, because services further on must hear of it whoever serves the call
+        head = entered(head, lanes, source_ip, runtime.wall_clock(), runtime.rng)
     if tracing is None:
         return _stages(runtime, head, now, deadline, replayable, source_ip, stand_in)
     head, trace = tracing.call(head, now, on_wire=stand_in is None)

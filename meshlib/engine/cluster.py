@@ -8,14 +8,17 @@ from typing import Protocol
 from meshlib.balancing.aggregate import AggregateBalancer
 from meshlib.balancing.cluster import ClusterBalancer
 from meshlib.balancing.zones import Callers
+from meshlib.engine.lanes import by_labels
 from meshlib.engine.observing import observer_of, report_taker_of
 from meshlib.model.cluster import Cluster, Thresholds
-from meshlib.model.endpoint import ClusterLoadAssignment
+from meshlib.model.endpoint import ClusterLoadAssignment, Locality
 from meshlib.model.route import RoutingPriority
 from meshlib.policy.breaker import Breaker, Listener, Permit
 from meshlib.policy.outlier import OutlierDetector
 from meshlib.policy.shared_limit import SharedRateLimit
 from meshlib.state.cells import ClusterState, PriorityState
+
+_NOWHERE = Locality()
 
 
 class BreakerLike(Protocol):
@@ -57,7 +60,9 @@ class ClusterPlan:
         "detector",
         "drops",
         "guarded",
+        "lanes",
         "limits",
+        "locality",
         "name",
         "next_sweep",
         "observe",
@@ -81,6 +86,7 @@ class ClusterPlan:
         *,
         callers: Callers | None = None,
         awaited: bool = False,
+        locality: Locality = _NOWHERE,
     ) -> None:
         self.name = config.name
         self.config = config
@@ -96,7 +102,9 @@ class ClusterPlan:
         self.children: tuple[ClusterPlan, ...] = ()
         self.aggregate: AggregateBalancer | None = None
         self.callers = callers
-        self.balancer = ClusterBalancer(config, assignment, state, previous.balancer if previous else None, callers)
+        self.locality = locality
+        balanced, endpoints, self.lanes = by_labels(config, assignment, locality)
+        self.balancer = ClusterBalancer(balanced, endpoints, state, previous.balancer if previous else None, callers)
         self.addresses = frozenset(host.address for host in self.balancer.hosts)
         self.detector = OutlierDetector(config.outlier_detection) if config.outlier_detection else None
         self.next_sweep = 0.0

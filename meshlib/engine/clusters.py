@@ -24,14 +24,15 @@ def compile_clusters(
     snapshot: Snapshot, state: MeshState, attached: Attached, old: Mapping[str, ClusterPlan]
 ) -> dict[str, ClusterPlan]:
     """By name. Raises `ResourceError`."""
-    callers = _callers(snapshot, attached)
+    locality = _locality(snapshot, attached)
+    callers = _callers(snapshot, attached, locality)
     clusters: dict[str, ClusterPlan] = {}
     aggregates: list[Cluster] = []
     for name, config in snapshot.clusters.items():
         if config.type == "AGGREGATE":
             aggregates.append(config)
         else:
-            clusters[name] = _compiled(config, snapshot, state, attached, callers, old.get(name))
+            clusters[name] = _compiled(config, snapshot, state, attached, callers, locality, old.get(name))
     for config in aggregates:  # last, because they are made of the others
         clusters[config.name] = _aggregate(config, snapshot, state, attached, clusters, old.get(config.name))
     return clusters
@@ -43,11 +44,17 @@ def _compiled(
     state: MeshState,
     attached: Attached,
     callers: Callers | None,
+    locality: Locality,
     last: ClusterPlan | None,
 ) -> ClusterPlan:
     name, assignment = config.name, snapshot.assignment(config)
     awaited = assignment is None and snapshot.resolved is not None and config.by_dns
-    if last is not None and reusable(last, config, assignment, attached.limits, attached.breakers, callers, awaited):
+    here = locality if config.nearby is not None else _NOWHERE
+    if (
+        last is not None
+        and last.locality == here
+        and reusable(last, config, assignment, attached.limits, attached.breakers, callers, awaited)
+    ):
         return last
     with in_resource(f"Cluster {name}"):
         return ClusterPlan(
@@ -60,6 +67,7 @@ def _compiled(
             attached.on_transition,
             callers=callers,
             awaited=awaited,
+            locality=here,
         )
 
 
@@ -85,10 +93,15 @@ def _aggregate(
         return AggregatePlan(config, children, state.cluster(name), last, limits, breaker, attached.on_transition)
 
 
-def _callers(snapshot: Snapshot, attached: Attached) -> Callers | None:
+def _locality(snapshot: Snapshot, attached: Attached) -> Locality:
+    """Where this process is: as it was told, else as the source knows."""
+    told = attached.local.locality
+    return told if told != _NOWHERE else snapshot.local.locality
+
+
+def _callers(snapshot: Snapshot, attached: Attached, locality: Locality) -> Callers | None:
     """The cluster this process is an endpoint of, where it and the process's own locality are known."""
     told, known = attached.local, snapshot.local
-    locality = told.locality if told.locality != _NOWHERE else known.locality
     own = snapshot.clusters.get(told.cluster or known.cluster)
     assignment = snapshot.assignment(own) if own is not None else None
     if assignment is None or locality == _NOWHERE:

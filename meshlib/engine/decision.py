@@ -121,7 +121,7 @@ def _choose_cluster(route: RoutePlan, action: RouteAction, plan: Plan, head: Req
     name = share.cluster or route.cluster_name(share, head)
     cluster = plan.clusters.get(name)
     if cluster is not None:
-        return Forward(route, action, share, cluster)
+        return Forward(route, action, share if cluster.lanes is None else cluster.lanes.share(share, head), cluster)
     status = action.cluster_not_found_response_code
     if name:
         return Refusal(ResponseFlag.NC, f"the route's cluster {name!r} does not exist", route, name, status)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from meshlib.context import CallContext
 from meshlib.engine.filters import Filter, LocalReply
+from meshlib.engine.lanes import handed_on
 from meshlib.engine.rng import Randomness
 from meshlib.engine.watch import RequestWatch
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.policy import deadline as deadlines
+from meshlib.routing.lanes import LaneRules
 from meshlib.telemetry.propagation import new_request_id, valid_request_id
 from meshlib.telemetry.propagators import DEFAULT, Propagation
 
@@ -45,6 +48,14 @@ class Admission:
     watch: RequestWatch | None = None
 
 
+class Lanes(NamedTuple):
+    """What it takes to choose the lane of a request: the rules in force, its sender, the time of the epoch."""
+
+    rules: LaneRules
+    source_ip: str
+    wall: float
+
+
 def inbound_context(
     head: RequestHead,
     now: float,
@@ -53,17 +64,21 @@ def inbound_context(
     timeout: float | None = None,
     peer: str = "",
     propagation: Propagation = DEFAULT,
+    lanes: Lanes | None = None,
 ) -> CallContext:
     """What a request brings with it. A deadline can only shorten what follows, so it is believed from anyone.
 
     `timeout`: seconds the transport itself gives the request (a gRPC server hides the header). `peer`: the caller's
-    identity, as the transport has verified it. `propagation`: which trace headers and what baggage go on.
+    identity, as the transport has verified it. `propagation`: which trace headers and what baggage go on. `lanes`: the
+    request's lane is chosen here, if nobody before has, and goes on in any case.
     """
     head.look_for(_READ)
     told = deadlines.inherited(head.get(deadlines.EXPECTED_TIMEOUT_HEADER), head.get(deadlines.GRPC_TIMEOUT_HEADER))
     given = head.get(REQUEST_ID)
     request_id = given if given and valid_request_id(given) else new_request_id(rng)
     headers = (*propagation.handed_on(head), (_REQUEST_ID, request_id.encode("ascii")))
+    if lanes is not None and (lane := lanes.rules.choose(head, lanes.source_ip, lanes.wall, rng)):
+        headers = tuple(handed_on(headers, lane))
     return CallContext(deadlines.effective(now, told, timeout), request_id, headers, peer)
 
 
@@ -76,9 +91,10 @@ def admit_request(
     timeout: float | None = None,
     peer: str = "",
     propagation: Propagation = DEFAULT,
+    lanes: Lanes | None = None,
 ) -> Admission:
     """Decide whether a request reaches the application, and in which context (`inbound_context`)."""
-    context = inbound_context(head, now, rng, timeout=timeout, peer=peer, propagation=propagation)
+    context = inbound_context(head, now, rng, timeout=timeout, peer=peer, propagation=propagation, lanes=lanes)
     if deadlines.expired(context.deadline, now):
         body = b"the request's deadline had passed on arrival"
         return Admission(context, LocalReply(504, [], body, ResponseFlag.UT, "deadline", _DEADLINE_EXCEEDED))

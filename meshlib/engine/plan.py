@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from meshlib.engine.cluster import BreakerLike, ClusterPlan
 from meshlib.engine.clusters import compile_clusters
 from meshlib.engine.filters import FilterStates
+from meshlib.engine.lanes import lane_rules
 from meshlib.engine.table import Outbound, VirtualHostPlan, listener_names
 from meshlib.model.snapshot import Snapshot
 from meshlib.model.zones import NOWHERE, Local
@@ -43,7 +44,7 @@ class Plan:
     (`decide_once`).
     """
 
-    __slots__ = ("absent", "clusters", "decided", "on_demand", "outbound", "snapshot", "version")
+    __slots__ = ("absent", "clusters", "decided", "lanes", "on_demand", "outbound", "snapshot", "version")
 
     outbound: Outbound
     clusters: dict[str, ClusterPlan]
@@ -62,6 +63,7 @@ class Plan:
         self.on_demand = snapshot.on_demand
         self.absent = snapshot.absent
         self.outbound = Outbound(snapshot, filters, previous.outbound if previous else None)
+        self.lanes = lane_rules(snapshot.clusters.values())
         self.clusters = compile_clusters(snapshot, state, attached, previous.clusters if previous else {})
 
     def find(self, scheme: str, authority: str) -> VirtualHostPlan | None:

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import grpc
 
 from meshlib.engine.events import RateLimited
-from meshlib.engine.exchange import REQUEST_ID, Admission, admit_request
+from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
@@ -62,6 +63,7 @@ class Inbound:
         filters = () if method.startswith(HEALTH) else self._filters
         runtime = self._mesh.runtime
         remaining, now = context.time_remaining(), time.monotonic()
+        rules = runtime.plan.lanes
         head = RequestHead("POST", "http", "", method, [CONTENT_TYPE, *received(context.invocation_metadata())])
         admission = admit_request(
             head,
@@ -71,6 +73,7 @@ class Inbound:
             timeout=None if remaining is None or remaining > _NO_DEADLINE else remaining,
             peer=_caller(context),
             propagation=runtime.propagation,
+            lanes=Lanes(rules, _address(context.peer()), time.time()) if rules is not None else None,
         )
         admission.watch = watch(runtime, head, now)
         return admission
@@ -83,6 +86,12 @@ class Inbound:
         code = by_http if reply.grpc_status is None else status_code(reply.grpc_status)
         headers = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in reply.headers)
         return Refusal(code, reply.body.decode("latin-1"), (*headers, (REQUEST_ID, request_id)))
+
+
+def _address(peer: str) -> str:
+    """The IP address in gRPC's name of a peer, `ipv4:10.0.0.1:5001` or `ipv6:[::1]:5001`; empty for others."""
+    kind, _, rest = peer.partition(":")
+    return unquote(rest.rpartition(":")[0]).strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
 def _caller(context: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from meshlib.engine.events import RateLimited
-from meshlib.engine.exchange import REQUEST_ID, Admission, admit_request
+from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
@@ -66,12 +66,21 @@ class Inbound:
         draining = self.drain.draining
         return LocalReply(503 if draining else 200, [], b"draining" if draining else b"ready", ResponseFlag.LR, "ready")
 
-    def admit(self, head: RequestHead, peer: str = "") -> Admission:
+    def admit(self, head: RequestHead, peer: str = "", source_ip: str = "") -> Admission:
         """Whether a request reaches the application, and the context to serve it in. `peer` is the caller's identity
-        as the transport has verified it.
+        as the transport has verified it, `source_ip` the address it comes from.
         """
         runtime, now = self.mesh.runtime, time.monotonic()
-        admission = admit_request(head, now, self._filters, runtime.rng, peer=peer, propagation=runtime.propagation)
+        rules = runtime.plan.lanes
+        admission = admit_request(
+            head,
+            now,
+            self._filters,
+            runtime.rng,
+            peer=peer,
+            propagation=runtime.propagation,
+            lanes=Lanes(rules, source_ip, time.time()) if rules is not None else None,
+        )
         admission.watch = watch(runtime, head, now, spans=not self._instrumented())
         reply = admission.reply
         if reply is not None and reply.flag is ResponseFlag.RL:

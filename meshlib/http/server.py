@@ -166,7 +166,8 @@ class MeshMiddleware:
 
 def admit(inbound: Inbound, scope: Scope) -> Admission:
     """Whether the request of a scope is to be served, and in which context: for a middleware of another kind."""
-    return inbound.admit(request_head(scope), introduce(scope))
+    client = scope.get("client")
+    return inbound.admit(request_head(scope), introduce(scope), client[0] if client else "")
 
 
 def request_head(scope: Scope) -> RequestHead:

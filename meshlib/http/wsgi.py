@@ -151,7 +151,7 @@ def admit(inbound: Inbound, environ: Environ) -> Admission:
     path is the one on the wire, where the server tells it. Who called is not known: WSGI says nothing of the
     connection, and headers can be anybody's.
     """
-    return inbound.admit(EnvironHead(environ))
+    return inbound.admit(EnvironHead(environ), source_ip=environ.get("REMOTE_ADDR", ""))
 
 
 def _answer(reply: LocalReply, start_response: StartResponse, request_id: str) -> list[bytes]:

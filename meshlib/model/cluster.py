@@ -7,6 +7,7 @@ from typing import Literal
 
 from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoint
+from meshlib.model.lanes import LaneGroup, Nearby
 from meshlib.model.lb import ROUND_ROBIN, LbPolicy, LbSubsetConfig, OverrideHost, RandomSubsetting
 from meshlib.model.metadata import EMPTY_METADATA, Metadata, Struct
 from meshlib.model.zones import ZONE_AWARE, ZoneAware
@@ -165,6 +166,8 @@ class Cluster:
     idle_timeout: float | None = 3600.0
     max_requests_per_connection: int | None = None
     metadata: Metadata = EMPTY_METADATA
+    lanes: LaneGroup | None = None
+    nearby: Nearby | None = None
     override_host_statuses: frozenset[HealthStatus] = frozenset(("UNKNOWN", "HEALTHY", "DEGRADED"))
 
     def tls_of(self, endpoint: LbEndpoint) -> UpstreamTls | None:

@@ -14,6 +14,7 @@ from meshlib.sources.xds.decode.config_source import check_config_source
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.dns import CLUSTER_FIELDS, dns_of_cluster, dns_of_extension
 from meshlib.sources.xds.decode.endpoint import cluster_load_assignment
+from meshlib.sources.xds.decode.lanes import lane_group, nearby
 from meshlib.sources.xds.decode.lb_extension import Balancing, load_balancing_policy
 from meshlib.sources.xds.decode.lb_legacy import legacy_balancing
 from meshlib.sources.xds.decode.protection import circuit_breaker, circuit_breakers, outlier_detection
@@ -209,5 +210,7 @@ def cluster(ctx: Context, message: Any) -> Cluster:
         idle_timeout=http.idle_timeout,
         max_requests_per_connection=http.max_requests_per_connection,
         metadata=found,
+        lanes=lane_group(ctx, found),
+        nearby=nearby(found),
         override_host_statuses=_override_host_statuses(message),
     )
