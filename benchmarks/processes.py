@@ -29,6 +29,14 @@ def server(core: int, module: str = "benchmarks.server") -> Iterator[int]:
         yield int(_first_line(process))
 
 
+@contextmanager
+def pods(core: int) -> Iterator[list[int]]:
+    """The pods of the slow-pod test; their ports, the slow one's last."""
+    command = [sys.executable, "-m", "benchmarks.slow_pods_server", str(core)]
+    with _stopped(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
+        yield [int(port) for port in _first_line(process).split(",")]
+
+
 def work(name: str, core: int, options: Mapping[str, Any]) -> Result:
     """Run `benchmarks.<name>` in a process of its own on `core`; what it measured."""
     command = [sys.executable, "-m", f"benchmarks.{name}", json.dumps({**options, "core": core})]

@@ -44,7 +44,7 @@ class ByTurn:
 
     def over(self, policy: LbPolicy, hosts: Sequence[Host]) -> Balancer:
         """The balancer for any number of hosts."""
-        if len(hosts) > 1:
+        if len(hosts) > 1 or (hosts and getattr(policy, "slow_start", None) is not None):  # its time begins alone too
             return self.build(policy, hosts)
         return OneHost(hosts[0]) if hosts else NO_HOSTS
 
