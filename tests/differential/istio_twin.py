@@ -1,10 +1,17 @@
 """The same Istio objects twice: read from a file by our translation, and sent by istiod's generator over xDS."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from differential.istio_differences import comparable_cluster, comparable_explanation, comparable_to_proxyless
+from differential.istio_differences import (
+    comparable_cluster,
+    comparable_explanation,
+    comparable_host,
+    comparable_tls,
+    comparable_to_proxyless,
+)
 from meshlib import Mesh
 from meshlib.explain import Explainer
 from meshlib.explain.explanation import Explanation
@@ -13,7 +20,7 @@ from meshlib.model.endpoint import ClusterLoadAssignment, LbEndpoint
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.files.loader import load
 from meshlib.sources.files.snapshot import build_snapshot
-from parts.istio_nodes import istio_mesh, refusals
+from parts.istio_nodes import ANYBODY, Asker, Kind, istio_mesh, node, refusals
 from parts.istio_server import IstioServer
 from parts.xds import eventually
 
@@ -22,15 +29,16 @@ Request = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
 class IstioTwin:
-    """Both configurations of one YAML text, as a sidecar node sees them; with `names` (`host:port`) as a proxyless node
-    does that asks for these.
+    """Both configurations of one YAML text, as the sidecar node of `asker` sees them; with `names` (`host:port`) as its
+    proxyless node does that asks for these.
     """
 
-    def __init__(self, folder: Path, objects: str, names: Iterable[str] = ()) -> None:
+    def __init__(self, folder: Path, objects: str, names: Iterable[str] = (), asker: Asker = ANYBODY) -> None:
         self.server = IstioServer(folder, objects)
-        self.ours, self.issues = build_snapshot(load([folder / "objects" / "objects.yaml"]))
+        kind: Kind = "grpc" if names else "sidecar"
+        self.ours, self.issues = build_snapshot(load([folder / "objects" / "objects.yaml"], node(kind, asker)))
         try:
-            self.theirs = _followed(istio_mesh(self.server, "grpc" if names else "sidecar", declared=names), set(names))
+            self.theirs = _followed(istio_mesh(self.server, kind, asker=asker, declared=names), set(names))
         except BaseException:
             self.server.stop()
             raise
@@ -45,6 +53,15 @@ class IstioTwin:
         names = {name for side in (self.ours, self.theirs) for name in side.clusters if name.startswith("outbound|")}
         for name in sorted(names):
             yield name, _described(self.ours, name), _described(self.theirs, name)
+
+    def virtual_hosts(self) -> Iterator[tuple[str, Any, Any]]:
+        """Every virtual host of the ports' route configurations with what it is on both sides, in comparable form. (A
+        port whose services all have addresses and no protocol has no such table at istiod.)
+        """
+        for table in sorted(name for name in self.ours.routes if name in self.theirs.routes and name.isdigit()):
+            ours, theirs = _hosts(self.ours, table), _hosts(self.theirs, table)
+            for name in sorted({*ours, *theirs}):
+                yield f"{table} {name}", ours.get(name), theirs.get(name)
 
     def ask(self, requests: Iterable[Request]) -> Iterator[tuple[Request, dict[str, Any], dict[str, Any]]]:
         """Each request with the decision of both sides, in comparable form."""
@@ -63,7 +80,12 @@ def _followed(mesh: Mesh, names: set[str]) -> Snapshot:
         mesh.wait_ready()
         eventually(lambda: names <= mesh.plan.snapshot.listeners.keys(), "every listener", 30.0)
         assert refusals(mesh) == 0
-        return mesh.plan.snapshot
+        return replace(mesh.plan.snapshot, resolved=None)  # names as they were sent: nobody can resolve ours
+
+
+def _hosts(side: Snapshot, table: str) -> dict[str, Any]:
+    found = side.routes.get(table)
+    return {host.name: comparable_host(host) for host in found.virtual_hosts} if found else {}
 
 
 def _described(side: Snapshot, name: str) -> Any:
@@ -83,4 +105,4 @@ def _endpoints(side: Snapshot, cluster: Cluster) -> Any:
 
 def _members(cluster: Cluster, endpoints: Iterable[LbEndpoint]) -> Iterator[tuple[Any, ...]]:
     for each in endpoints:
-        yield str(each.address), each.weight, each.health_status, each.hostname, cluster.tls_of(each)
+        yield str(each.address), each.weight, each.health_status, each.hostname, comparable_tls(cluster.tls_of(each))

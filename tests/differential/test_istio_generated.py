@@ -10,9 +10,11 @@ import pytest
 from differential.istio_generate import generate
 from differential.istio_twin import IstioTwin
 from meshlib.explain import Explainer
+from parts.istio_nodes import ANYBODY, Asker, node
 
 needs_istio = pytest.mark.needs("istio_generator")
 SEEDS = range(1, 13)
+MORE_SEEDS = range(100, 200)
 SEEDS_OF_PROXYLESS = range(20, 26)
 MET = {"balancing", "pass_through", "response_flag", "retry_policy"}
 MET_BY_ALL = MET | {"weights", "request_hash", "redirect", "direct_response"}
@@ -23,8 +25,8 @@ def make_twin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Call
     caplog.set_level(logging.ERROR, "meshlib")  # what is degraded is another test's
     twins: list[IstioTwin] = []
 
-    def make(objects: str, names: Iterable[str] = ()) -> IstioTwin:
-        twins.append(IstioTwin(tmp_path, objects, names))
+    def make(objects: str, names: Iterable[str] = (), asker: Asker = ANYBODY) -> IstioTwin:
+        twins.append(IstioTwin(tmp_path, objects, names, asker))
         return twins[-1]
 
     yield make
@@ -33,16 +35,18 @@ def make_twin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Call
 
 
 @needs_istio
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE_SEEDS)])
 def test_the_same_objects_lead_to_the_same_decisions(seed: int, make_twin: Callable[..., IstioTwin]) -> None:
     world = generate(seed)
-    twin = make_twin(world.objects)
+    twin = make_twin(world.objects, asker=world.asker)
     assert [str(issue) for issue in twin.issues if issue.severity == "error"] == []
     compared = 0
     for name, ours, theirs in twin.clusters():
         assert ours == theirs, f"seed {seed}: cluster {name}"
         compared += 1
     assert compared > 30
+    for name, ours, theirs in twin.virtual_hosts():
+        assert ours == theirs, f"seed {seed}: virtual host {name}"
     met = set()
     for request, ours, theirs in twin.ask(world.requests):
         assert ours == theirs, f"seed {seed}: {request}"
@@ -53,15 +57,16 @@ def test_the_same_objects_lead_to_the_same_decisions(seed: int, make_twin: Calla
 @needs_istio
 @pytest.mark.parametrize("seed", SEEDS_OF_PROXYLESS)
 def test_a_proxyless_client_is_told_the_same(seed: int, make_twin: Callable[..., IstioTwin]) -> None:
-    world = generate(seed, services=24, requests=60)
-    twin = make_twin(world.objects, world.names)
+    world = generate(seed, services=24, requests=90, scoped=False)
+    twin = make_twin(world.objects, world.names, world.asker)
     requests = [
         (method, url, headers) for method, url, headers in world.requests if urlsplit(url).netloc in world.names
     ]
     compared = 0
     for request, ours, theirs in twin.ask(requests):
-        cluster = twin.ours.clusters.get(ours.get("cluster") or "")
-        if ours.get("pass_through") or (cluster is not None and cluster.type != "EDS"):
+        name = ours.get("cluster") or ""
+        cluster = twin.ours.clusters.get(name)
+        if ours.get("pass_through") or (name and (cluster is None or cluster.type != "EDS")):
             continue  # the route leads to a service without endpoints of its own
         assert ours == theirs, f"seed {seed}: {request}"
         compared += 1
@@ -74,7 +79,7 @@ def test_the_requests_of_all_seeds_meet_all_that_can_become_of_one(tmp_path: Pat
         world = generate(seed)
         file = tmp_path / f"{seed}.yaml"
         file.write_text(world.objects)
-        explain = Explainer.from_files(file, seed=seed).explain
+        explain = Explainer.from_files(file, seed=seed, node=node("sidecar", world.asker)).explain
         for request in world.requests:
             found = explain(*request).to_dict()
             met |= {name for name in MET_BY_ALL if found[name]}

@@ -6,6 +6,7 @@ Everything here is in protobuf's JSON form and becomes messages in one place.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from meshlib.sources.istio.caller import Caller
@@ -27,6 +28,7 @@ DEFAULTS = frozenset(_DNS)
 """Fields of every generated cluster that no Istio object can say."""
 _UNLIMITED = 2**32 - 1
 PASSTHROUGH_CLUSTER = "PassthroughCluster"
+BLACK_HOLE_CLUSTER = "BlackHoleCluster"
 
 
 def clusters_of(service: Service, rule: Rule | None, caller: Caller) -> Iterator[tuple[Json, Json | None]]:
@@ -45,6 +47,11 @@ def clusters_of(service: Service, rule: Rule | None, caller: Caller) -> Iterator
             kind = "ORIGINAL_DST" if subset.passes_through else base[0]["type"]
             if kind not in _DNS_TYPES or any(_members(service, port, subset)):
                 yield _cluster(service, port, subset, rule, kind, caller)
+
+
+def black_hole_cluster() -> Json:
+    """Where requests for unknown hosts go under REGISTRY_ONLY: to nobody."""
+    return {"name": BLACK_HOLE_CLUSTER, "type": "STATIC", "connect_timeout": "10s"}
 
 
 def passthrough_cluster() -> Json:
@@ -71,11 +78,12 @@ def _cluster(
         "circuit_breakers": {"thresholds": [_thresholds()]},
     }
     apply_policy(cluster, policy, port)
-    apply_tls(cluster, policy.get("tls"), service)
+    mode = rule.tls_mode(port.number, subset.name if subset else "") if rule else None
+    members = [(_marked(workload, mode), target) for workload, target in _members(service, port, subset)]
+    apply_tls(cluster, policy.get("tls"), service, automatic=any(workload.mutual_tls for workload, _ in members))
     if cluster["type"] == "ORIGINAL_DST":
         cluster["lb_policy"] = "CLUSTER_PROVIDED"
         return cluster, None
-    members = list(_members(service, port, subset))
     fails_over = policy.get("outlierDetection") is not None
     groups = placed(groups_of(members), policy.get("loadBalancer") or {}, caller, fails_over=fails_over)
     assignment = {"cluster_name": cluster["name"], "endpoints": [_locality(group) for group in groups]}
@@ -93,6 +101,11 @@ def _members(service: Service, port: Port, subset: Subset | None) -> Iterator[tu
         target = endpoint.port(port)
         if target is not None and wanted <= dict(endpoint.workload.labels).items():
             yield endpoint.workload, target
+
+
+def _marked(workload: Workload, mode: str | None) -> Workload:
+    """The workload as automatic mutual TLS knows it: a rule that says another TLS takes that from it."""
+    return workload if mode in {None, "ISTIO_MUTUAL"} else replace(workload, mutual_tls=False)
 
 
 def _locality(group: Group) -> Json:

@@ -65,6 +65,20 @@ class Rule:
                 return found
         return None
 
+    def tls_mode(self, port: int, subset: str = "") -> str | None:
+        """The TLS that workloads are known by, None where nothing is said: of the subset before the destination, of the
+        port before all ports. Unlike the policy of a cluster, a port without TLS of its own has the destination's
+        (istiod: `mtls_checker.go`).
+        """
+        policies = [self._destination()]
+        policies += [s.get("trafficPolicy") or {} for s in self.spec.get("subsets") or () if s["name"] == subset]
+        for policy in reversed(policies):
+            own, _ = _for_port(policy, port)
+            tls = own.get("tls") or policy.get("tls")
+            if tls is not None:
+                return str(tls.get("mode", "DISABLE"))
+        return None
+
     def _destination(self) -> dict[str, Any]:
         return self.spec.get("trafficPolicy") or {}
 

@@ -12,6 +12,8 @@ from meshlib.sources.istio import cors
 Json = dict[str, Any]
 
 _HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+VIRTUAL_OUTBOUND = "virtualOutbound"
 _ROUTER = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
@@ -42,6 +44,18 @@ def proxyless_listener(host: str, port: int, table: str, filters: list[Json]) ->
     """The API listener of a service; without an address, so that no Envoy is sent it by wildcard."""
     manager = {"@type": _HCM, "stat_prefix": f"{host}:{port}", **_manager(table, filters)}
     return {"name": f"{host}:{port}", "api_listener": {"api_listener": manager}}
+
+
+def black_hole_listener(cluster: str) -> Json:
+    """What takes the calls that no other listener does, so that they go to a cluster without endpoints."""
+    proxy = {"@type": _TCP_PROXY, "stat_prefix": cluster, "cluster": cluster}
+    return {
+        "name": VIRTUAL_OUTBOUND,
+        "address": {"socket_address": {"address": "0.0.0.0", "port_value": 15001}},  # noqa: S104 - Istio's wildcard
+        "filter_chains": [{"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]}],
+        "use_original_dst": True,
+        "traffic_direction": "OUTBOUND",
+    }
 
 
 def _manager(table: str, filters: list[Json]) -> Json:

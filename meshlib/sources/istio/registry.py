@@ -16,7 +16,7 @@ from meshlib.sources.istio.fields import Fields, check
 from meshlib.sources.istio.names import is_visible, matches, resolve
 from meshlib.sources.istio.rules import Rules, rules_for
 from meshlib.sources.istio.service_entry import Service
-from meshlib.sources.istio.services import visible_services
+from meshlib.sources.istio.services import own_hidden_services, visible_services
 from meshlib.sources.istio.sidecar import Scope, scope_of
 from meshlib.sources.istio.virtual_service import VirtualService, virtual_services
 from meshlib.sources.istio.workload_entry import workloads_of
@@ -43,6 +43,9 @@ class Registry:
 
     caller: Caller
     scope: Scope
+    sidecar: IstioDocument | None
+    """The object that says the scope."""
+
     services: tuple[Service, ...]
     reached: tuple[Service, ...]
     rules: Rules
@@ -61,17 +64,20 @@ def build_registry(documents: Iterable[IstioDocument], caller: Caller) -> tuple[
     """The registry of every document without errors, and the issues of all of them."""
     issues: list[Issue] = []
     good = _checked(documents, caller, issues)
-    scope, _ = scope_of(good["Sidecar"], caller)
-    everything, hidden = visible_services(good["ServiceEntry"], workloads_of(good["WorkloadEntry"]), caller)
+    scope, said_by = scope_of(good["Sidecar"], caller)
+    workloads = workloads_of(good["WorkloadEntry"])
+    everything, hidden = visible_services(good["ServiceEntry"], workloads, caller)
     issues += [_taken(document, host, str(by.origin)) for document, host, by in hidden]
     services = tuple(service for service in everything if scope.imports(service.namespace, service.host))
     virtual = tuple(
         found for found in virtual_services(good["VirtualService"], caller)
         if scope.imports_any(found.namespace, found.hosts)
     )  # fmt: skip
-    others = (service for service in everything if service not in services)
+    known = {service.host for service in everything}
+    own = (each for each in own_hidden_services(good["ServiceEntry"], workloads, caller) if each.host not in known)
+    others = (*(service for service in everything if service not in services), *own)
     reached = tuple(found for service in others if (found := _reached(service, virtual, caller)) is not None)
-    registry = Registry(caller, scope, services, reached, rules_for(good["DestinationRule"], caller), virtual)
+    registry = Registry(caller, scope, said_by, services, reached, rules_for(good["DestinationRule"], caller), virtual)
     issues += [document.origin.issue(problem, document.label)
                for document, problem in virtual_service.check_delegation(good["VirtualService"])]  # fmt: skip
     issues += [*_without_service(everything, good["DestinationRule"]), *_check_together(registry)]

@@ -53,7 +53,7 @@ def hosts_on(registry: Registry, port: int) -> list[HostRoutes]:
     known = {service.host for service in registry.services if service.port(port) is not None}
     found: dict[str, HostRoutes] = {}
     for virtual in registry.virtual_services:
-        claimed = [service for service in services.values() if _owner(registry, service.host) is virtual]
+        claimed = [service for service in services.values() if _claims(virtual, service.host, registry)]
         unknown = _unknown_hosts(virtual, known) if claimed or port == HTTP_PORT else []
         routes = tuple(_routes(virtual, port, registry)) if claimed or unknown else ()
         if not routes:
@@ -167,6 +167,11 @@ def _hash_lookup(registry: Registry) -> Callable[[Mapping[str, Any]], Json | Non
 def _has_http(service: Service, number: int) -> bool:
     port = service.port(number)
     return port is not None and port.is_http
+
+
+def _claims(virtual: VirtualService, host: str, registry: Registry) -> bool:
+    """Whether it speaks for a service: each that names it, and of those with wildcards the one in charge."""
+    return (host in virtual.hosts and not host.startswith("*")) or _owner(registry, host) is virtual
 
 
 def _owner(registry: Registry, host: str) -> VirtualService | None:

@@ -21,6 +21,23 @@ class Found:
     is_public: bool
 
 
+def own_hidden_services(
+    documents: Iterable[IstioDocument], workloads: Iterable[Workload], caller: Caller
+) -> Iterator[Service]:
+    """Services of the caller's namespace that are not exported to it: routes may lead to them all the same. They have
+    the ports of their first entry, and the endpoints of all.
+    """
+    chosen = list(workloads)
+    hosts: dict[str, list[Service]] = {}
+    for document in documents:
+        is_own = document.namespace == caller.namespace
+        if is_own and not is_visible(document.spec.get("exportTo"), document.namespace, caller.namespace):
+            for service in services_of(document, chosen):
+                hosts.setdefault(service.host, []).append(service)
+    for first, *more in hosts.values():
+        yield replace(first, endpoints=(*first.endpoints, *(each for other in more for each in other.endpoints)))
+
+
 def visible_services(
     documents: Iterable[IstioDocument], workloads: Iterable[Workload], caller: Caller
 ) -> tuple[tuple[Service, ...], list[tuple[IstioDocument, str, IstioDocument]]]:

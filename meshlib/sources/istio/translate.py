@@ -10,8 +10,20 @@ from meshlib.sources.files.messages import to_message
 from meshlib.sources.files.resources import Content, IstioDocument, LoadedResource, Origin
 from meshlib.sources.files.type_registry import ASSIGNMENT, CLUSTER, LISTENER, ROUTE_CONFIGURATION, short_name
 from meshlib.sources.istio.caller import NOBODY, Caller
-from meshlib.sources.istio.clusters import DEFAULTS, clusters_of, passthrough_cluster
-from meshlib.sources.istio.listeners import http_filters, proxyless_listener, sidecar_listener
+from meshlib.sources.istio.clusters import (
+    BLACK_HOLE_CLUSTER,
+    DEFAULTS,
+    black_hole_cluster,
+    clusters_of,
+    passthrough_cluster,
+)
+from meshlib.sources.istio.listeners import (
+    VIRTUAL_OUTBOUND,
+    black_hole_listener,
+    http_filters,
+    proxyless_listener,
+    sidecar_listener,
+)
 from meshlib.sources.istio.registry import Registry, build_registry
 from meshlib.sources.istio.routes import HostRoutes, hosts_on, ports_of, proxyless_table, sidecar_table
 
@@ -29,7 +41,7 @@ def translate(documents: Iterable[IstioDocument], caller: Caller = NOBODY) -> Co
         name = value.get("name") or value["cluster_name"]
         issues.extend(origin.issue(problem, f"{short_name(type_name)} {name}") for problem in problems)
         if message is not None:
-            by_port = type_name == LISTENER and "api_listener" not in value
+            by_port = type_name == LISTENER and "api_listener" not in value and name != VIRTUAL_OUTBOUND
             resources.append(LoadedResource(type_name, name, message, origin, defaults=DEFAULTS, by_port=by_port))
     return Content(tuple(resources), issues=_unique(issues))
 
@@ -51,6 +63,9 @@ def _generate(registry: Registry) -> Iterator[Generated]:
             yield from _proxyless(entry, port, registry)
     if ports:
         yield CLUSTER, passthrough_cluster(), _origin([], registry)
+    if registry.sidecar is not None and registry.scope.registry_only:
+        yield CLUSTER, black_hole_cluster(), registry.sidecar.origin
+        yield LISTENER, black_hole_listener(BLACK_HOLE_CLUSTER), registry.sidecar.origin
 
 
 def _proxyless(entry: HostRoutes, port: int, registry: Registry) -> Iterator[Generated]:

@@ -20,11 +20,13 @@ _PLAIN = {
 }
 
 
-def apply_tls(cluster: Json, tls: Mapping[str, Any] | None, service: Service) -> None:
-    """Change the cluster (JSON form) as `tls` says, or without it as the service's workloads do."""
+def apply_tls(cluster: Json, tls: Mapping[str, Any] | None, service: Service, *, automatic: bool) -> None:
+    """Change the cluster (JSON form) as `tls` says, or without it as the workloads do. `automatic`: one of them has
+    the mutual TLS of the mesh.
+    """
     identities = _identities(service)
     if tls is None:
-        if not service.external and cluster["type"] != "ORIGINAL_DST" and _has_mutual_tls(service):
+        if automatic and not service.external and cluster["type"] != "ORIGINAL_DST":
             cluster["transport_socket_matches"] = _automatic(cluster["name"], identities)
         return
     mode = tls.get("mode", "DISABLE")
@@ -56,10 +58,6 @@ def _automatic(cluster: str, identities: list[str]) -> list[Json]:
         {"name": "tlsMode-istio", "match": {"tlsMode": "istio"}, "transport_socket": mutual},
         {"name": "tlsMode-disabled", "match": {}, "transport_socket": _PLAIN},
     ]
-
-
-def _has_mutual_tls(service: Service) -> bool:
-    return any(endpoint.workload.mutual_tls for endpoint in service.endpoints)
 
 
 def _identities(service: Service) -> list[str]:
