@@ -136,6 +136,9 @@ PUBLIC: dict[str, set[str]] = {
         "UnsupportedLbPolicy",
         "UserLbPolicy",
     },
+    "meshlib.model.dns": {"DEFAULT_DNS", "Dns", "DnsLookupFamily", "RefreshRate"},
+    "meshlib.model.zones": {"NOWHERE", "ZONE_AWARE", "Local", "ZoneAware"},
+    "meshlib.resolve.resolver": {"Resolver"},
     "meshlib.model.endpoint": {
         "Address",
         "ClusterLoadAssignment",
