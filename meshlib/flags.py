@@ -40,6 +40,8 @@ class ResponseFlag(enum.StrEnum):
     """A fault was injected: delay."""
     FI = "FI"
     """A fault was injected: abort."""
+    IH = "IH"
+    """An `x-envoy-*` header of the request that the router is strict about is malformed."""
     DC = "DC"
     """The caller went away (cancelled)."""
     DO = "DO"

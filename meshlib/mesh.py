@@ -55,6 +55,8 @@ class Mesh(Doors, FromSources, Instrumented, Named):
     `rate_limits`: shared limits from code by cluster name. `fetch_timeout`: seconds a call waits for configuration that
     has not arrived (15, as gRPC and Envoy). `identity`: the workload's certificates for mutual TLS, one
     (`meshlib.identity.Identity`) or several by certificate provider instance (gRFC A29).
+    `trust_envoy_headers`: whether calls may ask for timeouts, retries and hedging in `x-envoy-*` headers (true: they
+    are this process's own; Envoy trusts internal requests so).
     `propagators`: the trace headers understood and written, of "tracecontext", "b3" and "b3multi"; by default those of
     `OTEL_PROPAGATORS`, else "tracecontext". `baggage`: the keys of W3C baggage that may pass (none; "*" is all).
     `name_servers`: DNS servers ("10.0.0.2", "10.0.0.2:5353") for the clusters that name none, in place of the system's
@@ -88,6 +90,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         name_servers: Sequence[str] = (),
         locality: Locality | str = "",
         local_cluster: str = "",
+        trust_envoy_headers: bool = True,
         seed: int | None = None,
         admin: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -100,6 +103,8 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             "unknown_hosts": unknown_hosts,
             "fetch_timeout": fetch_timeout,
             "propagation": Propagation.from_environment(propagators, baggage, os.environ),
+            "trust_envoy_headers": trust_envoy_headers,
+            "wall_clock": time.time,
         }
         self._breakers = dict(breakers or {})
         self._local = local_of(locality, local_cluster)

@@ -16,6 +16,7 @@ from meshlib.decorators import errors
 from meshlib.decorators.attempt import running
 from meshlib.decorators.outcome import EXCLUDED, OK, of_error
 from meshlib.drivers import aio, sync
+from meshlib.drivers.racing import Apart
 from meshlib.engine.call import call_flow
 from meshlib.engine.commands import BodyEnd, Commit, Fail, Mirror, PassThrough, Reply, Start, Terminal
 from meshlib.engine.stand_in import STAND_IN
@@ -39,7 +40,7 @@ class Call:
     behind still knows this call, and may fail for ever.
     """
 
-    __slots__ = ("context", "enclosing", "final_deadline", "flow", "function", "judged", "mesh", "policy")
+    __slots__ = ("context", "enclosing", "final_deadline", "flow", "function", "inside", "judged", "mesh", "policy")
 
     def __init__(
         self, mesh: Mesh, policy: GuardPolicy, function: Callable[[], Any], head: RequestHead, context: CallContext
@@ -51,6 +52,7 @@ class Call:
         around = running.get()
         self.enclosing: Call | None = None if around is None else around[0]
         self.judged: deque[BaseException] | None = None
+        self.inside: dict[Start, None] = {}
         self.final_deadline: float | None = None
         self.flow = call_flow(
             mesh.runtime,
@@ -66,14 +68,17 @@ class Call:
         belongs to the attempt's span.
         """
         self.final_deadline = start.final_deadline
-        self.judged = deque(maxlen=_MOST_JUDGED)
+        self.inside[start] = None
+        self.judged = self.judged or deque(maxlen=_MOST_JUDGED)
         tracing = self.mesh.runtime.tracing
         entered = None if tracing is None else (tracing, tracing.enter(start.head))
         return current.set(self.context.until(start.deadline)), running.set((self, start)), entered
 
-    def leave(self, tokens: Tokens) -> None:
+    def leave(self, start: Start, tokens: Tokens) -> None:
         """Out of it."""
-        self.judged = None
+        self.inside.pop(start, None)
+        if not self.inside:  # attempts of a call that hedges overlap
+            self.judged = None
         if tokens[2] is not None:
             tracing, entered = tokens[2]
             tracing.leave(entered)
@@ -158,11 +163,15 @@ class SyncCall(Call):
         except Exception as error:  # noqa: BLE001  whatever it is, it is the function's word and is raised again
             return self._raised(error, start)
         finally:
-            self.leave(tokens)
+            self.leave(start, tokens)
         if isinstance(value, CoroutineType):
             value.close()
             raise TypeError("the guarded function returned a coroutine; guard the async function itself")
         return self.returned(value)
+
+    def apart(self, start: Start, apart: Apart) -> Outcome:
+        """One of several calls of the function, each on a thread of its own. Nothing can interrupt it."""
+        return self.attempt(start)
 
     def discard(self, outcome: Outcome, bodiless: bool) -> None:
         """A result that will not be used: it is the garbage collector's."""
@@ -205,8 +214,12 @@ class AsyncCall(Call):
         except Exception as error:  # noqa: BLE001  whatever it is, it is the function's word and is raised again
             return Outcome(failure=start.on_deadline) if limit.expired() else self.raised(error)
         finally:
-            self.leave(tokens)
+            self.leave(start, tokens)
         return self.returned(value)
+
+    async def apart(self, start: Start) -> Outcome:
+        """One of several calls of the function, each a task of its own."""
+        return await self.attempt(start)
 
     async def discard(self, outcome: Outcome, bodiless: bool) -> None:
         """A result that will not be used: it is the garbage collector's."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import cast
 
-from meshlib.drivers.wire import AsyncWaiter, AsyncWire
-from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Mirror, Query, Start, Terminal, Wait, abandon
+from meshlib.drivers.racing_aio import AsyncRace
+from meshlib.drivers.wire import AsyncOverlappingWire, AsyncWaiter, AsyncWire
+from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Mirror, Overlap, Query, Start, Terminal, Wait, abandon
 
 
 async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
@@ -14,6 +16,7 @@ async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
 
     Cancellation at any point closes the flow, which gives back its load.
     """
+    race: AsyncRace | None = None
     try:
         command = next(flow)
         while True:
@@ -39,8 +42,17 @@ async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
                 case Fetch(authority=authority, deadline=deadline):
                     await waiter.await_for(authority, deadline)
                     command = flow.send(time.monotonic())
+                case Overlap():
+                    race = race or AsyncRace(cast("AsyncOverlappingWire", wire))
+                    command = flow.send(await race.obey(command))
                 case _:
                     return command
     except BaseException:
-        abandon(flow, time.monotonic())
+        _give_up(flow, race)
         raise
+
+
+def _give_up(flow: Flow, race: AsyncRace | None) -> None:
+    if race is not None:
+        race.close()
+    abandon(flow, time.monotonic())

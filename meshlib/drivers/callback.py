@@ -11,9 +11,22 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from meshlib.drivers.racing_callback import CallbackRace, News
 from meshlib.drivers.timer import Appointment, later
 from meshlib.drivers.wire import SyncWaiter
-from meshlib.engine.commands import Command, Discard, Fetch, Flow, Mirror, Query, Start, Terminal, Wait, abandon
+from meshlib.engine.commands import (
+    Command,
+    Discard,
+    Fetch,
+    Flow,
+    Mirror,
+    Overlap,
+    Query,
+    Start,
+    Terminal,
+    Wait,
+    abandon,
+)
 from meshlib.model.outcome import Outcome
 
 
@@ -22,6 +35,9 @@ class CallbackWire(Protocol):
 
     def begin(self, start: Start, ended: Callable[[Outcome], None]) -> None:
         """Begin one attempt, and call `ended` once with its outcome, from any thread."""
+
+    def cancel_one(self, start: Start) -> None:
+        """Give up one of several attempts; it may still end in any way."""
 
     def discard(self, outcome: Outcome) -> None:
         """Drop a response that will be retried."""
@@ -38,7 +54,7 @@ class CallbackDriver:
     come at any time from any thread: then the flow is closed by whoever is alone with it next, and `done` hears None.
     """
 
-    __slots__ = ("_done", "_flow", "_given_up", "_sleeping", "_waiter", "_wire")
+    __slots__ = ("_done", "_flow", "_given_up", "_race", "_sleeping", "_waiter", "_wire")
 
     def __init__(
         self, flow: Flow, wire: CallbackWire, waiter: SyncWaiter, done: Callable[[Terminal | None], None]
@@ -49,6 +65,7 @@ class CallbackDriver:
         self._done = done
         self._given_up = False
         self._sleeping: Appointment | None = None
+        self._race: CallbackRace | None = None
 
     def start(self) -> None:
         """Begin, on the calling thread."""
@@ -58,7 +75,8 @@ class CallbackDriver:
         """The caller went away. An attempt under way is the wire's to cancel: its end is waited for."""
         self._given_up = True
         sleeping = self._sleeping
-        if sleeping is not None and sleeping.cancel():
+        asleep = sleeping is not None and sleeping.cancel()
+        if asleep or (self._race is not None and self._race.give_up()):
             self._abandon()
 
     def _ended(self, outcome: Outcome) -> None:
@@ -69,6 +87,9 @@ class CallbackDriver:
         self._sleeping = None
         self._guarded(lambda: self._flow.send(time.monotonic()))
 
+    def _heard(self, news: News) -> None:
+        self._guarded(lambda: self._flow.send(news))
+
     def _guarded(self, step: Callable[[], Command]) -> None:
         """One step of the flow and what it asks for. Whatever is raised meanwhile closes the flow."""
         if self._given_up:
@@ -77,8 +98,7 @@ class CallbackDriver:
         try:
             self._obey(step())
         except BaseException:
-            abandon(self._flow, time.monotonic())
-            self._done(None)
+            self._abandon()
             raise
 
     def _obey(self, command: Command) -> None:
@@ -96,6 +116,12 @@ class CallbackDriver:
                 case Mirror() as copy:
                     self._wire.mirror(copy)
                     command = self._flow.send(time.monotonic())
+                case Overlap():
+                    self._race = self._race or CallbackRace(self._wire, self._heard)
+                    news = self._race.obey(command)
+                    if news is None:
+                        return
+                    command = self._flow.send(news)
                 case Query() | Fetch():
                     threading.Thread(target=self._ask, args=(command,), name="meshlib-ask", daemon=True).start()
                     return
@@ -117,5 +143,7 @@ class CallbackDriver:
             self._guarded(lambda: self._flow.send(time.monotonic()))
 
     def _abandon(self) -> None:
+        if self._race is not None:
+            self._race.close()
         abandon(self._flow, time.monotonic())
         self._done(None)

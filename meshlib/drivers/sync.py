@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
-from meshlib.drivers.wire import SyncWaiter, SyncWire
-from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Mirror, Query, Start, Terminal, Wait, abandon
+from meshlib.drivers.racing import Race
+from meshlib.drivers.wire import OverlappingWire, SyncWaiter, SyncWire
+from meshlib.engine.commands import Commit, Discard, Fetch, Flow, Mirror, Overlap, Query, Start, Terminal, Wait, abandon
 
 
 def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
@@ -14,6 +16,7 @@ def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
     Whatever is raised meanwhile (KeyboardInterrupt, a caller's own exception) closes the flow first, which gives back
     its load.
     """
+    race: Race | None = None
     try:
         command = next(flow)
         while True:
@@ -39,8 +42,17 @@ def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
                 case Fetch(authority=authority, deadline=deadline):
                     waiter.wait_for(authority, deadline)
                     command = flow.send(time.monotonic())
+                case Overlap():
+                    race = race or Race(cast("OverlappingWire", wire))
+                    command = flow.send(race.obey(command))
                 case _:
                     return command
     except BaseException:
-        abandon(flow, time.monotonic())
+        _give_up(flow, race)
         raise
+
+
+def _give_up(flow: Flow, race: Race | None) -> None:
+    if race is not None:
+        race.close()
+    abandon(flow, time.monotonic())

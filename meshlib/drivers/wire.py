@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from meshlib.engine.commands import Mirror, Start
 from meshlib.model.outcome import Outcome
+
+if TYPE_CHECKING:
+    from meshlib.drivers.racing import Apart
 
 
 class SyncWire(Protocol):
@@ -21,6 +24,13 @@ class SyncWire(Protocol):
         """Begin a copy of the request, which is nobody's concern from then on. Never raises, never waits."""
 
 
+class OverlappingWire(SyncWire, Protocol):
+    """The wire of calls that may hedge (`RequestHead.overlaps`)."""
+
+    def apart(self, start: Start, apart: Apart) -> Outcome:
+        """`attempt`, beside others and on another thread than the caller's; `apart` may give it up meanwhile."""
+
+
 class AsyncWire(Protocol):
     """Carries attempts of one protocol on the running event loop."""
 
@@ -32,6 +42,13 @@ class AsyncWire(Protocol):
 
     def mirror(self, mirror: Mirror) -> None:
         """Begin a copy of the request, which is nobody's concern from then on. Never raises, never waits."""
+
+
+class AsyncOverlappingWire(AsyncWire, Protocol):
+    """The wire of calls that may hedge (`RequestHead.overlaps`)."""
+
+    async def apart(self, start: Start) -> Outcome:
+        """`attempt`, beside others; its task may be cancelled."""
 
 
 class SyncWaiter(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 from meshlib.balancing.base import Host
 from meshlib.engine.actions import Actions
 from meshlib.engine.attempt import Attempts
-from meshlib.engine.commands import Abandoned, Command, Commit, Discard, Mirror, Start
+from meshlib.engine.commands import Abandoned, Command, Commit, Discard, Launch, Listen, Mirror, Start
 from meshlib.engine.decision import Decision, Forward, decide
 from meshlib.engine.judging import sweep
 from meshlib.engine.plan import Plan
@@ -46,11 +46,12 @@ def act(
     was redirected by the last time.
     """
     start: Start | None = None
-    run = call.run()
+    run = call.flow()
     try:
         command = next(run)
-        if actions.mirrors and isinstance(command, Start):
-            yield from _mirrors(actions, call, command, plan)
+        first = command.start if isinstance(command, Launch) else command
+        if actions.mirrors and isinstance(first, Start):
+            yield from _mirrors(actions, call, first, plan)
         while True:
             if isinstance(command, Start):
                 start = command
@@ -62,7 +63,10 @@ def act(
                     return redirected
                 if isinstance(call, StickyAttempts):
                     call.tell(command, start)
-            command = run.send((yield command))
+            answer = yield command
+            if isinstance(command, Listen) and not isinstance(answer, float):
+                start = answer[0]
+            command = run.send(answer)
     except StopIteration:
         return None
     except Abandoned as gone:

@@ -2,35 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from meshlib.balancing.base import Host
 from meshlib.engine import grpc_status
-from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Discard, Fail, Flow, Replayable, Start, Wait
+from meshlib.engine.avoiding import Avoided, PreviousPriorities
+from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Discard, Flow, Replayable, Start, Wait
 from meshlib.engine.decision import EXPECTED_TIMEOUT, Forward, rewrite_authority, upstream_head
-from meshlib.engine.ending import commit, ended, exhausted, fail, finished, note
+from meshlib.engine.ending import (
+    ATTEMPT_COUNT,
+    Refused,
+    commit,
+    ended,
+    exhausted,
+    fail,
+    finished,
+    note,
+    refuse_malformed,
+)
+from meshlib.engine.extras import NONE, Extras, body_size, heard, rules_for, timeout_for
+from meshlib.engine.hedging import race
 from meshlib.engine.judging import judge, sweep
 from meshlib.engine.retrying import retry, unseen
 from meshlib.engine.runtime import Runtime
 from meshlib.flags import ResponseFlag
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.model.request import RequestHead
+from meshlib.policy.asked import Asked, consumed, malformed, speaks
+from meshlib.policy.retry import RetryRules
 from meshlib.policy.thresholds import admit
 
-ATTEMPT_COUNT = b"x-envoy-attempt-count"
+IS_TIMEOUT_RETRY = b"x-envoy-is-timeout-retry"
 _TIMEOUT = Failure.TIMEOUT  # looking up a member of an enum costs as much as a call
 
 
 class Attempts:
-    """The attempts of one call, and what they share."""
+    """The attempts of one call, and what they share.
+
+    `asked` is what the request asks for in `x-envoy-*` headers, `extras` what few routes use; both are None for nearly
+    every call. `hedges`: at the per-try timeout another attempt begins beside the slow one.
+    """
 
     __slots__ = (
         "action",
+        "after_timeout",
+        "asked",
         "began",
         "cluster",
         "deadline",
         "decision",
+        "extras",
         "head",
+        "hedges",
         "info",
         "load",
+        "priorities",
         "replayable",
         "request_hash",
         "rules",
@@ -70,16 +96,28 @@ class Attempts:
         self.replayable = replayable
         self.load, self.thresholds = decision.cluster.thresholds(decision.action.priority)
         timeout = route.stream_timeout if head.streams else route.timeout
+        self.asked: Asked | None = None
+        self.extras = route.extras
+        self.hedges = False
+        spoken = head
+        if self.extras is not None or speaks(head.headers):
+            spoken, timeout = self._unusual(self.extras or NONE, None if deadline is None else deadline - now)
         if timeout is not None and (deadline is None or now + timeout < deadline):
             deadline = now + timeout
         self.deadline = deadline
         hashed = route.hasher(head, source_ip, runtime.rng) if route.hasher is not None else None
         self.request_hash = hashed.hash if hashed is not None else None
         self.set_cookie = hashed.set_cookie if hashed is not None else None
-        self.upstream = upstream_head(decision, head)
+        self.upstream = upstream_head(decision, spoken, runtime.wall_clock)
         self.tried: list[Host] = []
         self.stand_in = stand_in
         self.transparent = False
+
+    def flow(self) -> Flow:
+        """The call: one attempt after the other, or attempts that overlap; or no attempt at all."""
+        if self.extras is not None and (wrong := self._malformed()) is not None:
+            return _refuse(self, *wrong)
+        return race(self) if self.hedges else self.run()
 
     def run(self) -> Flow:
         """Attempt until a response is committed or nothing more may be tried."""
@@ -88,17 +126,17 @@ class Attempts:
             while True:
                 number += 1
                 # a Who: balanced anew for each attempt, so that a retry may go elsewhere.
-                host = self._pick(now) or self._without_endpoints()
+                host = self.pick(now)
                 if host is None:
                     yield fail(self, now, ResponseFlag.UH, f"no healthy endpoint in cluster {self.cluster.name!r}")
                     return
                 # b May it: deadline, breaker, thresholds; after the pick, because UH is the more telling answer.
-                start = self._start(number, host, now)
+                start = self.start(number, host, now)
                 # The load is given back however this ends: refused, answered, failed, cancelled, dropped.
                 try:
-                    refused = self._admit(start, now)
+                    refused = self.admit(start, now)
                     if refused is not None:
-                        yield refused
+                        yield fail(self, now, *refused)
                         return
                     # c Send.
                     outcome: Outcome = yield start
@@ -113,7 +151,7 @@ class Attempts:
                         finished(self, start, outcome, end)
                         return
                 finally:
-                    self._give_back(start)
+                    self.give_back(start)
                 if delay is None:
                     if not unseen(self, outcome):
                         yield exhausted(self, outcome, verdict, now)
@@ -124,6 +162,7 @@ class Attempts:
                     now = yield Discard(outcome)
                 now = yield Wait(delay)
                 self.tried.append(host)
+                self.after_timeout = outcome.failure is Failure.PER_TRY_TIMEOUT
         except Abandoned as gone:
             self.info.flag, self.info.grpc_status = ResponseFlag.DC, grpc_status.failed(self.head, ResponseFlag.DC)
             ended(self, gone.at, None, ResponseFlag.DC)
@@ -131,61 +170,104 @@ class Attempts:
         finally:
             self.load.retries.pop(self, None)
 
-    def _pick(self, now: float) -> Host | None:
+    def _unusual(self, extras: Extras, left: float | None) -> tuple[RequestHead, float | None]:
+        """What the request asks for in `x-envoy-*` headers, and what the route has that few have: the request without
+        those headers, and the seconds the call may take.
+        """
+        head, route = self.head, self.decision.route
+        spoken, asked = heard(head, trusted=self.runtime.trust_envoy_headers)
+        self.asked = asked
+        rules = self.rules = rules_for(self.rules, extras, asked, head)
+        if extras.body_limit is not None and rules is not None and body_size(head) > extras.body_limit:
+            self.replayable = False
+            self.cluster.stats["retry_or_shadow_abandoned"].add()
+        if extras.previous_priorities is not None:
+            self.priorities = PreviousPriorities(extras.previous_priorities)
+        if rules is not None and rules.per_try_timeout and head.overlaps:
+            self.hedges = extras.hedges if asked is None or asked.hedge is None else asked.hedge
+        return spoken, timeout_for(route, extras, asked, head, left)
+
+    def _malformed(self) -> tuple[str, str] | None:
+        strict = self.extras.strict_headers if self.extras is not None else ()
+        return malformed(consumed(self.head.headers), strict) if strict else None
+
+    def pick(self, now: float) -> Host | None:
+        """The endpoint of the next attempt; where a cluster has none at all, what stands in for one, if anything."""
         cluster = self.cluster
         if now >= cluster.next_sweep:
             sweep(self, now)
-        rules = self.rules
-        tried = self.tried if rules is not None and rules.previous_hosts else ()
-        again = rules.host_selection_retry_max_attempts if tried and rules is not None else 0
         balancer = cluster.balancer
-        host = balancer.pick(self.request_hash, self.share.criteria, self.runtime.rng, tried, again)
+        if self.tried:
+            host = self._pick_again()
+        else:
+            host = balancer.pick(self.request_hash, self.share.criteria, self.runtime.rng)
         if balancer.in_panic:
             cluster.stats["lb_healthy_panic"].add()
         if balancer.needs_refresh:
             balancer.needs_refresh = False  # one call is enough to ask
             self.runtime.background(balancer.refresh)
+        if host is None and not balancer.hosts:
+            return self.stand_in
         return host
 
-    def _without_endpoints(self) -> Host | None:
-        """What stands in for an endpoint in a cluster that has none at all, where the caller needs none."""
-        return None if self.cluster.balancer.hosts else self.stand_in
+    def _pick_again(self) -> Host | None:
+        """The endpoint of a retry: predicates may turn some down, and a retry priority may look further."""
+        extras, balancer = self.extras, self.cluster.balancer
+        avoid, again = self.avoided()
+        if extras is not None and extras.previous_priorities is not None:
+            return self.priorities.pick(
+                balancer, self.tried, self.request_hash, self.share.criteria, self.runtime.rng, avoid, again
+            )
+        return balancer.pick(self.request_hash, self.share.criteria, self.runtime.rng, avoid, again)
 
-    def _start(self, number: int, host: Host, now: float) -> Start:
+    def avoided(self) -> tuple[Collection[Host], int]:
+        """What a retry had better not go to, and how often it is turned down."""
+        rules, extras = self.rules, self.extras
+        avoid: Collection[Host] = self.tried if rules is not None and rules.previous_hosts else ()
+        if rules is not None and extras is not None and extras.avoids_labels:
+            avoid = Avoided(avoid, rules.policy.omit_canary_hosts, rules.policy.omit_host_metadata)
+        return avoid, rules.host_selection_retry_max_attempts if avoid and rules is not None else 0
+
+    def start(self, number: int, host: Host, now: float) -> Start:
+        """Attempt `number`, ready to be sent."""
         decision = self.decision
-        deadline, on_deadline = attempt_deadline(decision, self.deadline, now)
+        if self.hedges:
+            deadline, on_deadline = self.deadline, _TIMEOUT
+        else:
+            deadline, on_deadline = try_deadline(self.rules, self.deadline, now)
         timeout = None if deadline is None else deadline - now
         share = self.share
         # Not looked at in vain: of 10 000 endpoints this one is seldom in the processor's cache.
         hostname = host.endpoint.hostname if share.rewrite_host is not None or share.authority else ""
         head = attempt_head(decision, self.head, self.upstream, hostname, number, timeout)
+        if number > 1 and self.extras is not None and self.extras.tells_timeout_retries:
+            told = (IS_TIMEOUT_RETRY, b"true" if self.after_timeout else b"false")
+            head = RequestHead(head.method, head.scheme, head.authority, head.path, [*head.headers, told])
         self.info.attempts = number
         self.info.endpoint = host.address
         idle = decision.route.idle
         return Start(number, self.cluster, host, head, deadline, on_deadline, self.deadline, idle, info=self.info)
 
-    def _admit(self, start: Start, now: float) -> Fail | None:
-        """Deadline, circuit breaker, thresholds. What is taken here is given back in `_give_back`."""
+    def admit(self, start: Start, now: float) -> Refused | None:
+        """Deadline, circuit breaker, thresholds. What is taken here is given back in `give_back`."""
         cluster = self.cluster
         if self.deadline is not None and now >= self.deadline:
-            return fail(self, now, ResponseFlag.UT, "the deadline had passed before the attempt")
+            return ResponseFlag.UT, "the deadline had passed before the attempt", False
         if cluster.breaker is not None:
             start.permit = cluster.breaker.permit(now)
             if start.permit is None:
-                return fail(
-                    self, now, ResponseFlag.UO, f"the circuit breaker of cluster {cluster.name!r} is open", True
-                )
+                return ResponseFlag.UO, f"the circuit breaker of cluster {cluster.name!r} is open", True
         limit = self.thresholds.max_requests
         if not admit(self.load.requests, limit, start):
             cluster.stats["upstream_rq_active_overflow"].add()
-            self._give_back(start)
-            reason = f"cluster {cluster.name!r} has {limit} active requests (max_requests)"
-            return fail(self, now, ResponseFlag.UO, reason)
+            self.give_back(start)
+            return ResponseFlag.UO, f"cluster {cluster.name!r} has {limit} active requests (max_requests)", False
         start.host.cell.live[start] = now
         cluster.stats["upstream_rq_total"].add()
         return None
 
-    def _give_back(self, start: Start) -> None:
+    def give_back(self, start: Start) -> None:
+        """What `admit` took, and what else an attempt holds."""
         self.load.requests.pop(start, None)
         start.host.cell.live.pop(start, None)
         permit, breaker = start.permit, self.cluster.breaker
@@ -194,9 +276,17 @@ class Attempts:
             breaker.release(permit)
 
 
+def _refuse(call: Attempts, name: str, value: str) -> Flow:
+    yield refuse_malformed(call, name, value)
+
+
 def attempt_deadline(decision: Forward, deadline: float | None, now: float) -> tuple[float | None, Failure]:
     """When an attempt begun at `now` ends at the latest, and as what: the call's deadline or the per-try timeout."""
-    rules = decision.route.retry
+    return try_deadline(decision.route.retry, deadline, now)
+
+
+def try_deadline(rules: RetryRules | None, deadline: float | None, now: float) -> tuple[float | None, Failure]:
+    """The same by the rules in force."""
     per_try = rules.per_try_timeout if rules is not None else None
     if per_try is not None and (deadline is None or now + per_try < deadline):
         return now + per_try, Failure.PER_TRY_TIMEOUT
@@ -218,6 +308,8 @@ def attempt_head(
     if timeout is None and not counted:
         return upstream
     headers = list(upstream.headers)
+    if counted:
+        headers = [pair for pair in headers if pair[0].lower() != ATTEMPT_COUNT]
     if timeout is not None:
         milliseconds = int(timeout * 1000)
         headers.append((EXPECTED_TIMEOUT, b"%d" % (milliseconds if milliseconds > 0 else 1)))

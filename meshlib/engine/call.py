@@ -147,7 +147,7 @@ def _stages(
     actions = decision.share.actions
     if actions is None:
         attempts = Attempts(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
-        yield from attempts.run()
+        yield from attempts.flow()
         return
     # 7 What few routes do with them: a sticky session, copies; and a redirect begins anew with the route.
     given = (runtime, decision, head, info, now, deadline, replayable, source_ip)

@@ -8,6 +8,9 @@ A flow is a generator. It yields commands; the driver does them and sends the an
     Start          runs one attempt on one endpoint up to response headers               an Outcome
     Discard        drops a response that will be retried                                 now
     Wait           sleeps                                                                now
+    Launch         begins an attempt and does not wait for it                            now
+    Listen         waits for one of the launched attempts to end, or until a moment      (its Start, an Outcome), or now
+    Cancel         gives a launched attempt up; nothing is heard of it any more          now
     Commit         hands the response to the caller; later, when the body has ended      a BodyEnd
     Mirror         begins a copy of the request elsewhere, and does not wait for it      now
     Reply, Fail, PassThrough   terminal: nothing is sent back, the flow has ended
@@ -110,6 +113,33 @@ class Start:
         self.idle = idle
         self.info = info
         self.permit: Permit | None = None
+
+
+class Overlap:
+    """What only calls that hedge yield: their attempts overlap."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class Launch(Overlap):
+    """Begin the attempt `start`; others go on meanwhile."""
+
+    start: Start
+
+
+@dataclass(slots=True)
+class Listen(Overlap):
+    """Wait until a launched attempt ends, at most until `until` (monotonic seconds; None: as long as it takes)."""
+
+    until: float | None
+
+
+@dataclass(slots=True)
+class Cancel(Overlap):
+    """Give up the launched attempt `start`, and drop its response if it has one by now."""
+
+    start: Start
 
 
 @dataclass(slots=True)
@@ -230,7 +260,7 @@ class CallInfo:
     why_not_redirected: str = ""
 
 
-Command = Fetch | Query | Start | Discard | Mirror | Wait | Commit | Reply | Fail | PassThrough
+Command = Fetch | Query | Start | Overlap | Discard | Mirror | Wait | Commit | Reply | Fail | PassThrough
 Terminal = Commit | Reply | Fail | PassThrough
 Flow = Generator[Command, Any, None]
 

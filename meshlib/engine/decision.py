@@ -158,7 +158,7 @@ def upstream_head(decision: Forward, head: RequestHead, clock: facts.Clock = fac
     into `x-envoy-original-path`). `head` itself where the route changes nothing.
     """
     route, share = decision.route, decision.share
-    headers = _without(head.headers, EXPECTED_TIMEOUT)
+    headers = head.headers
     if share.request_headers is not None:
         headers = share.request_headers(list(headers), head, lambda: facts.of_request(decision, clock))
     path = head.path

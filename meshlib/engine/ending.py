@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshlib.engine import facts, grpc_status
-from meshlib.engine.commands import BodyEnd, Commit, Fail, Start
+from meshlib.engine.commands import BodyEnd, Commit, Fail, Reply, Start
 from meshlib.engine.events import AttemptEnded, CallEnded
 from meshlib.engine.judging import judge
 from meshlib.errors import CallFailure
@@ -16,6 +16,10 @@ from meshlib.policy.classify import Classification, classify
 if TYPE_CHECKING:
     from meshlib.engine.attempt import Attempts
 
+Refused = tuple[ResponseFlag, str, bool]
+"""Why an attempt may not be made: the flag, the reason, and whether it is an open circuit breaker."""
+ATTEMPT_COUNT = b"x-envoy-attempt-count"
+_NO_CONTENT, _BAD_REQUEST = 204, 400
 _TIMEOUT = Failure.TIMEOUT  # looking up a member of an enum costs as much as a call
 
 
@@ -23,7 +27,7 @@ def commit(call: Attempts, start: Start, outcome: Outcome, verdict: Classificati
     """The response is the caller's."""
     if call.info.attempts > 1 and call.rules is not None and not call.rules.reason(outcome, verdict):
         call.cluster.stats["upstream_rq_retry_success"].add()
-    untouched = call.share.response_headers is None and call.set_cookie is None
+    untouched = call.share.response_headers is None and call.set_cookie is None and call.extras is None
     return Commit(outcome, call.info, None if untouched else _response_headers(call, start, outcome))
 
 
@@ -31,6 +35,9 @@ def _response_headers(call: Attempts, start: Start, outcome: Outcome) -> list[tu
     """The response headers with the route's mutations and the cookie of a cookie hash policy."""
     mutate = call.share.response_headers
     headers = list(outcome.headers or ())
+    if call.extras is not None and call.extras.counts_in_response:
+        headers = [pair for pair in headers if pair[0].lower() != ATTEMPT_COUNT]
+        headers.append((ATTEMPT_COUNT, b"%d" % call.info.attempts))
     if call.set_cookie is not None:
         headers.append((b"set-cookie", call.set_cookie.encode("latin-1")))
     if mutate is None:
@@ -61,9 +68,11 @@ def finished(call: Attempts, start: Start, outcome: Outcome, end: BodyEnd) -> No
         ended(call, end.at, outcome.status, info.flag)
 
 
-def exhausted(call: Attempts, outcome: Outcome, verdict: Classification, now: float) -> Fail:
-    """No response, and no further attempt."""
+def exhausted(call: Attempts, outcome: Outcome, verdict: Classification, now: float) -> Fail | Reply:
+    """No response, and no further attempt. The caller may have asked for an answer instead of a time-out."""
     flag = verdict.flag or ResponseFlag.UF
+    if flag is ResponseFlag.UT and call.asked is not None and call.asked.alternative_response:
+        return answered(call, now, flag, Reply(_NO_CONTENT, [], b"", call.info))
     reason = str(outcome.error) if outcome.error else (outcome.failure or Failure.LOCAL).value
     if call.info.flag is ResponseFlag.URX and call.info.attempts > 1:
         reason += f" (retry limit reached, {ResponseFlag.URX})"
@@ -84,6 +93,21 @@ def fail(
     ended(call, now, None, flag)
     failure = CallFailure(flag, reason, info.route, info.cluster, info.endpoint, info.attempts, open_circuit)
     return Fail(failure, outcome)
+
+
+def answered(call: Attempts, now: float, flag: ResponseFlag, reply: Reply) -> Reply:
+    """The mesh answers in place of an endpoint."""
+    info = call.info
+    info.flag, info.grpc_status = flag, grpc_status.answered(call.head, reply.status, None)
+    ended(call, now, reply.status, flag)
+    return reply
+
+
+def refuse_malformed(call: Attempts, name: str, value: str) -> Reply:
+    """A header that the router is strict about is malformed: 400, in Envoy's words."""
+    body = f"invalid header '{name}' with value '{value}'".encode("latin-1", "replace")
+    reply = Reply(_BAD_REQUEST, [(b"content-type", b"text/plain")], body, call.info)
+    return answered(call, call.began, ResponseFlag.IH, reply)
 
 
 def note(call: Attempts, start: Start, outcome: Outcome, sent: float, reason: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshlib.engine.actions import Actions, compile_actions
+from meshlib.engine.extras import Extras, compile_extras, header_tests
 from meshlib.engine.filters import Filter, FilterStates, compile_filters
 from meshlib.model.filters import HttpFilter, RouterFilter
 from meshlib.model.listener import HttpConnectionManager
@@ -59,8 +60,13 @@ class RouteScope:
     @property
     def tells_upstream(self) -> bool:
         """Whether upstreams are told what the mesh does, in `x-envoy-*` headers."""
+        return not self.router.suppress_envoy_headers
+
+    @property
+    def router(self) -> RouterFilter:
+        """The router filter's own settings."""
         routers = (entry.config for entry in self.filters if isinstance(entry.config, RouterFilter))
-        return not any(router.suppress_envoy_headers for router in routers)
+        return next(routers, RouterFilter())
 
     @classmethod
     def of(cls, listener: str, manager: HttpConnectionManager | None, config: RouteConfiguration) -> RouteScope:
@@ -121,6 +127,7 @@ class RoutePlan:
         "choose",
         "config",
         "content_type",
+        "extras",
         "hasher",
         "idle",
         "include_attempt_count",
@@ -155,6 +162,7 @@ class RoutePlan:
         self.timeout: float | None = None
         self.stream_timeout: float | None = None
         self.idle: IdleLimit | None = None
+        self.extras: Extras | None = None
         self.shares: tuple[Share, ...] = (self._share(None, scope, states),)
         if isinstance(route.action, RouteAction):
             self._compile_action(route.action, scope, states)
@@ -170,9 +178,11 @@ class RoutePlan:
         else:
             self.timeout = _shorter(action.timeout, scope.max_stream_duration)
             self.stream_timeout = scope.max_stream_duration or None
-        self.retry = compile_retry(action.retry_policy or self.virtual_host.retry_policy)
+        policy = action.retry_policy or self.virtual_host.retry_policy
+        self.retry = compile_retry(policy, header_tests(policy.retriable_headers) if policy else ())
         per_try_idle = self.retry.per_try_idle_timeout if self.retry else None
         self.idle = compile_idle(action.idle_timeout, scope.stream_idle_timeout, per_try_idle)
+        self.extras = compile_extras(action, self.virtual_host, self.retry, self._body_limit(), scope.router)
         self.hasher = compile_hash(action.hash_policies)
         self.rewrite_path = compile_path_rewrite(self.config)
         if isinstance(action.cluster, WeightedClusters):
@@ -187,6 +197,10 @@ class RoutePlan:
                 share.filters,
                 lambda route, host, around: RoutePlan(self.index, route, host, around, states),
             )
+
+    def _body_limit(self) -> int | None:
+        route, host = self.config.request_body_buffer_limit, self.virtual_host.request_body_buffer_limit
+        return host if route is None else route
 
     def _share(self, share: WeightedCluster | None, scope: RouteScope, states: FilterStates) -> Share:
         route, host, rc = self.config, self.virtual_host, scope.config

@@ -7,7 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Commit, Fail, Flow, PassThrough, Reply, Start, Wait
+from meshlib.engine.commands import (
+    Abandoned,
+    BodyEnd,
+    CallInfo,
+    Cancel,
+    Commit,
+    Fail,
+    Flow,
+    Launch,
+    Overlap,
+    PassThrough,
+    Reply,
+    Start,
+    Wait,
+)
+from meshlib.model.outcome import Outcome
 from meshlib.telemetry.tracing import CallTrace
 
 
@@ -15,6 +30,7 @@ def traced(flow: Flow, trace: CallTrace, now: float) -> Flow:
     """The same flow, with `trace` told of it. However it ends, both end."""
     info: CallInfo | None = None
     status = None
+    race = _Race(trace)
     try:
         command = next(flow)
         while True:
@@ -25,6 +41,11 @@ def traced(flow: Flow, trace: CallTrace, now: float) -> Flow:
                 now = outcome.at
                 trace.attempted(outcome)
                 command = flow.send(outcome)
+            elif isinstance(command, Overlap):
+                info = race.tells(command, now) or info
+                heard: Any = yield command
+                now = race.heard(command, heard)
+                command = flow.send(heard)
             elif isinstance(command, Commit):
                 info, status = command.info, command.outcome.status
                 end: BodyEnd = yield command
@@ -55,7 +76,46 @@ def traced(flow: Flow, trace: CallTrace, now: float) -> Flow:
         flow.throw(gone)
     finally:
         flow.close()
+        race.over(now)
         trace.ended(now, info, status)
+
+
+class _Race:
+    """The attempts that overlap, of a call that hedges."""
+
+    __slots__ = ("_running", "_trace")
+
+    def __init__(self, trace: CallTrace) -> None:
+        self._trace = trace
+        self._running: dict[Start, object] = {}
+
+    def tells(self, command: Overlap, now: float) -> CallInfo | None:
+        """An attempt may begin: then it is sent with its own trace headers, and says what is known of the call."""
+        if not isinstance(command, Launch):
+            return None
+        start, host = command.start, command.start.host
+        start.head, self._running[start] = self._trace.beside(start.attempt, start.cluster.name, host, start.head, now)
+        return start.info
+
+    def heard(self, command: Overlap, answer: Any) -> float:
+        """An attempt may have ended. What time it is now."""
+        now: float = answer if isinstance(answer, float) else answer[1].at
+        if isinstance(command, Cancel):
+            self._ended(command.start, None, now)
+        elif not isinstance(answer, float):
+            start, outcome = answer
+            self._ended(start, outcome, now)
+        return now
+
+    def over(self, now: float) -> None:
+        """Whatever still runs has been given up."""
+        for start in list(self._running):
+            self._ended(start, None, now)
+
+    def _ended(self, start: Start, outcome: Outcome | None, now: float) -> None:
+        attempt = self._running.pop(start, None)
+        if attempt is not None:
+            self._trace.beside_ended(attempt, outcome, now)
 
 
 def _finish(flow: Flow, end: BodyEnd) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from meshlib.engine.attempt import attempt_deadline, attempt_head
 from meshlib.engine.decision import Answer, Decision, Forward, Refusal, decide, upstream_head
+from meshlib.engine.extras import heard
 from meshlib.engine.route import Share
 from meshlib.engine.runtime import Runtime
 from meshlib.engine.table import VirtualHostPlan
@@ -165,7 +166,7 @@ class Explainer:
         if not self._brief:
             result.balancing = self._balanced(decision)
         chosen = cluster.balancer.pick(result.request_hash, share.criteria, self._rng)
-        upstream = upstream_head(decision, head)
+        upstream = upstream_head(decision, heard(head)[0])
         if chosen is None:
             result.response_flag = ResponseFlag.UH
             result.reason = f"no healthy endpoint in cluster {cluster.name!r}"

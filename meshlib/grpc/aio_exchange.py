@@ -72,6 +72,10 @@ class AsyncExchange(Exchange):
         """One attempt."""
         raise NotImplementedError
 
+    async def apart(self, start: Start) -> Outcome:
+        """One of several attempts, where the call can have several (`RequestHead.overlaps`)."""
+        raise NotImplementedError
+
     def driven(self, task: asyncio.Task[None]) -> None:
         """The task has ended, perhaps cancelled before it ever ran."""
         if task.cancelled():
@@ -137,7 +141,7 @@ class OneResponse(AsyncExchange):
     their own and a turn of the loop.
     """
 
-    __slots__ = ("_callbacks", "_command", "_entered", "_plain", "response", "settled")
+    __slots__ = ("_apart", "_callbacks", "_command", "_entered", "_plain", "response", "settled")
 
     def __init__(self, core: AsyncMeshChannel, method: Method, requests: Any, asked: Asked) -> None:
         super().__init__(core, method, requests, asked)
@@ -146,6 +150,7 @@ class OneResponse(AsyncExchange):
         self._callbacks: tuple[Callable[[], None], ...] = ()
         self._command: Command | None = None
         self._entered: SubChannel | None = None
+        self._apart: dict[Outcome, Any] = {}
         self._plain = (
             asked.credentials is None
             and asked.wait_for_ready is None
@@ -207,10 +212,33 @@ class OneResponse(AsyncExchange):
             if subchannel is not None:
                 subchannel.leave(start)
 
+    async def apart(self, start: Start) -> Outcome:
+        """One of several attempts, to its end; which call it was is kept until one of them counts."""
+        try:
+            subchannel = self.core.enter(start)
+        except ConfigurationError as error:
+            return unusable(error)
+        call = self._begin(self.method.on(subchannel), self.options(start))
+        try:
+            response = await call
+            if wants_trailers(start):
+                take_trailers(start, await call.trailing_metadata())
+            outcome = answered(received(await call.initial_metadata()), response=response)
+        except aio.AioRpcError as error:
+            take_trailers(start, error.trailing_metadata())
+            outcome = failed(error, start.host.endpoint.address, self.out_of_time())
+        finally:
+            call.cancel()  # which does nothing to a call that is over
+            subchannel.leave(start)
+        self._apart[outcome] = call
+        return outcome
+
     def committed(self, commit: Commit) -> None:
         """The response, or an error of the server."""
         self.finish()
         outcome = commit.outcome
+        self.call = self._apart.pop(outcome, self.call)
+        self._apart.clear()
         if outcome.error is None:
             self.response = outcome.response
         else:

@@ -38,6 +38,7 @@ class ManyResponses(AsyncExchange):
     """
 
     __slots__ = ("_callbacks", "_first", "_heard", "_silence", "_start", "_subchannel", "_tasks", "_timed_out", "ended")
+    responses = True
 
     def __init__(self, core: AsyncMeshChannel, method: Method, requests: Any, asked: Asked) -> None:
         super().__init__(core, method, requests, asked)

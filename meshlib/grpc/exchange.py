@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from meshlib.context import current
 from meshlib.engine.call import call_flow
@@ -43,6 +43,8 @@ class Exchange:
     """One call on its way through the mesh. `deadline` is what caller and context ask for, monotonic seconds."""
 
     __slots__ = ("asked", "began", "binary", "core", "deadline", "flow", "head", "limit", "on_limit")
+    responses: ClassVar[bool] = False
+    """Whether the call has a stream of responses."""
 
     def __init__(self, core: Core, method: str, asked: Asked, replayable: Replayable = True) -> None:
         mesh = core.mesh
@@ -53,7 +55,7 @@ class Exchange:
         if asked.timeout is not None and (deadline is None or now + asked.timeout < deadline):
             deadline = now + asked.timeout
         streams = replayable is not True  # what keeps the requests of a stream
-        head, self.binary = head_of(core.authority, method, asked.metadata, context, streams)
+        head, self.binary = head_of(core.authority, method, asked.metadata, context, streams, self.responses)
         self.began = now
         self.core = core
         self.asked = asked

@@ -33,7 +33,15 @@ class StreamHead(GrpcHead):
     """The head of a call with a stream of requests."""
 
     __slots__ = ()
+    overlaps = False
     streams = True
+
+
+class ResponsesHead(GrpcHead):
+    """The head of a call with one request and a stream of responses."""
+
+    __slots__ = ()
+    overlaps = False
 
 
 class SharedHead(GrpcHead):
@@ -43,21 +51,29 @@ class SharedHead(GrpcHead):
     shared = True
 
 
+class SharedResponsesHead(SharedHead):
+    """The same of a method with a stream of responses."""
+
+    __slots__ = ()
+    overlaps = False
+
+
 @lru_cache(maxsize=4096)
-def _shared(authority: str, path: str) -> SharedHead:
-    return SharedHead("POST", "http", authority, path, _BARE)
+def _shared(authority: str, path: str, kind: type[SharedHead]) -> SharedHead:
+    return kind("POST", "http", authority, path, _BARE)
 
 
 def head_of(
-    authority: str, path: str, metadata: Any, context: CallContext, streams: bool = False
+    authority: str, path: str, metadata: Any, context: CallContext, streams: bool = False, responses: bool = False
 ) -> tuple[GrpcHead, Metadata]:
     """The neutral head of a call, and the binary metadata, which goes round the engine untouched.
 
     Metadata values are text, or bytes under names that end in `-bin`. `streams`: the requests are a stream.
+    `responses`: the responses are.
     """
     if not metadata and not context.headers and not streams:
-        return _shared(authority, path), ()
-    kind = StreamHead if streams else GrpcHead
+        return _shared(authority, path, SharedResponsesHead if responses else SharedHead), ()
+    kind = StreamHead if streams else ResponsesHead if responses else GrpcHead
     headers: list[tuple[bytes, bytes]] = [CONTENT_TYPE]
     binary: list[tuple[str, str | bytes]] = []
     for name, value in metadata or ():

@@ -87,6 +87,10 @@ class Progress(Exchange):
         """Begin one attempt."""
         raise NotImplementedError
 
+    def cancel_one(self, start: Start) -> None:
+        """Give up one of several attempts, where the call can have several (`RequestHead.overlaps`)."""
+        raise NotImplementedError
+
     def discard(self, outcome: Outcome) -> None:
         """Nothing to drop: what is retried had no response, or only an error."""
 

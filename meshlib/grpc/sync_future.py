@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 class FutureProgress(Progress):
     """A call whose attempts are futures of grpcio's: their done callbacks carry it on."""
 
-    __slots__ = ("_under_way",)
+    __slots__ = ("_under_way",)  # by attempt; None: outside the mesh
 
     def __init__(self, core: MeshChannel, method: Method, requests: Any, asked: Asked, replayable: Any = True) -> None:
         super().__init__(core, method, requests, asked, replayable)
-        self._under_way: Any = None
+        self._under_way: dict[Start | None, Any] = {}
 
     def begin(self, start: Start, ended: Callable[[Outcome], None]) -> None:
         """Start one attempt."""
@@ -45,11 +45,11 @@ class FutureProgress(Progress):
             subchannel.leave(start)
             ended(failed(error, start.host.endpoint.address, None))
             return
-        self.watch(attempt, lambda: self._attempt_ended(attempt, subchannel, start, ended))
+        self.watch(start, attempt, lambda: self._attempt_ended(attempt, subchannel, start, ended))
 
-    def watch(self, attempt: Any, ended: Callable[[], None]) -> None:
+    def watch(self, start: Start | None, attempt: Any, ended: Callable[[], None]) -> None:
         """Hear of an attempt's end, and cancel it if the call was cancelled while it began."""
-        self._under_way = attempt
+        self._under_way[start] = attempt
         attempt.add_done_callback(lambda _: ended())
         if self.cancelled:
             attempt.cancel()
@@ -62,12 +62,18 @@ class FutureProgress(Progress):
     def pass_through(self, call: Any) -> None:
         """A plain channel's future."""
         attempt = call.future(self.plain_request(), **self.asked._asdict())
-        self.watch(attempt, lambda: self.settle(attempt))
+        self.watch(None, attempt, lambda: self.settle(attempt))
 
     def cancel_attempt(self) -> None:
         """Cancel what is under way."""
-        if self._under_way is not None:
-            self._under_way.cancel()
+        for attempt in list(self._under_way.values()):
+            attempt.cancel()
+
+    def cancel_one(self, start: Start) -> None:
+        """Cancel one of several."""
+        attempt = self._under_way.get(start)
+        if attempt is not None:
+            attempt.cancel()
 
     def _attempt_ended(
         self, attempt: Any, subchannel: SubChannel, start: Start, ended: Callable[[Outcome], None]
@@ -75,6 +81,7 @@ class FutureProgress(Progress):
         subchannel.leave(start)
         if wants_trailers(start):
             take_trailers(start, attempt.trailing_metadata())
+        self._under_way.pop(start, None)
         if attempt.code() is grpc.StatusCode.OK:
             ended(answered(received(early_metadata(attempt)), response=attempt))
         else:

@@ -43,6 +43,7 @@ class StreamProgress(Progress):
     """A call with a response stream: the wire of a `CallbackDriver`."""
 
     __slots__ = ("attempt",)
+    responses = True
 
     def __init__(self, core: MeshChannel, method: Method, requests: Any, asked: Asked, replayable: Any = True) -> None:
         super().__init__(core, method, requests, asked, replayable)

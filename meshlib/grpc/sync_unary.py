@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from meshlib.drivers.racing import Apart
 from meshlib.drivers.sync import drive
 from meshlib.engine.commands import Commit, Fail, Mirror, PassThrough, Replayable, Reply, Start
 from meshlib.errors import ConfigurationError
@@ -18,7 +19,7 @@ from meshlib.grpc.mirror import begin_blocking
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.outcome import answered, early_metadata, failed, single
 from meshlib.grpc.requests import RequestStream
-from meshlib.model.outcome import Outcome
+from meshlib.model.outcome import Failure, Outcome
 
 if TYPE_CHECKING:
     from meshlib.grpc.sync_channel import MeshChannel
@@ -98,6 +99,27 @@ class BlockingCall(Exchange):
         except grpc.RpcError as error:
             take_trailers(start, error.trailing_metadata())
             return single(failed(error, start.host.endpoint.address, self.out_of_time()))
+        finally:
+            subchannel.leave(start)
+
+    def apart(self, start: Start, apart: Apart) -> Outcome:
+        """One of several attempts, which may be given up from another thread."""
+        try:
+            subchannel = self.core.enter(start)
+        except ConfigurationError as error:
+            return unusable(error)
+        try:
+            call = self.method.on(subchannel).future(self.request, **self.options(start))
+            apart.on_cancel(call.cancel)
+            response = call.result()
+            if wants_trailers(start):
+                take_trailers(start, call.trailing_metadata())
+            headers = received(early_metadata(call)) if self.with_call else None
+            return answered(headers, response=(response, call) if self.with_call else response)
+        except grpc.RpcError as error:
+            return single(failed(error, start.host.endpoint.address, self.out_of_time()))
+        except grpc.FutureCancelledError:
+            return Outcome(failure=Failure.LOCAL)
         finally:
             subchannel.leave(start)
 

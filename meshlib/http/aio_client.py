@@ -179,6 +179,10 @@ class _Exchange(Exchange):
                     return self.failed(error, start)
                 pools.forget(start, pool, self.server_name)
 
+    async def apart(self, start: Start) -> Outcome:
+        """One of several attempts: they share nothing."""
+        return await self.attempt(start)
+
     async def discard(self, outcome: Outcome, bodiless: bool) -> None:
         """Give up a response that will be retried, perhaps (after a redirect) without the body."""
         if bodiless:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from meshlib.drivers.racing import Apart
 from meshlib.drivers.sync import drive
 from meshlib.engine.commands import CallInfo, Commit, Fail, Mirror, PassThrough, Reply, Start
 from meshlib.http.errors import check_host
@@ -15,7 +16,8 @@ from meshlib.http.pools import PoolRegistry
 from meshlib.http.trace import TracedBody
 from meshlib.http.transport import TransportCore
 from meshlib.http.wire import SyncPool
-from meshlib.http.wire.types import FailureKind, WireError
+from meshlib.http.wire.interruption import Interruption
+from meshlib.http.wire.types import FailureKind, WireError, WireRequest
 from meshlib.model.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -127,9 +129,20 @@ class _Exchange(Exchange):
     core: SyncTransportCore
 
     def attempt(self, start: Start) -> Outcome:
-        """One attempt. A pool that a new plan closed meanwhile is replaced: nothing of the request has been sent."""
+        """One attempt."""
+        return self._send(start, self.wire_request(start))
+
+    def apart(self, start: Start, apart: Apart) -> Outcome:
+        """One attempt that may be given up from another thread."""
+        request = self.wire_request(start)
+        request.interruption = interruption = Interruption()
+        apart.on_cancel(interruption.happen)
+        return self._send(start, request)
+
+    def _send(self, start: Start, request: WireRequest) -> Outcome:
+        """A pool that a new plan closed meanwhile is replaced: nothing of the request has been sent."""
         pools, runtime = self.core.pools(), self.core.mesh.runtime
-        request, timeouts = self.wire_request(start), self.wire_timeouts(start)
+        timeouts = self.wire_timeouts(start)
         while True:
             try:
                 pool = pools.get(runtime.plan, start, self.server_name)

@@ -41,6 +41,8 @@ class RequestHead:
     """Whether the protocol itself tells the endpoint how long an attempt may take, so that no header has to."""
     protocol: ClassVar[str] = "HTTP/1.1"
     """In the words of Envoy's `%PROTOCOL%`."""
+    overlaps: ClassVar[bool] = True
+    """Whether whoever sends it can have several attempts of it under way at once (hedging)."""
     shared: ClassVar[bool] = False
     """Whether this is the head of many calls, all alike: then what is decided for one need not be decided anew."""
 

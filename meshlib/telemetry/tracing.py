@@ -66,6 +66,14 @@ class CallTrace(Protocol):
     def attempted(self, outcome: Outcome) -> None:
         """The attempt has response headers, or has failed."""
 
+    def beside(
+        self, number: int, cluster: str, target: Target, head: RequestHead, now: float
+    ) -> tuple[RequestHead, object]:
+        """`attempt` for one of several that overlap, and what `beside_ended` is to be told of it."""
+
+    def beside_ended(self, attempt: object, outcome: Outcome | None, now: float) -> None:
+        """One of several has response headers, or has failed, or (None) was given up."""
+
     def retrying(self, delay: float, now: float) -> None:
         """Another attempt follows after `delay` seconds."""
 

@@ -43,8 +43,8 @@ class SyncWireResponse(WireResponse):
     """
 
     __slots__ = (
-        "_body", "_conn", "_deadline", "_encoded", "_network_source", "_owner", "_redialable", "_timeouts", "_uploaded",
-        "kept_slot", "request_sent", "trailers",
+        "_body", "_conn", "_deadline", "_encoded", "_interruption", "_network_source", "_owner", "_redialable",
+        "_timeouts", "_uploaded", "kept_slot", "request_sent", "trailers",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +54,7 @@ class SyncWireResponse(WireResponse):
         self._conn: SyncConnection | None = conn
         self._network_source = conn
         self._encoded = encoded
+        self._interruption = request.interruption
         self._timeouts = timeouts
         self._deadline = timeouts.deadline
         self._redialable = conn.requests > 0
@@ -117,6 +118,8 @@ class SyncWireResponse(WireResponse):
         conn, body = cast(SyncConnection, self._conn), request.body
         if self._deadline is not None and self._deadline <= time.monotonic():
             raise WireError(FailureKind.DEADLINE, f"{conn.peer}: the deadline had passed before the request was sent")
+        if self._interruption is not None:
+            self._interruption.watch(conn)
         if request.trace is not None:
             self._run_traced(conn, body, request.trace)
             return
@@ -316,6 +319,8 @@ class SyncWireResponse(WireResponse):
 
     def _settle(self, conn: SyncConnection, reusable: bool) -> None:
         self._over = True
+        if self._interruption is not None:
+            self._interruption.over()
         self._owner.finished(conn, reusable)
         if self._on_done is not None:
             self._on_done(self._error)

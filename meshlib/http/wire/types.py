@@ -9,7 +9,10 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from meshlib.http.wire.interruption import Interruption
 
 RequestBody = bytes | Iterable[bytes] | AsyncIterable[bytes] | None
 Headers = list[tuple[bytes, bytes]]
@@ -84,7 +87,8 @@ class WireRequest:
 
     `body` needs `Content-Length` (checked against what is really sent) or `Transfer-Encoding: chunked` (framed here).
     Only None and bytes can be sent a second time when a kept-alive connection turns out to be stale.
-    `trace` None: nobody is told of the steps, which then cost nothing.
+    `trace` None: nobody is told of the steps, which then cost nothing. `interruption`: how a blocking exchange may be
+    given up from another thread; None: it may not.
     """
 
     method: bytes
@@ -92,6 +96,7 @@ class WireRequest:
     headers: Sequence[tuple[bytes, bytes]]
     body: RequestBody = None
     trace: Trace | None = None
+    interruption: Interruption | None = None
 
 
 class Timeouts(NamedTuple):

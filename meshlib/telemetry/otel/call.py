@@ -7,7 +7,7 @@ graph, and a call that was retried twice is three.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
@@ -27,6 +27,15 @@ _UNSET = Status()
 _ERROR = Status(StatusCode.ERROR)
 _CANCELLED = "cancelled"
 _INTERNAL, _CLIENT = SpanKind.INTERNAL, SpanKind.CLIENT  # looking up a member of an enum costs as much as a call
+
+
+class _Beside(NamedTuple):
+    """One of several attempts that overlap."""
+
+    number: int
+    target: Target
+    sent: RequestHead
+    span: OpenSpan
 
 
 class OtelCall:
@@ -100,6 +109,29 @@ class OtelCall:
             self._outer = None
         if outcome.failure is not None and self._open is not None:
             self._close_attempt(self._open, outcome.at, outcome.grpc_status, None)
+
+    def beside(
+        self, number: int, cluster: str, target: Target, head: RequestHead, now: float
+    ) -> tuple[RequestHead, object]:
+        """A span begins, and other attempts go on."""
+        self.cluster = cluster
+        span = self._span.child(self._method, self._kind, self._attributes, int(now * 1e9) + self._offset)
+        context = span.context
+        sent = self._tracing.with_headers(head, (context[0], context[1], True, state_of(context), context[3]))
+        return sent, _Beside(number, target, head, span)
+
+    def beside_ended(self, attempt: object, outcome: Outcome | None, now: float) -> None:
+        """Of those that have a response the last one's span goes on with its body: it is the call's."""
+        if not isinstance(attempt, _Beside):
+            raise TypeError(attempt)
+        if outcome is not None and outcome.failure is None and self._open is not None and self._last is not None:
+            self._close_attempt(self._open, self._last.at, self._last.grpc_status, None)
+        kept = self._open, self._last
+        self._number, self._target, self._sent, span = attempt
+        self._open, self._last = span, outcome
+        if outcome is None or outcome.failure is not None:
+            self._close_attempt(span, now, None if outcome is None else outcome.grpc_status, None)
+            self._open, self._last = kept
 
     def retrying(self, delay: float, now: float) -> None:
         """An event of the call."""

@@ -78,9 +78,9 @@ def test_an_overloaded_response_is_retried_like_any_other() -> None:
 
 
 def test_unknown_words_are_reported_and_never_fire() -> None:
-    rules = compile_retry(RetryPolicy(("5xx, bogus", "retriable-headers", " ", "http3-post-connect-failure")))
+    rules = compile_retry(RetryPolicy(("5xx, bogus", " ", "http3-post-connect-failure")))
     assert rules is not None
-    assert rules.unknown == ("bogus", "http3-post-connect-failure", "retriable-headers")
+    assert rules.unknown == ("bogus", "http3-post-connect-failure")
     outcome = response(503)
     assert rules.reason(outcome, classify(outcome)) == "5xx"
 
