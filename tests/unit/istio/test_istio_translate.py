@@ -632,7 +632,10 @@ def test_mistakes_are_errors_with_path_and_fix(text: str, path: str, words: str)
         (virtual("[{delegate: {name: x}}]"), "http[0].delegate"),
         (rule("trafficPolicy: {proxyProtocol: {}}"), "trafficPolicy.proxyProtocol"),
         (rule("", "other.test"), "host"),
-        (ENTRY.replace("{name: reviews}", "{name: again, namespace: other}").replace("[reviews]", f"[{HOST}]"), "hosts"),
+        (
+            ENTRY.replace("{name: reviews}", "{name: again, namespace: other}").replace("[reviews]", f"[{HOST}]"),
+            "hosts",
+        ),
     ],
 )
 def test_what_is_not_applied_is_reported_and_the_rest_is_used(text: str, path: str) -> None:
