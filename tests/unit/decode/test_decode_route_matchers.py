@@ -199,7 +199,7 @@ def test_a_matcher_in_the_place_of_routes() -> None:
                     {"predicate": single, "on_match": route_action("a", "b")},
                     {
                         "predicate": {"and_matcher": {"predicate": [{"not_matcher": single}, other]}},
-                        "on_match": {"matcher": {"matcher_tree": tree}, "keep_matching": True},
+                        "on_match": {"matcher": {"matcher_tree": tree}},
                     },
                     {"predicate": {"or_matcher": {"predicate": [single, other]}}, "on_match": route_action("e")},
                 ]
@@ -215,7 +215,7 @@ def test_a_matcher_in_the_place_of_routes() -> None:
     assert found.matcher == MatcherList(
         (
             FieldMatcher(first, OnMatch((1, 2))),
-            FieldMatcher(AllOf((Not(first), second)), OnMatch(inner, keep_matching=True)),
+            FieldMatcher(AllOf((Not(first), second)), OnMatch(inner)),
             FieldMatcher(OneOf((first, second)), OnMatch((5,))),
         ),
         OnMatch((0,)),
@@ -261,5 +261,7 @@ def test_a_matcher_with_parts_that_are_not_supported_leads_nowhere() -> None:
 def test_what_envoy_refuses_of_a_matcher() -> None:
     with pytest.raises(ResourceError, match="has no place here"):
         host(tree(f"{TYPE}envoy.type.matcher.v3.HttpRequestQueryParamMatchInput", query_param="q"))
+    with pytest.raises(ResourceError, match=r"on_no_match.keep_matching: has no place here"):
+        host({"on_no_match": {**route_action("a"), "keep_matching": True}})
     with pytest.raises(ResourceError, match="only one of routes, matcher"):
         host({"on_no_match": route_action("a")}, routes=[{"match": {"prefix": "/"}, "route": {"cluster": "c"}}])

@@ -43,17 +43,26 @@ _MAPS = ("exact_match_map", "prefix_match_map")
 
 
 def matcher(
-    ctx: Context, message: Any, path: str, action: Action[T], inputs: frozenset[str] = REQUEST_INPUTS
+    ctx: Context,
+    message: Any,
+    path: str,
+    action: Action[T],
+    inputs: frozenset[str] = REQUEST_INPUTS,
+    *,
+    may_keep: bool = False,
 ) -> Matcher[T]:
-    """A matcher whose inputs are among `inputs`. Raises `UnsupportedError` for a part that is not supported."""
-    return _Decoder(ctx, action, inputs).matcher(message, path)
+    """A matcher whose inputs are among `inputs`; `may_keep`: whether `keep_matching` has a place in it. Raises
+    `UnsupportedError` for a part that is not supported.
+    """
+    return _Decoder(ctx, action, inputs, may_keep=may_keep).matcher(message, path)
 
 
 class _Decoder(Generic[T]):
-    def __init__(self, ctx: Context, action: Action[T], inputs: frozenset[str]) -> None:
+    def __init__(self, ctx: Context, action: Action[T], inputs: frozenset[str], *, may_keep: bool) -> None:
         self._ctx = ctx
         self._action = action
         self._inputs = inputs
+        self._may_keep = may_keep
 
     def matcher(self, message: Any, path: str) -> Matcher[T]:
         otherwise = None
@@ -70,6 +79,8 @@ class _Decoder(Generic[T]):
         return FieldMatcher(predicate, self._on_match(message.on_match, join(path, "on_match")))
 
     def _on_match(self, message: Any, path: str) -> OnMatch[T]:
+        if message.keep_matching and not self._may_keep:
+            raise ResourceError(join(path, "keep_matching"), "has no place here")
         if message.WhichOneof("on_match") == "matcher":
             return OnMatch(self.matcher(message.matcher, join(path, "matcher")), message.keep_matching)
         found = self._action(message.action.typed_config, join(path, "action.typed_config"))
