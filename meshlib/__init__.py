@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from meshlib.context import on_lane
     from meshlib.decorators.attempt import Attempt, current_attempt
     from meshlib.errors import (
         CallError,
@@ -47,6 +48,7 @@ _HOMES = {
     "current_attempt": "decorators.attempt",
     "SharedRateLimit": "policy.shared_limit",
     "local_limit": "policy.notation",
+    "on_lane": "context",
 }
 __all__ = [
     "Attempt",
@@ -71,6 +73,7 @@ __all__ = [
     "UpstreamTimeoutError",
     "current_attempt",
     "local_limit",
+    "on_lane",
 ]
 
 

@@ -9,28 +9,44 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["CallContext", "current", "peer", "serving"]
+from meshlib.model.lanes import BAGGAGE, with_lane
+from meshlib.model.request import RawHeaders
+
+__all__ = ["CallContext", "current", "on_lane", "peer", "serving"]
+
+_BAGGAGE = BAGGAGE.encode()
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """`deadline` is monotonic seconds, None when the caller set none. `headers` (lower-case names) go on every outgoing
     call that does not set them itself: trace context, request id. `peer` is the caller's verified identity (a SPIFFE
-    ID), empty when it showed none; it is not handed on.
+    ID), empty when it showed none; it is not handed on. `lane` (`group/lane`) is what the `headers` say of it.
     """
 
     deadline: float | None = None
     request_id: str = ""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     peer: str = ""
+    lane: str = ""
 
     def until(self, deadline: float | None) -> CallContext:
         """The same with another deadline."""
         if deadline == self.deadline:
             return self
-        return CallContext(deadline, self.request_id, self.headers, self.peer)
+        return CallContext(deadline, self.request_id, self.headers, self.peer, self.lane)
+
+    def added_to(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+        """The headers of a call with the context's own, but for those the call sets itself. Baggage of the call's own
+        does not take it off its lane.
+        """
+        present = {name.lower() for name, _ in headers}
+        added = [*headers, *(pair for pair in self.headers if pair[0] not in present)]
+        if self.lane and _BAGGAGE in present:
+            added.append((_BAGGAGE, with_lane("", self.lane).encode("latin-1")))
+        return added
 
 
 NO_CONTEXT = CallContext()
@@ -46,6 +62,22 @@ def serving(context: CallContext) -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):  # closed from another context, as an abandoned coroutine is
             current.reset(token)
+
+
+@contextlib.contextmanager
+def on_lane(lane: str) -> Iterator[None]:
+    """Put the calls made inside on a lane, `"group/lane"`: for jobs, consoles and tests, where no request brings one.
+    Raises ValueError for anything else.
+    """
+    group, slash, name = lane.partition("/")
+    if not group or not slash or not name:
+        raise ValueError(f"{lane!r} is no lane: 'group/lane' is")
+    context = current.get()
+    baggage = b",".join(value for key, value in context.headers if key == _BAGGAGE).decode("latin-1")
+    others = tuple(pair for pair in context.headers if pair[0] != _BAGGAGE)
+    said = (_BAGGAGE, with_lane(baggage, lane).encode("latin-1"))
+    with serving(replace(context, headers=(*others, said), lane=lane)):
+        yield
 
 
 def peer() -> str:

@@ -33,8 +33,7 @@ class GuardPolicy:
         headers = [(b"host", self.authority.encode("latin-1"))]
         headers += [(name.lower().encode("latin-1"), str(value).encode("latin-1")) for name, value in given.items()]
         if context.headers:
-            present = {name for name, _ in headers}
-            headers += [pair for pair in context.headers if pair[0] not in present]
+            headers = context.added_to(headers)
         return RequestHead(self.method, self.scheme, self.authority, self.path, headers)
 
 

@@ -79,7 +79,9 @@ def inbound_context(
     headers = (*propagation.handed_on(head), (_REQUEST_ID, request_id.encode("ascii")))
     if lanes is not None and (lane := lanes.rules.choose(head, lanes.source_ip, lanes.wall, rng)):
         headers = tuple(handed_on(headers, lane))
-    return CallContext(deadlines.effective(now, told, timeout), request_id, headers, peer)
+    else:
+        lane = ""
+    return CallContext(deadlines.effective(now, told, timeout), request_id, headers, peer, lane)
 
 
 def admit_request(

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from meshlib.balancing.base import NOT_SERVING
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import ClusterLoadAssignment, LbEndpoint, Locality, LocalityLbEndpoints
-from meshlib.model.lanes import LaneGroup, Nearby
+from meshlib.model.lanes import BAGGAGE, LaneGroup, Nearby, with_lane
 from meshlib.model.lb import LbSubsetConfig, SubsetSelector
 from meshlib.model.metadata import Metadata, Struct
 from meshlib.model.request import RawHeaders, RequestHead
-from meshlib.routing.lanes import BAGGAGE, LaneRules, Rng, labelled, lane_of, with_lane
+from meshlib.routing.lanes import LaneRules, Rng, lane_of
 
 if TYPE_CHECKING:
     from meshlib.engine.route import Share
 
 _BAGGAGE = BAGGAGE.encode()
-_LB = "envoy.lb"
+_LB, _LABELS = "envoy.lb", "meshlib.labels"
 _REMEMBERED = 256
 
 
@@ -71,7 +71,7 @@ def by_labels(
         return config, None, LaneChoice(group, ())
     assignment = _everyone_labelled(assignment, group.label)
     lanes = {
-        labelled(endpoint.metadata.namespace(_LB).items, group.label)
+        _lane_of(endpoint, group.label)
         for part in assignment.localities
         for endpoint in part.endpoints
         if endpoint.health_status not in NOT_SERVING
@@ -121,9 +121,16 @@ def _everyone_labelled(assignment: ClusterLoadAssignment, label: str) -> Cluster
     return replace(assignment, localities=tuple(parts))
 
 
+def _lane_of(endpoint: LbEndpoint, label: str) -> str:
+    """By the endpoint's metadata for balancing, else by its workload's labels; empty for the baseline."""
+    metadata = endpoint.metadata
+    own = metadata.namespace(_LB).get(label)
+    value = metadata.namespace(_LABELS).get(label) if own is None else own
+    return value if isinstance(value, str) else ""
+
+
 def _labelled(endpoint: LbEndpoint, label: str) -> LbEndpoint:
-    items = endpoint.metadata.namespace(_LB).items
-    lane = labelled(items, label)
+    items, lane = endpoint.metadata.namespace(_LB).items, _lane_of(endpoint, label)
     if dict(items).get(label) == lane:
         return endpoint
     own = Struct(tuple(sorted({**dict(items), label: lane}.items())))

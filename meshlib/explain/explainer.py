@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from meshlib.engine.attempt import attempt_deadline, attempt_head
 from meshlib.engine.decision import Answer, Decision, Forward, Refusal, decide, upstream_head
 from meshlib.engine.extras import heard
+from meshlib.engine.lanes import entered
 from meshlib.engine.route import Share
 from meshlib.engine.runtime import Runtime
 from meshlib.engine.table import VirtualHostPlan
@@ -103,6 +105,8 @@ class Explainer:
         route and of its cluster, as in Envoy's router check tool; `response_headers` are what an upstream would answer.
         """
         url = url or f"{head.scheme}://{head.authority}{head.path}"
+        if self._plan.lanes is not None:
+            head = entered(head, self._plan.lanes, "", time.time(), self._rng)
         result = Explanation(
             head.method, url, authority=head.authority, path=head.path, headers=facts.texts(head.headers)
         )
@@ -198,7 +202,7 @@ class Explainer:
 def _answer(result: Explanation, answer: Answer, head: RequestHead) -> None:
     result.authority = result.path = None
     result.headers = []
-    headers, body = answer.headers(head), answer.body
+    headers, body = answer.content(head)
     result.response_headers = facts.texts(headers)
     if answer.location:
         result.redirect = {"status": answer.status, "location": answer.location}

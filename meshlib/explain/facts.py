@@ -31,7 +31,8 @@ def weights(route: RoutePlan, chosen: Share) -> list[dict[str, Any]]:
     if not isinstance(cluster, WeightedClusters):
         return []
     shares = zip(cluster.clusters, route.shares, strict=True)
-    return [{"cluster": said.name, "weight": said.weight, "chosen": share is chosen} for said, share in shares]
+    drawn = chosen.cluster  # of a cluster with lanes the share is a copy
+    return [{"cluster": said.name, "weight": said.weight, "chosen": share.cluster is drawn} for said, share in shares]
 
 
 def filters(share: Share) -> list[dict[str, Any]]:

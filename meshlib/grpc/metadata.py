@@ -83,8 +83,7 @@ def head_of(
             raw = value if isinstance(value, bytes) else value.encode("latin-1", "replace")
             headers.append((name.encode("latin-1", "replace"), raw))
     if context.headers:
-        present = {name for name, _ in headers}
-        headers.extend(pair for pair in context.headers if pair[0] not in present)
+        headers = context.added_to(headers)
     return kind("POST", "http", authority, path, headers), tuple(binary)
 
 

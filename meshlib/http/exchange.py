@@ -173,7 +173,6 @@ def head_of(request: Any, context: CallContext = NO_CONTEXT) -> RequestHead:
             authority = value.decode("latin-1")
             break
     if context.headers:
-        present = {name.lower() for name, _ in headers}
-        headers = [*headers, *(pair for pair in context.headers if pair[0] not in present)]
+        headers = context.added_to(headers)
     target = request.extensions.get("target") or url.raw_path
     return RequestHead(request.method, url.scheme, authority, target.decode("latin-1"), headers)

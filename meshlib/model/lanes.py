@@ -7,11 +7,16 @@ because xDS has no such resource; a data plane that does not know it ignores it 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from meshlib.model.matchers import RouteMatch
 from meshlib.model.route import HashPolicy
 
-__all__ = ["Lane", "LaneGroup", "LaneRamp", "Nearby"]
+__all__ = ["BAGGAGE", "MEMBER", "Lane", "LaneGroup", "LaneRamp", "Nearby", "with_lane"]
+
+BAGGAGE = "baggage"
+MEMBER = "mesh-lane"
+"""The member of W3C baggage that says a request's lane: `mesh-lane=<group>/<lane>`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +76,10 @@ class Nearby:
     level: int = 1
     max_level: int = 3
     strict: bool = False
+
+
+def with_lane(baggage: str, lane: str) -> str:
+    """A `baggage` header that says the lane, in place of what it said of one."""
+    members = [member.strip(" \t") for member in baggage.split(",")]
+    others = [member for member in members if member and member.partition("=")[0].strip(" \t") != MEMBER]
+    return ",".join([f"{MEMBER}=" + quote(lane, safe="/-._~+"), *others])

@@ -7,18 +7,15 @@ draws again; several groups are joined by `+`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Protocol
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
-from meshlib.model.lanes import Lane, LaneGroup
+from meshlib.model.lanes import BAGGAGE, MEMBER, Lane, LaneGroup
 from meshlib.model.request import RequestHead
 from meshlib.routing.hashing import RequestHasher, compile_hash
 from meshlib.routing.matchers import Predicate, compile_match
 
-BAGGAGE = "baggage"
-MEMBER = "mesh-lane"
-_PREFIX = MEMBER + "="
 _SLOTS = 1_000_000  # of a share decided by a hash
 
 
@@ -38,13 +35,6 @@ def lane_of(head: RequestHead) -> str:
                 if key.strip(" \t") == MEMBER:
                     return unquote(value.strip(" \t"))
     return ""
-
-
-def with_lane(baggage: str, lane: str) -> str:
-    """A `baggage` header that says the lane, in place of what it said of one."""
-    members = [member.strip(" \t") for member in baggage.split(",")]
-    others = [member for member in members if member and member.partition("=")[0].strip(" \t") != MEMBER]
-    return ",".join([_PREFIX + quote(lane, safe="/-._~+"), *others])
 
 
 class LaneRules:
@@ -100,9 +90,3 @@ class _Entry:
         found = self._hasher(head, source_ip)
         # A request that nothing tells from others (it has no cookie yet) would not stay: it keeps to the baseline.
         return found is not None and found.hash % _SLOTS < share * _SLOTS
-
-
-def labelled(items: Sequence[tuple[str, object]], label: str) -> str:
-    """The lane of an endpoint by its metadata; empty for the baseline."""
-    value = dict(items).get(label)
-    return value if isinstance(value, str) else ""

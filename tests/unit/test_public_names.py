@@ -34,8 +34,9 @@ PUBLIC: dict[str, set[str]] = {
         "UpstreamTimeoutError",
         "current_attempt",
         "local_limit",
+        "on_lane",
     },
-    "meshlib.context": {"CallContext", "current", "peer", "serving"},
+    "meshlib.context": {"CallContext", "current", "on_lane", "peer", "serving"},
     "meshlib.control.ads_server": {
         "AdsServer",
         "Resource",
@@ -159,6 +160,7 @@ PUBLIC: dict[str, set[str]] = {
     },
     "meshlib.model.headers": {"AppendAction", "HeaderMutations", "HeaderValueOption", "NO_MUTATIONS"},
     "meshlib.model.listener": {"HttpConnectionManager", "Listener", "TrafficDirection"},
+    "meshlib.model.lanes": {"BAGGAGE", "MEMBER", "Lane", "LaneGroup", "LaneRamp", "Nearby", "with_lane"},
     "meshlib.model.matchers": {
         "ALWAYS",
         "FractionalPercent",

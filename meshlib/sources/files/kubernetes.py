@@ -1,4 +1,4 @@
-"""Kubernetes-style objects in files: Istio's networking kinds are used, others are named as not used."""
+"""Kubernetes-style objects in files: Istio's networking kinds and our own are used, others are named as not used."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from meshlib.model.report import Issue
-from meshlib.sources.files.resources import IstioDocument, Origin
+from meshlib.sources.files.resources import IstioDocument, MeshDocument, Origin
 from meshlib.sources.files.schema import Problem
 
 GROUP = "networking.istio.io"
+OUR_GROUP = "meshlib.dev"
+OUR_KINDS = ("LaneGroup", "NearbyRouting")
 KINDS = ("VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry", "Sidecar")
 DEFAULT_NAMESPACE = "default"
 
@@ -23,8 +25,10 @@ def read_object(value: dict[str, Any], origin: Origin) -> Iterator[IstioDocument
     metadata = value.get("metadata") if isinstance(value.get("metadata"), dict) else {}
     name, namespace = _text(metadata, "name"), _text(metadata, "namespace") or DEFAULT_NAMESPACE
     label = f"{kind} {namespace}/{name}"
-    if version.partition("/")[0] != GROUP or kind not in KINDS:
-        reason = f"{kind} ({version}) is not used from files; {', '.join(KINDS)} of {GROUP} are"
+    group = version.partition("/")[0]
+    if kind not in {GROUP: KINDS, OUR_GROUP: OUR_KINDS}.get(group, ()):
+        used = f"{', '.join(KINDS)} of {GROUP} and {', '.join(OUR_KINDS)} of {OUR_GROUP}"
+        reason = f"{kind} ({version}) is not used from files; {used} are"
         yield origin.issue(Problem(("kind",), reason, severity="degraded"), label)
     elif not name:
         yield origin.issue(Problem(("metadata",), "the object has no metadata.name"), kind)
@@ -32,7 +36,8 @@ def read_object(value: dict[str, Any], origin: Origin) -> Iterator[IstioDocument
         yield origin.issue(Problem(("spec",), "the object has no spec"), label)
     else:
         created = _text(metadata, "creationTimestamp")
-        yield IstioDocument(kind, name, namespace, value["spec"], origin.at("spec"), _labels(metadata), created)
+        document = MeshDocument if group == OUR_GROUP else IstioDocument
+        yield document(kind, name, namespace, value["spec"], origin.at("spec"), _labels(metadata), created)
 
 
 def _read_items(items: list[Any], origin: Origin) -> Iterator[IstioDocument | Issue]:

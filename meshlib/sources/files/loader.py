@@ -8,22 +8,29 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshlib.model.report import Issue
 from meshlib.sources.files.documents import read_document
 from meshlib.sources.files.paths import MAX_FILES, SUFFIXES, Signature, find_files, read_text, signature
-from meshlib.sources.files.resources import Content, IstioDocument, Loaded, LoadedResource, Origin
+from meshlib.sources.files.resources import Content, IstioDocument, Loaded, LoadedResource, MeshDocument, Origin
 from meshlib.sources.files.yaml_tree import Document, YamlSyntaxError, parse_documents
+
+if TYPE_CHECKING:
+    from meshlib.sources.xds.node import Node
 
 _ESCAPED_PAIR = re.compile(r"\\\\|\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
 
 
 class Loader:
-    """Loads the same paths again and again; remembers each file's content by its signature. Not thread-safe."""
+    """Loads the same paths again and again; remembers each file's content by its signature. Not thread-safe.
 
-    def __init__(self, paths: Iterable[str | Path]) -> None:
+    `node`: the workload that Istio's objects are read for (its namespace, labels and locality).
+    """
+
+    def __init__(self, paths: Iterable[str | Path], node: Node | None = None) -> None:
         self._paths = tuple(Path(path) for path in paths)
+        self._node = node
         self._known: dict[Path, tuple[Signature, str, Content]] = {}
 
     def load(self) -> Loaded:
@@ -38,10 +45,11 @@ class Loader:
             issues.append(Issue("error", "files", "", f"{MAX_FILES} files or more", "name fewer paths"))
         if not issues and not any(content.resources or content.istio for content in contents):
             issues.append(self._nothing())
-        translated = _translate([document for content in contents for document in content.istio])
+        translated = _translate([document for content in contents for document in content.istio], self._node)
+        every, mislabelled = _label((*resources, *translated.resources), contents)
         return Loaded(
-            (*resources, *translated.resources),
-            (*issues, *translated.issues),
+            every,
+            (*issues, *translated.issues, *mislabelled),
             tuple(map(str, files)),
             self._version(),
             vanished or any(content.transient for content in contents),
@@ -79,9 +87,9 @@ class Loader:
         return whole.hexdigest()[:12]
 
 
-def load(paths: Iterable[str | Path]) -> Loaded:
+def load(paths: Iterable[str | Path], node: Node | None = None) -> Loaded:
     """Everything that the files and directories hold; what is wrong is in `issues`, with file and line."""
-    return Loader(paths).load()
+    return Loader(paths, node).load()
 
 
 def parse_text(text: str, file: str) -> Content:
@@ -94,8 +102,9 @@ def parse_text(text: str, file: str) -> Content:
     items = [item for document in documents for item in read_document(document.value, Origin(file, document.value))]
     return Content(
         tuple(item for item in items if isinstance(item, LoadedResource)),
-        tuple(item for item in items if isinstance(item, IstioDocument)),
+        tuple(item for item in items if type(item) is IstioDocument),
         tuple(item for item in items if isinstance(item, Issue)),
+        mesh=tuple(item for item in items if isinstance(item, MeshDocument)),
     )
 
 
@@ -134,9 +143,21 @@ def _joined(match: re.Match[str]) -> str:
     return bytes.fromhex(match[1] + match[2]).decode("utf-16-be")
 
 
-def _translate(documents: list[IstioDocument]) -> Content:
+def _label(
+    resources: tuple[LoadedResource, ...], contents: list[Content]
+) -> tuple[tuple[LoadedResource, ...], tuple[Issue, ...]]:
+    documents = [document for content in contents for document in content.mesh]
+    if not documents:
+        return resources, ()
+    from meshlib.sources.files.labels import label
+
+    return label(resources, documents)
+
+
+def _translate(documents: list[IstioDocument], node: Node | None) -> Content:
     if not documents:
         return Content()
+    from meshlib.sources.istio.caller import caller_of
     from meshlib.sources.istio.translate import translate
 
-    return translate(documents)
+    return translate(documents, caller_of(node))

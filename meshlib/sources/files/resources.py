@@ -80,6 +80,11 @@ class IstioDocument:
         return f"{self.kind} {self.namespace}/{self.name}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MeshDocument(IstioDocument):
+    """One `meshlib.dev` object, written like Istio's (`meshlib.sources.files.labels`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """What one file, or all of them, hold. `transient`: an error may only mean that the file is half written."""
@@ -88,6 +93,7 @@ class Content:
     istio: tuple[IstioDocument, ...] = ()
     issues: tuple[Issue, ...] = ()
     transient: bool = False
+    mesh: tuple[MeshDocument, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

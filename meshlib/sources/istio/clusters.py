@@ -125,9 +125,12 @@ def _endpoint(workload: Workload, port: int) -> Json:
     else:
         address = {"socket_address": {"address": workload.address, "port_value": port}}
     found: Json = {"endpoint": {"address": address}, "load_balancing_weight": workload.weight}
+    metadata: Json = {}
     if workload.mutual_tls:
-        found["metadata"] = {"filter_metadata": {"envoy.transport_socket_match": {"tlsMode": "istio"}}}
-    return found
+        metadata["envoy.transport_socket_match"] = {"tlsMode": "istio"}
+    if own := {name: value for name, value in dict(workload.labels).items() if "istio.io/" not in name}:
+        metadata["meshlib.labels"] = own  # istiod keeps them to itself; lanes go by them
+    return found | ({"metadata": {"filter_metadata": metadata}} if metadata else {})
 
 
 def _thresholds() -> Json:

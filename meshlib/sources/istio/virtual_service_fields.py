@@ -7,7 +7,7 @@ from meshlib.sources.istio.fields import DURATION, FLAG, PERCENT, PORT, TEXT, Fi
 _STRING_MATCH = Fields(
     "StringMatch", {"exact": TEXT, "prefix": TEXT, "regex": TEXT}, exclusive=("exact", "prefix", "regex")
 )
-_MATCH = Fields(
+HTTP_MATCH = Fields(
     "HTTPMatchRequest",
     {
         "name": TEXT,
@@ -99,7 +99,7 @@ _HTTP = Fields(
     "HTTPRoute",
     {
         "name": TEXT,
-        "match": ListOf(_MATCH),
+        "match": ListOf(HTTP_MATCH),
         "route": ListOf(_ROUTE),
         "redirect": _REDIRECT,
         "directResponse": _DIRECT_RESPONSE,

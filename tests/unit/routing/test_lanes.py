@@ -12,13 +12,13 @@ import pytest
 from meshlib.engine.lanes import by_labels, entered, handed_on
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, Locality, LocalityLbEndpoints
-from meshlib.model.lanes import Lane, LaneGroup, LaneRamp, Nearby
+from meshlib.model.lanes import Lane, LaneGroup, LaneRamp, Nearby, with_lane
 from meshlib.model.lb import LbSubsetConfig, SubsetSelector
 from meshlib.model.matchers import HeaderMatcher, PathMatcher, RouteMatch, StringMatcher
 from meshlib.model.metadata import Metadata, Struct
 from meshlib.model.request import RequestHead
 from meshlib.model.route import HashPolicy
-from meshlib.routing.lanes import LaneRules, lane_of, with_lane
+from meshlib.routing.lanes import LaneRules, lane_of
 
 ALL = RouteMatch(PathMatcher("prefix", "/"))
 TESTERS = RouteMatch(PathMatcher("prefix", "/"), (HeaderMatcher("x-tag", StringMatcher("exact", "beta")),))
