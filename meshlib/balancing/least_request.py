@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from itertools import count
 
 from meshlib.balancing.base import Balancer, Host, Rng
 from meshlib.balancing.round_robin import equal_weights
@@ -11,9 +12,9 @@ from meshlib.balancing.slow_start import as_configured, warming
 from meshlib.balancing.timed import INLINE, Timed, Weigh
 from meshlib.model.lb import LeastRequest
 
-Deadline = tuple[float, int, Host]
+Deadline = tuple[float, int, int]
 GUESSES = 4  # hosts tried before a full scan
-LONGEST = 1e6  # turns that requests in flight can cost a host, whatever the bias
+LONGEST = 1e300  # turns that requests in flight can cost a host, whatever the bias
 
 
 class LeastOfChoices:
@@ -80,16 +81,17 @@ def _any_index(loads: list[int], wanted: int, rng: Rng) -> int:
 class WeightedLeastRequest:
     """Unequal weights: an earliest-deadline-first schedule whose weights are `weight / (active + 1) ** bias`.
 
-    As in Envoy, a host's weight is read when it is picked, and counts for its next turn. One pop and one push, each
-    atomic; a thread that comes between them finds the other hosts.
+    As in Envoy, a host's weight is read when it is picked, and counts for its next turn; of equal deadlines the one
+    set first comes first. One pop and one push, each atomic; a thread that comes between them finds the other hosts.
     """
 
-    __slots__ = ("_bias", "_heap", "_hosts", "weights")
+    __slots__ = ("_bias", "_heap", "_hosts", "_order", "weights")
 
     def __init__(self, hosts: Sequence[Host], bias: float, weights: Sequence[float]) -> None:
         self._hosts = tuple(hosts)
         self._bias = bias
         self._heap: list[Deadline] | None = None
+        self._order = count()
         self.weights = weights
 
     def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
@@ -98,20 +100,20 @@ class WeightedLeastRequest:
         if heap is None:
             heap = self._heap = self._schedule(rng)
         try:
-            now, index, host = heappop(heap)
+            now, _, index = heappop(heap)
         except IndexError:  # more threads between pop and push than there are hosts
             return self._hosts[int(rng.random() * len(self._hosts))]
+        host = self._hosts[index]
         try:
             turns = (len(host.cell.live) + 1) ** self._bias
         except OverflowError:
             turns = LONGEST
-        heappush(heap, (now + (min(LONGEST, turns)) / self.weights[index], index, host))
+        heappush(heap, (now + turns / self.weights[index], next(self._order), index))
         return host
 
     def _schedule(self, rng: Rng) -> list[Deadline]:
         """First turns at a random point of each host's interval, so that clients do not start in step."""
-        weights = self.weights
-        heap = [(rng.random() / weights[index], index, host) for index, host in enumerate(self._hosts)]
+        heap = [(rng.random() / weight, next(self._order), index) for index, weight in enumerate(self.weights)]
         heapify(heap)
         return heap
 
