@@ -64,8 +64,8 @@ def act(
                 if isinstance(call, StickyAttempts):
                     call.tell(command, start)
             answer = yield command
-            if isinstance(command, Listen) and not isinstance(answer, float):
-                start = answer[0]
+            if isinstance(command, Listen) and isinstance(answer, tuple):
+                start = answer[0]  # of attempts that overlap, the one that has ended
             command = run.send(answer)
     except StopIteration:
         return None

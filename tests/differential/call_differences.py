@@ -18,4 +18,7 @@
 8. An ejection takes effect with the next pick; in Envoy up to `update_merge_window` (a second) later.
 9. A sidecar sends what it was given over the cluster's transport, plain text included. Here an `https` URL to a cluster
    without TLS is sent over TLS, verified against the system's authorities and the URL's host. Not generated.
+   So is a request that an internal redirect leads to `https`.
+10. A copy (request mirroring) has no `x-envoy-internal` and no `x-forwarded-for`: they are a proxy's to write, and there
+    is none. A copy of a request without a timeout may take 15 seconds, and is told so; in Envoy it may take for ever.
 """
