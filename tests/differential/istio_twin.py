@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from differential.istio_differences import (
@@ -29,24 +28,16 @@ Request = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
 class IstioTwin:
-    """Both configurations of one YAML text, as the sidecar node of `asker` sees them; with `names` (`host:port`) as its
-    proxyless node does that asks for these.
+    """Both configurations of a generator's objects, as the sidecar node of `asker` sees them; with `names`
+    (`host:port`) as its proxyless node does that asks for these.
     """
 
-    def __init__(self, folder: Path, objects: str, names: Iterable[str] = (), asker: Asker = ANYBODY) -> None:
-        self.server = IstioServer(folder, objects)
+    def __init__(self, server: IstioServer, asker: Asker = ANYBODY, names: Iterable[str] = ()) -> None:
         kind: Kind = "grpc" if names else "sidecar"
-        self.ours, self.issues = build_snapshot(load([folder / "objects" / "objects.yaml"], node(kind, asker)))
-        try:
-            self.theirs = _followed(istio_mesh(self.server, kind, asker=asker, declared=names), set(names))
-        except BaseException:
-            self.server.stop()
-            raise
+        self.ours, self.issues = build_snapshot(load([server.folder / "objects.yaml"], node(kind, asker)))
+        self.theirs = _followed(istio_mesh(server, kind, asker=asker, declared=names), set(names))
         self._comparable = comparable_to_proxyless if names else comparable_explanation
         self._explainers = (Explainer(self.ours), Explainer(self.theirs))
-
-    def close(self) -> None:
-        self.server.stop()
 
     def clusters(self) -> Iterator[tuple[str, Any, Any]]:
         """Every outbound cluster of either side with what it is on both, in comparable form."""

@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from differential.istio_generate import generate
+from differential.istio_generate import World, generate
 from differential.istio_twin import IstioTwin
 from meshlib.explain import Explainer
-from parts.istio_nodes import ANYBODY, Asker, node
+from parts.istio_nodes import node
+from parts.istio_server import IstioServer
 
 needs_istio = pytest.mark.needs("istio_generator")
 SEEDS = range(1, 13)
@@ -23,22 +24,22 @@ MET_BY_ALL = MET | {"weights", "request_hash", "redirect", "direct_response"}
 @pytest.fixture
 def make_twin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., IstioTwin]]:
     caplog.set_level(logging.ERROR, "meshlib")  # what is degraded is another test's
-    twins: list[IstioTwin] = []
+    servers: list[IstioServer] = []
 
-    def make(objects: str, names: Iterable[str] = (), asker: Asker = ANYBODY) -> IstioTwin:
-        twins.append(IstioTwin(tmp_path, objects, names, asker))
-        return twins[-1]
+    def make(world: World, names: Iterable[str] = ()) -> IstioTwin:
+        servers.append(IstioServer(tmp_path, world.objects))
+        return IstioTwin(servers[-1], world.asker, names)
 
     yield make
-    for twin in twins:
-        twin.close()
+    for server in servers:
+        server.stop()
 
 
 @needs_istio
 @pytest.mark.parametrize("seed", [*SEEDS, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE_SEEDS)])
 def test_the_same_objects_lead_to_the_same_decisions(seed: int, make_twin: Callable[..., IstioTwin]) -> None:
     world = generate(seed)
-    twin = make_twin(world.objects, asker=world.asker)
+    twin = make_twin(world)
     assert [str(issue) for issue in twin.issues if issue.severity == "error"] == []
     compared = 0
     for name, ours, theirs in twin.clusters():
@@ -58,7 +59,7 @@ def test_the_same_objects_lead_to_the_same_decisions(seed: int, make_twin: Calla
 @pytest.mark.parametrize("seed", SEEDS_OF_PROXYLESS)
 def test_a_proxyless_client_is_told_the_same(seed: int, make_twin: Callable[..., IstioTwin]) -> None:
     world = generate(seed, services=24, requests=90, scoped=False)
-    twin = make_twin(world.objects, world.names, world.asker)
+    twin = make_twin(world, world.names)
     requests = [
         (method, url, headers) for method, url, headers in world.requests if urlsplit(url).netloc in world.names
     ]
