@@ -28,7 +28,16 @@ from meshlib.engine.commands import (
     Replayable,
     Reply,
 )
-from meshlib.engine.decision import Answer, Decision, Refusal, decide, decide_once
+from meshlib.engine.decision import (
+    Answer,
+    Decision,
+    Forward,
+    Refusal,
+    decide,
+    decide_once,
+    prepared,
+    with_route_headers,
+)
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply
 from meshlib.engine.lanes import entered
@@ -127,8 +136,10 @@ def _stages(
     for item in decision.share.filters:
         refusal = item.on_request(head, now, runtime.rng)
         if refusal is not None:
-            yield _local_reply(runtime, head, now, refusal, info)
+            yield _local_reply(runtime, decision, head, now, refusal, info)
             return
+    if decision.share.prepare is not None:
+        head = prepared(decision, head, runtime.wall_clock)
     # 4 Redirects and direct responses: the router's own answers, the last filter of the chain.
     if isinstance(decision, Answer):
         yield _reply(runtime, decision, head, now, info)
@@ -232,11 +243,16 @@ def _failed(
     return Fail(CallFailure(flag, reason, info.route, info.cluster, status=status))
 
 
-def _local_reply(runtime: Runtime, head: RequestHead, now: float, reply: LocalReply, info: CallInfo) -> Reply:
+def _local_reply(
+    runtime: Runtime, decision: Forward | Answer, head: RequestHead, now: float, reply: LocalReply, info: CallInfo
+) -> Reply:
     info.flag = reply.flag
     if reply.flag is ResponseFlag.RL:
         _tell_limited(runtime, now, reply.name, head)
-    return _answered(runtime, head, now, Reply(reply.status, reply.headers, reply.body, info, reply.grpc_status))
+    headers = with_route_headers(decision, reply, head, runtime.wall_clock)
+    return _answered(runtime, head, now, Reply(reply.status, headers, reply.body, info, reply.grpc_status))
+
+
 
 
 def _tell_limited(runtime: Runtime, now: float, name: str, head: RequestHead) -> None:

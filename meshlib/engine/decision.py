@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meshlib.engine import facts
 from meshlib.engine.cluster import ClusterPlan
+from meshlib.engine.filters import LocalReply
 from meshlib.engine.plan import Plan
 from meshlib.engine.route import RoutePlan, Share
 from meshlib.engine.table import VirtualHostPlan
@@ -40,6 +41,7 @@ class Answer:
     """Answer from configuration: a redirect (`location` set) or a direct response."""
 
     __slots__ = ("body", "location", "route", "share", "status")
+    cluster: ClusterPlan | None = None
     cluster_name = ""
 
     def __init__(self, route: RoutePlan, status: int, location: str, body: bytes) -> None:
@@ -56,12 +58,16 @@ class Answer:
             return facts.of_answer(self, clock)
 
         headers = [(b"location", self.location.encode("latin-1"))] if self.location else []
-        mutate = self.share.response_headers
-        if mutate is not None:
-            headers = mutate(headers, head, known)
-        write = self.route.write_body
-        body = self.body if write is None else wire_bytes(write(scene_of("response", headers, head, known)))
-        return _with_content_type(headers, self.route.content_type) if body else headers, body
+        share, write, body = self.share, self.route.write_body, self.body
+        if share.route_response is not None:
+            headers = share.route_response(headers, head, known)
+        if write is not None:
+            body = wire_bytes(write(scene_of("response", headers, head, known)))
+        if body:
+            headers = _with_content_type(headers, self.route.content_type)
+        if share.filter_response is not None:  # the filters see the status, which the route's headers do not
+            headers = share.filter_response(headers, head, lambda: facts.of_answer(self, clock, self.status))
+        return headers, body
 
 
 class Refusal:
@@ -148,6 +154,28 @@ def _answer(route: RoutePlan, head: RequestHead) -> Decision:
             return Answer(route, status, route.location(head), b"")
         case _:
             return Refusal(ResponseFlag.NR, f"route {route.label} does not forward; it is for servers", route)
+
+
+def prepared(decision: Forward | Answer, head: RequestHead, clock: facts.Clock = facts.no_clock) -> RequestHead:
+    """The request after the filters that change requests."""
+    prepare = decision.share.prepare
+    return head if prepare is None else prepare(head, lambda: facts.of_request(decision, clock))
+
+
+def with_route_headers(
+    decision: Forward | Answer, reply: LocalReply, head: RequestHead, clock: facts.Clock = facts.no_clock
+) -> Headers:
+    """The headers of an answer that a filter makes: the route's come first, and the other filters' last."""
+    share = decision.share
+    if share.response_headers is None:
+        return reply.headers
+    headers: Headers = []
+    if share.route_response is not None:
+        headers = share.route_response(headers, head, lambda: facts.of_request(decision, clock))
+    headers = [*headers, *reply.headers]
+    if share.filter_response is not None:
+        headers = share.filter_response(headers, head, lambda: facts.of_request(decision, clock, reply.status))
+    return headers
 
 
 def upstream_head(decision: Forward, head: RequestHead, clock: facts.Clock = facts.no_clock) -> RequestHead:

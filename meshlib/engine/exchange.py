@@ -40,12 +40,13 @@ _READ = {
 @dataclass(slots=True)
 class Admission:
     """The context to serve the request in, and the answer if it is not to be served. `watch` wants to be told of the
-    request's end.
+    request's end. `headers` are set on the application's response, in the place of those of the same names.
     """
 
     context: CallContext
     reply: LocalReply | None
     watch: RequestWatch | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Lanes(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from meshlib.model.metadata import EMPTY_METADATA
 from meshlib.routing.facts import CallFacts
 
 if TYPE_CHECKING:
@@ -17,16 +18,17 @@ Clock = Callable[[], float]
 """Unix time."""
 
 
-def of_request(decision: Forward, clock: Clock) -> CallFacts:
+def of_request(decision: Forward | Answer, clock: Clock, status: int = 0) -> CallFacts:
     """Before the first attempt: no endpoint is chosen yet. The attempt that is to come counts, as in Envoy."""
-    route, now = decision.route, clock()
+    route, cluster, now = decision.route, decision.cluster, clock()
     return CallFacts(
         route=route.config.name,
         route_metadata=route.config.metadata,
         virtual_host_metadata=route.virtual_host.metadata,
         cluster=decision.cluster_name,
-        cluster_metadata=decision.cluster.config.metadata,
-        attempts=1,
+        cluster_metadata=EMPTY_METADATA if cluster is None else cluster.config.metadata,
+        attempts=1 if cluster is not None else 0,
+        status=status,
         started=now,
         now=now,
     )
@@ -57,13 +59,14 @@ def of_response(call: Attempts, start: Start, outcome: Outcome) -> CallFacts:
     )
 
 
-def of_answer(decision: Answer, clock: Clock) -> CallFacts:
-    """Of a direct response or a redirect."""
+def of_answer(decision: Answer, clock: Clock, status: int = 0) -> CallFacts:
+    """Of a direct response or a redirect. The route's own headers do not see its status, as in Envoy."""
     route, now = decision.route, clock()
     return CallFacts(
         route=route.config.name,
         route_metadata=route.config.metadata,
         virtual_host_metadata=route.virtual_host.metadata,
+        status=status,
         details="direct_response",
         body=decision.body.decode("latin-1"),
         started=now,

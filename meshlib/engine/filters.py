@@ -22,14 +22,14 @@ _RESOURCE_EXHAUSTED = 8
 
 @dataclass(slots=True)
 class LocalReply:
-    """An answer without an upstream; `name` says which filter made it. `grpc_status` is a gRPC call's status where it
-    is not what `status` means to gRPC.
+    """An answer without an upstream; `name` says which filter made it, `flag` what was wrong, if anything.
+    `grpc_status` is a gRPC call's status where it is not what `status` means to gRPC.
     """
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
-    flag: ResponseFlag
+    flag: ResponseFlag | None
     name: str
     grpc_status: int | None = None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from meshlib.engine.actions import Actions, compile_actions
 from meshlib.engine.extras import Extras, compile_extras, header_tests
 from meshlib.engine.filters import Filter, FilterStates, compile_filters
+from meshlib.engine.levels import compile_cors, compile_header_filters
 from meshlib.model.filters import HttpFilter, RouterFilter
 from meshlib.model.listener import HttpConnectionManager
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
@@ -30,10 +31,12 @@ from meshlib.model.route import (
 )
 from meshlib.policy.idle import IdleLimit, compile_idle
 from meshlib.policy.retry import RetryRules, compile_retry
+from meshlib.routing.cors import CorsRules
 from meshlib.routing.direct import compile_body, content_type_of
 from meshlib.routing.formatters import Format
 from meshlib.routing.hashing import RequestHasher, compile_hash
-from meshlib.routing.headers import Mutate, compile_mutations
+from meshlib.routing.header_filter import Prepare
+from meshlib.routing.headers import Mutate, compile_mutations, in_turn
 from meshlib.routing.located import at
 from meshlib.routing.matcher_tree import compile_matcher
 from meshlib.routing.rewrite import (
@@ -85,10 +88,13 @@ class Share:
         "cluster",
         "cluster_by",
         "criteria",
+        "filter_response",
         "filters",
+        "prepare",
         "request_headers",
         "response_headers",
         "rewrite_host",
+        "route_response",
         "tells_upstream",
     )
 
@@ -104,6 +110,8 @@ class Share:
         authority: str = "",
         tells_upstream: bool = True,
         cluster_by: Callable[[RequestHead], str] | None = None,
+        prepare: Prepare | None = None,
+        filter_response: Mutate | None = None,
     ) -> None:
         self.actions: Actions | None = None
         self.authority = authority
@@ -113,7 +121,10 @@ class Share:
         self.criteria = criteria
         self.filters = filters
         self.request_headers = request_headers
-        self.response_headers = response_headers
+        self.prepare = prepare
+        self.filter_response = filter_response
+        self.route_response = response_headers  # without the filters: an answer of a filter has its own between them
+        self.response_headers = in_turn(response_headers, filter_response)
         self.rewrite_host = rewrite_host
 
 
@@ -127,6 +138,7 @@ class RoutePlan:
         "choose",
         "config",
         "content_type",
+        "cors",
         "extras",
         "hasher",
         "idle",
@@ -158,6 +170,8 @@ class RoutePlan:
         self.rewrite_path: RewritePath | None = None
         self.write_body: Format | None = None
         self.content_type = b"text/plain"
+        per_filter = [config.typed_per_filter_config for config in (scope.config, virtual_host, route)]
+        self.cors: CorsRules | None = compile_cors(scope.filters, per_filter) if any(per_filter) else None
         self.location: Location | None = None
         self.timeout: float | None = None
         self.stream_timeout: float | None = None
@@ -206,6 +220,8 @@ class RoutePlan:
         route, host, rc = self.config, self.virtual_host, scope.config
         specific_wins = rc.most_specific_header_mutations_wins
         first = (share,) if share else ()
+        levels = [config.typed_per_filter_config for config in (rc, host, route, *first)]
+        prepare, filter_response = compile_header_filters(scope.filters, levels)
         return Share(
             cluster=_cluster_name(share, route),
             cluster_by=_cluster_by(share, route),
@@ -242,6 +258,8 @@ class RoutePlan:
             rewrite_host=compile_host_rewrite(_host_rewrite(route)),
             authority=share.host_rewrite_literal if share else "",
             tells_upstream=scope.tells_upstream,
+            prepare=prepare,
+            filter_response=filter_response,
         )
 
     def cluster_name(self, share: Share, head: RequestHead) -> str:

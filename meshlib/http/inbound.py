@@ -11,8 +11,10 @@ from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
+from meshlib.http.cors import make_cors
 from meshlib.http.drain import Drain
 from meshlib.http.watched import makes_server_spans
+from meshlib.model.cors import CorsPolicy
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
 from meshlib.policy.notation import local_limit
@@ -33,9 +35,11 @@ class Inbound:
     `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay); or `drain`, a
     `Drain` of the application's own, to ask whether it is draining and to hang hooks on.
     `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application.
+    `cors`: which pages of other origins may call, as a policy for all requests, or True for what the mesh's routes say
+    of the request's host and path.
     """
 
-    __slots__ = ("_drain_tried", "_filters", "_makes_spans", "_readiness_path", "app", "drain", "mesh")
+    __slots__ = ("_cors", "_drain_tried", "_filters", "_makes_spans", "_readiness_path", "app", "drain", "mesh")
 
     def __init__(
         self,
@@ -45,8 +49,10 @@ class Inbound:
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
+        cors: CorsPolicy | bool = False,
     ) -> None:
         self.mesh = mesh
+        self._cors = make_cors(mesh, cors)
         self.drain = drain or Drain(drain_seconds)
         self._drain_tried = False
         self._filters: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
@@ -82,6 +88,8 @@ class Inbound:
             lanes=Lanes(rules, source_ip, time.time()) if rules is not None else None,
         )
         admission.watch = watch(runtime, head, now, spans=not self._instrumented())
+        if self._cors is not None and admission.reply is None:
+            self._cors(head, admission)
         reply = admission.reply
         if reply is not None and reply.flag is ResponseFlag.RL:
             runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, head.path_only))

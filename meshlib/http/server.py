@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from meshlib.context import current, serving
 from meshlib.engine.exchange import REQUEST_ID, Admission, inbound_context
 from meshlib.engine.filters import LocalReply
+from meshlib.http.cors import replaced
 from meshlib.http.drain import Drain
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
 from meshlib.http.watched import serve_watched
 from meshlib.identity.asgi import introduce
+from meshlib.model.cors import CorsPolicy
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
 
@@ -53,11 +55,17 @@ class MeshMiddleware:
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
+        cors: CorsPolicy | bool = False,
     ) -> None:
         self.app = app
         self.mesh = mesh
         self.inbound = Inbound(
-            mesh, rate_limits=rate_limits, drain_seconds=drain_seconds, drain=drain, readiness_path=readiness_path
+            mesh,
+            rate_limits=rate_limits,
+            drain_seconds=drain_seconds,
+            drain=drain,
+            readiness_path=readiness_path,
+            cors=cors,
         )
         self.inbound.app = app
         self.drain = self.inbound.drain
@@ -88,7 +96,10 @@ class MeshMiddleware:
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = self._marked(scope, message.get("headers", ()), request_id)
+                headers = message.get("headers", ())
+                if admission.headers:
+                    headers = replaced(headers, admission.headers)
+                message["headers"] = self._marked(scope, headers, request_id)
             await send(message)
 
         token = current.set(context)  # as `serving` does, written out because it is run for every request

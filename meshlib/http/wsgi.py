@@ -12,9 +12,11 @@ from meshlib.context import current
 from meshlib.engine.exchange import REQUEST_ID, Admission
 from meshlib.engine.filters import LocalReply
 from meshlib.engine.watch import RequestWatch
+from meshlib.http.cors import replaced_text
 from meshlib.http.drain import Drain
 from meshlib.http.environ import EnvironHead
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
+from meshlib.model.cors import CorsPolicy
 from meshlib.model.filters import LocalRateLimit
 
 if TYPE_CHECKING:
@@ -53,11 +55,17 @@ class MeshMiddleware:
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
+        cors: CorsPolicy | bool = False,
     ) -> None:
         self.app = app
         self.mesh = mesh
         self.inbound = Inbound(
-            mesh, rate_limits=rate_limits, drain_seconds=drain_seconds, drain=drain, readiness_path=readiness_path
+            mesh,
+            rate_limits=rate_limits,
+            drain_seconds=drain_seconds,
+            drain=drain,
+            readiness_path=readiness_path,
+            cors=cors,
         )
         self.inbound.app = app
         self.drain = self.inbound.drain
@@ -92,6 +100,8 @@ class MeshMiddleware:
         def start(status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
             if watch is not None:
                 environ[_STATUS] = int(status[:3])
+            if admission.headers:
+                headers = replaced_text(headers, admission.headers)
             marked = _marked(headers, request_id)
             return start_response(status, marked) if exc_info is None else start_response(status, marked, exc_info)
 

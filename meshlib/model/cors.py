@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from meshlib.model.filters import FilterConfig
 from meshlib.model.matchers import ALWAYS, NEVER, FractionalPercent, StringMatcher
 
-__all__ = ["CORS_FILTER", "CorsPolicy"]
+__all__ = ["CORS_FILTER", "Cors", "CorsPolicy"]
 
 CORS_FILTER = "envoy.filters.http.cors"
 """The name control planes give the filter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cors(FilterConfig):
+    """`envoy.extensions.filters.http.cors.v3.Cors`: the filter itself, which says nothing; the policies do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,9 @@ class _Level:
 
     def __init__(self, mutations: HeaderMutations, target: Target) -> None:
         self._target = target
-        self._remove = frozenset(_name(f"headers_to_remove[{i}]", name) for i, name in enumerate(mutations.remove))
+        self._remove = frozenset(
+            header_name(f"headers_to_remove[{i}]", name) for i, name in enumerate(mutations.remove)
+        )
         self._add = tuple(Addition(i, option) for i, option in enumerate(mutations.add))
         self._needs_names = any(addition.action != "APPEND_IF_EXISTS_OR_ADD" for addition in self._add)
         self._needs_scene = any(not isinstance(addition.value, bytes) for addition in self._add)
@@ -106,7 +108,7 @@ class Addition:
 
     def __init__(self, index: int, option: HeaderValueOption) -> None:
         where = f"headers_to_add[{index}]"
-        self.name = _name(where, option.name)
+        self.name = header_name(where, option.name)
         self.action = option.append_action
         self.overwrites = option.append_action.startswith("OVERWRITE")
         self.keep_empty = option.keep_empty_value
@@ -128,7 +130,8 @@ class Addition:
         return exists or self.action != "OVERWRITE_IF_EXISTS"
 
 
-def _name(where: str, name: str) -> bytes:
+def header_name(where: str, name: str) -> bytes:
+    """The name in lower case; `ResourceError` for one that may not be changed."""
     lower = name.lower()
     if lower.startswith(":") or lower == "host":
         raise ResourceError(where, f"{name!r} cannot be changed here; use the route's path and host rewrites")

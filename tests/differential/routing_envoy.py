@@ -3,7 +3,7 @@
 import http.client
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,20 @@ class RefusedError(Exception):
 class RoutingEnvoy:
     """`push` a route configuration, then `ask`."""
 
-    def __init__(self, start: Callable[..., EnvoyServer], backend: Callable[..., FastBackend], folder: Path) -> None:
+    def __init__(
+        self,
+        start: Callable[..., EnvoyServer],
+        backend: Callable[..., FastBackend],
+        folder: Path,
+        runtime: Json | None = None,
+        filters: Sequence[Json] = (),
+    ) -> None:
         backends = {name: backend(name, _echo(name)) for name in CLUSTERS}
         self._file = folder / "routes.json"
         self._version = 0
         self._write([])
-        self._envoy = start(_bootstrap(self._file, {name: server.port for name, server in backends.items()}))
+        self.ports = {name: server.port for name, server in backends.items()}
+        self._envoy = start(_bootstrap(self._file, self.ports, runtime or {}, filters))
         self._connection = http.client.HTTPConnection(self._envoy.host, self._envoy.port, timeout=10)
         self._wait_for_version()
 
@@ -140,7 +148,7 @@ def _arrived(echo: dict[str, Any]) -> Arrived:
     return Arrived(echo["cluster"], echo["target"], host, joined(pairs, REQUEST_NOISE))
 
 
-def _bootstrap(routes: Path, ports: dict[str, int]) -> Json:
+def _bootstrap(routes: Path, ports: dict[str, int], runtime: Json, before: Sequence[Json] = ()) -> Json:
     source = {"path_config_source": {"path": str(routes)}, "resource_api_version": "V3"}
     manager = {
         "@type": f"{EXTENSIONS}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -148,6 +156,7 @@ def _bootstrap(routes: Path, ports: dict[str, int]) -> Json:
         "rds": {"route_config_name": "generated", "config_source": source},
         "generate_request_id": False,
         "http_filters": [
+            *before,
             {
                 "name": "router",
                 "typed_config": {"@type": f"{EXTENSIONS}.http.router.v3.Router"},
@@ -158,6 +167,7 @@ def _bootstrap(routes: Path, ports: dict[str, int]) -> Json:
     address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     return {
         "node": {"id": "routing", "cluster": "routing"},
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": runtime}]},
         "static_resources": {
             "listeners": [{"name": "in", "address": address, "filter_chains": [{"filters": filters}]}],
             "clusters": [_cluster(name, port) for name, port in ports.items()],

@@ -18,6 +18,14 @@ from meshlib.model.matchers import FractionalPercent
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import duration, header_options, runtime_fraction, type_name, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
+from meshlib.sources.xds.decode.cors import CORS_MODULES, CORS_POLICY_TYPE, CORS_TYPE, cors_filter, cors_policy
+from meshlib.sources.xds.decode.header_mutation import (
+    HEADER_MUTATION_MODULES,
+    HEADER_MUTATION_TYPE,
+    PER_ROUTE_TYPE,
+    header_mutation,
+    header_mutation_per_route,
+)
 from meshlib.sources.xds.decode.session import (
     SESSION_MODULE,
     SESSION_PER_ROUTE_TYPE,
@@ -29,6 +37,8 @@ from meshlib.sources.xds.decode.session import (
 _ROUTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
 _LOCAL_RATE_LIMIT_TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _MODULES = {
+    **CORS_MODULES,
+    **HEADER_MUTATION_MODULES,
     SESSION_TYPE: SESSION_MODULE,
     _ROUTER_TYPE: "envoy.extensions.filters.http.router.v3.router_pb2",
     _LOCAL_RATE_LIMIT_TYPE: "envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2",
@@ -54,9 +64,7 @@ _LOCAL_RATE_LIMIT = fields(
         "local_rate_limit_per_downstream_connection": "one bucket is shared by all connections",
     },
 )
-_BY_ROUTE_ONLY = frozenset(
-    {"envoy.extensions.filters.http.fault.v3.HTTPFault", "envoy.extensions.filters.http.cors.v3.Cors"}
-)
+_BY_ROUTE_ONLY = frozenset({"envoy.extensions.filters.http.fault.v3.HTTPFault"})
 """Filters that do nothing unless a `typed_per_filter_config` says what; that one is then reported, where it stands."""
 _MIN_FILL_INTERVAL = 0.05
 _HTTP_FILTER = fields("name", "typed_config", "is_optional", "disabled")
@@ -100,6 +108,10 @@ _DECODERS: dict[str, Callable[[Context, Any, str], FilterConfig]] = {
     _ROUTER_TYPE: _router,
     _LOCAL_RATE_LIMIT_TYPE: _local_rate_limit,
     SESSION_TYPE: stateful_session,
+    CORS_TYPE: cors_filter,
+    CORS_POLICY_TYPE: cors_policy,
+    HEADER_MUTATION_TYPE: header_mutation,
+    PER_ROUTE_TYPE: header_mutation_per_route,
 }
 
 

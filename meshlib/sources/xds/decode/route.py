@@ -22,6 +22,7 @@ from meshlib.model.uri_template import parse_template, rewrite_parts
 from meshlib.sources.xds.decode.cluster_specifier import named_plugins
 from meshlib.sources.xds.decode.common import MUTATION_FIELDS, enum_name, metadata, mutations, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
+from meshlib.sources.xds.decode.cors import legacy_cors
 from meshlib.sources.xds.decode.filters import per_filter_configs
 from meshlib.sources.xds.decode.matcher_tree import ROUTE_INPUTS, matcher
 from meshlib.sources.xds.decode.matchers import route_match
@@ -60,6 +61,7 @@ _VIRTUAL_HOST = fields(
     "retry_policy",
     "include_request_attempt_count",
     "typed_per_filter_config",
+    "cors",
     "request_mirror_policies",
     "metadata",
     *MUTATION_FIELDS,
@@ -122,7 +124,10 @@ def _route(ctx: Context, message: Any, path: str, max_body: int) -> Route:
         name=message.name,
         request_headers=mutations(ctx, message, "request", path),
         response_headers=mutations(ctx, message, "response", path),
-        typed_per_filter_config=per_filter_configs(ctx, message, path),
+        typed_per_filter_config=(
+            *(legacy_cors(ctx, message.route, join(path, "route")) if message.HasField("route") else ()),
+            *per_filter_configs(ctx, message, path),
+        ),
         metadata=_metadata(message),
     )
 
@@ -192,7 +197,7 @@ def _virtual_host(ctx: Context, message: Any, path: str, max_body: int) -> Virtu
         include_request_attempt_count=message.include_request_attempt_count,
         request_headers=mutations(ctx, message, "request", path),
         response_headers=mutations(ctx, message, "response", path),
-        typed_per_filter_config=per_filter_configs(ctx, message, path),
+        typed_per_filter_config=(*legacy_cors(ctx, message, path), *per_filter_configs(ctx, message, path)),
         request_mirror_policies=mirror_policies(ctx, message, path),
     )
 

@@ -21,6 +21,7 @@ _ROUTE_ACTION = fields(
     "cluster_specifier_plugin",
     "inline_cluster_specifier_plugin",
     "cluster_not_found_response_code",
+    "cors",
     "metadata_match",
     *PATH_REWRITE_FIELDS,
     *HOST_REWRITE_FIELDS,
