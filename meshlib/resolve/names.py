@@ -37,10 +37,11 @@ class Answer:
 
 
 class _Name:
-    __slots__ = ("addresses", "answered", "asking", "due", "error", "failures")
+    __slots__ = ("addresses", "answered", "asking", "due", "error", "failures", "some")
 
     def __init__(self, due: float) -> None:
-        self.addresses: tuple[str, ...] | None = None  # the last good ones
+        self.addresses: tuple[str, ...] | None = None  # of the last answer
+        self.some: tuple[str, ...] | None = None  # of the last answer that had any
         self.answered = False
         self.asking = False
         self.due = due
@@ -49,9 +50,7 @@ class _Name:
 
 
 class Names:
-    """The names of the clusters in force. A failure keeps the addresses known; an answer that there are none does not,
-    as in Envoy.
-    """
+    """The names of the clusters in force. A failure keeps the addresses known."""
 
     def __init__(self) -> None:
         self._names: dict[Question, _Name] = {}
@@ -84,7 +83,7 @@ class Names:
             return False
         changed = not name.answered or name.addresses != answer.addresses
         name.asking, name.answered, name.failures, name.error = False, True, 0, ""
-        name.addresses = answer.addresses
+        name.addresses, name.some = answer.addresses, answer.addresses or name.some
         dns = question.dns
         wait = dns.refresh_rate
         if dns.respect_ttl and answer.ttl is not None and answer.addresses:
@@ -103,10 +102,14 @@ class Names:
         name.due = now + _after_failure(question.dns, name.failures, rng) + question.dns.jitter * rng.random()
         return changed
 
-    def addresses(self, question: Question) -> tuple[str, ...] | None:
-        """The last good addresses, None before there were any."""
+    def addresses(self, question: Question, *, some: bool = False) -> tuple[str, ...] | None:
+        """Those of the last answer, which may have none; with `some` of the last one that had. None before there was
+        such an answer.
+        """
         name = self._names.get(question)
-        return None if name is None else name.addresses
+        if name is None:
+            return None
+        return name.some if some else name.addresses
 
     def is_awaited(self, question: Question) -> bool:
         """Whether neither an answer nor a failure has come yet."""

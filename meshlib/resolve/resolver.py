@@ -110,7 +110,9 @@ class Resolver:
     def _expand(self, cluster: Cluster) -> tuple[object, ClusterLoadAssignment] | None:
         """The endpoints, the same object as long as nothing about them changes."""
         questions = [self._asked(question) for question in names_of(cluster)]
-        known = {question.name: self._names.addresses(question) for question in questions}
+        # As in Envoy: an answer without addresses empties a STRICT_DNS cluster, and leaves a LOGICAL_DNS one as it was.
+        keep = cluster.type == "LOGICAL_DNS"
+        known = {question.name: self._names.addresses(question, some=keep) for question in questions}
         if known and all(addresses is None for addresses in known.values()) and all(map(self._is_open, questions)):
             return None
         made_of = (cluster.type, cluster.dns, tuple(known.items()), cluster.load_assignment)
