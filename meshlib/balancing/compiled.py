@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from meshlib.balancing.base import NO_HOSTS, OneHost
+from collections.abc import Sequence
+from copy import copy
+
+from meshlib.balancing.base import NO_HOSTS, Balancer, Host, OneHost, Rng
 from meshlib.balancing.parts import PrioritySet
 from meshlib.balancing.subset import SubsetIndex, SubsetKey
 from meshlib.balancing.subset_localities import subset_priorities, subset_settings
@@ -12,6 +15,20 @@ from meshlib.balancing.zones import Stats
 from meshlib.model.metadata import Struct
 
 MEMO_LIMIT = 1024  # criteria remembered by identity; there is one for each weighted cluster of a route
+
+
+class FirstWithHost:
+    """Several balancers, of which the first that has a host for a request counts."""
+
+    __slots__ = ("_balancers",)
+
+    def __init__(self, balancers: Sequence[Balancer]) -> None:
+        self._balancers = tuple(balancers)
+
+    def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
+        """A host, or None when none of them has one."""
+        picks = (balancer.pick(request_hash, rng, attempt) for balancer in self._balancers)
+        return next((host for host in picks if host is not None), None)
 
 
 class Compiled:
@@ -100,15 +117,21 @@ class Compiled:
         """The subset that a request with these criteria is balanced over, None where there is none for it."""
         if self._subsets is None:
             return None
-        found = self._subsets.find(criteria)
-        for key in found:
-            if self._view_of(self._subsets, key).balancer is not NO_HOSTS:
-                return key
-        return found[-1] if found else None
+        return next(iter(self._usable(self._subsets, criteria)), None)
+
+    def _usable(self, subsets: SubsetIndex, criteria: Struct) -> list[SubsetKey]:
+        """The subsets in question that have endpoints to use; one that has none where there is no other."""
+        found = subsets.find(criteria)
+        usable = [key for key in found if self._view_of(subsets, key).balancer is not NO_HOSTS]
+        return usable or list(found[-1:])
 
     def _subset(self, subsets: SubsetIndex, criteria: Struct) -> View | None:
-        key = self.key(criteria)
-        return None if key is None else self._view_of(subsets, key)
+        views = [self._view_of(subsets, key) for key in self._usable(subsets, criteria)]
+        if len(views) < 2:
+            return views[0] if views else None
+        first = copy(views[0])
+        first.balancer = FirstWithHost([view.balancer for view in views])
+        return first
 
     def _view_of(self, subsets: SubsetIndex, key: SubsetKey) -> View:
         view = self._views.get(key)

@@ -88,7 +88,7 @@ class SubsetIndex:
 
     def _members(self, hosts: Sequence[Host]) -> dict[SubsetKey, tuple[Host, ...]]:
         members: dict[SubsetKey, dict[Host, None]] = {}
-        for host in hosts:
+        for host in sorted(hosts, key=lambda host: host.priority):  # who makes a subset says whether it is of one host
             metadata = dict(host.metadata)
             for selector in self._selectors:
                 for key in self._keys_of(metadata, selector.keys):

@@ -13,13 +13,29 @@ from xxhash import xxh64_intdigest
 from meshlib.balancing.cluster import ClusterBalancer
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
-from meshlib.model.lb import LbPolicy, LbSubsetConfig, LeastRequest, Random, RingHash, RoundRobin
+from meshlib.model.lb import (
+    LbPolicy,
+    LbSubsetConfig,
+    LeastRequest,
+    Maglev,
+    Random,
+    RingHash,
+    RoundRobin,
+    SubsetSelector,
+)
 from meshlib.model.metadata import Struct
 from meshlib.state.cells import ClusterState
 
 HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}
-POLICIES = {RoundRobin: "ROUND_ROBIN", LeastRequest: "LEAST_REQUEST", Random: "RANDOM", RingHash: "RING_HASH"}
+POLICIES = {
+    RoundRobin: "ROUND_ROBIN",
+    LeastRequest: "LEAST_REQUEST",
+    Random: "RANDOM",
+    RingHash: "RING_HASH",
+    Maglev: "MAGLEV",
+}
+EXTENSIONS = "type.googleapis.com/envoy.extensions.load_balancing_policies."
 
 
 class EnvoyClient:
@@ -51,7 +67,7 @@ class EnvoyClient:
 
 
 def our_balancer(cluster: Cluster) -> ClusterBalancer:
-    return ClusterBalancer(cluster, None, ClusterState(cluster.name))
+    return ClusterBalancer(cluster, cluster.load_assignment, ClusterState(cluster.name))
 
 
 def our_hash(key: str) -> int:
@@ -97,29 +113,82 @@ def _with_criteria(route: Mapping[str, Any], number: int, criteria: Struct) -> d
 
 def _subsets(config: LbSubsetConfig) -> dict[str, Any]:
     return {
-        "subset_selectors": [{"keys": list(selector.keys)} for selector in config.selectors],
+        "subset_selectors": [_selector(selector) for selector in config.selectors],
         "fallback_policy": config.fallback_policy,
         "default_subset": _plain(config.default_subset),
+        "metadata_fallback_policy": "FALLBACK_LIST" if config.metadata_fallback_list else "METADATA_NO_FALLBACK",
+        "list_as_any": config.list_as_any,
+        "panic_mode_any": config.panic_mode_any,
+        "locality_weight_aware": config.locality_weight_aware,
+        "scale_locality_weight": config.scale_locality_weight,
     }
+
+
+def _selector(selector: SubsetSelector) -> dict[str, Any]:
+    return {
+        "keys": list(selector.keys),
+        "fallback_policy": selector.fallback_policy,
+        "fallback_keys_subset": list(selector.fallback_keys),
+        "single_host_per_subset": selector.single_host_per_subset,
+    }
+
+
+def _subset_extension(cluster: Cluster, config: LbSubsetConfig) -> dict[str, Any]:
+    """The only form that has `allow_redundant_keys`; a ring within."""
+    assert isinstance(cluster.lb_policy, RingHash)
+    weighted: dict[str, Any] = {"locality_weighted_lb_config": {}} if cluster.locality_weighted else {}
+    child = _policy_of("ring_hash.v3.RingHash", {**_policy(cluster.lb_policy)["ring_hash_lb_config"], **weighted})
+    fields = {"allow_redundant_keys": True, "subset_lb_policy": child}
+    return {"load_balancing_policy": _policy_of("subset.v3.Subset", {**_subsets(config), **fields})}
+
+
+def _override_host(cluster: Cluster) -> dict[str, Any]:
+    """Round robin where a request names no endpoint."""
+    assert cluster.override_host is not None
+    child = _policy_of("round_robin.v3.RoundRobin", {})
+    sources = [{"header": source.header} for source in cluster.override_host.sources]
+    fields = {"override_host_sources": sources, "fallback_policy": child}
+    return {"load_balancing_policy": _policy_of("override_host.v3.OverrideHost", fields)}
+
+
+def _policy_of(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    typed = {"name": name, "typed_config": {"@type": f"{EXTENSIONS}{name}", **config}}
+    return {"policies": [{"typed_extension_config": typed}]}
 
 
 def _cluster(cluster: Cluster) -> dict[str, Any]:
     assert cluster.load_assignment is not None
     common: dict[str, Any] = {"healthy_panic_threshold": {"value": cluster.healthy_panic_threshold}}
-    if cluster.locality_weighted:
+    by_extension = _by_extension(cluster)
+    if cluster.locality_weighted and not by_extension:
         common["locality_weighted_lb_config"] = {}
-    if isinstance(cluster.lb_policy, RingHash) and cluster.lb_policy.use_hostname_for_hashing:
-        common["consistent_hashing_lb_config"] = {"use_hostname_for_hashing": True}
+    if isinstance(cluster.lb_policy, RingHash | Maglev) and not by_extension:
+        hashing: dict[str, Any] = {"use_hostname_for_hashing": cluster.lb_policy.use_hostname_for_hashing}
+        if cluster.lb_policy.hash_balance_factor:
+            hashing["hash_balance_factor"] = cluster.lb_policy.hash_balance_factor
+        common["consistent_hashing_lb_config"] = hashing
     return {
         "name": cluster.name,
         "type": cluster.type,
         "connect_timeout": "5s",
-        "lb_policy": POLICIES[type(cluster.lb_policy)],
-        **_policy(cluster.lb_policy),
         "common_lb_config": common,
-        **({"lb_subset_config": _subsets(cluster.subsets)} if cluster.subsets else {}),
+        **_balancing(cluster),
         "load_assignment": _assignment(cluster.name, cluster.load_assignment),
     }
+
+
+def _by_extension(cluster: Cluster) -> bool:
+    """Whether `load_balancing_policy` says it all: Envoy refuses most of `common_lb_config` beside it."""
+    return cluster.override_host is not None or (cluster.subsets is not None and cluster.subsets.allow_redundant_keys)
+
+
+def _balancing(cluster: Cluster) -> dict[str, Any]:
+    if cluster.override_host is not None:
+        return _override_host(cluster)
+    if cluster.subsets is not None and cluster.subsets.allow_redundant_keys:
+        return _subset_extension(cluster, cluster.subsets)
+    legacy = {"lb_policy": POLICIES[type(cluster.lb_policy)], **_policy(cluster.lb_policy)}
+    return {**legacy, "lb_subset_config": _subsets(cluster.subsets)} if cluster.subsets is not None else legacy
 
 
 def _policy(policy: LbPolicy) -> dict[str, Any]:
@@ -131,6 +200,8 @@ def _policy(policy: LbPolicy) -> dict[str, Any]:
                 "hash_function": policy.hash_function,
             }
             return {"ring_hash_lb_config": config}
+        case Maglev():
+            return {"maglev_lb_config": {"table_size": policy.table_size}}
         case LeastRequest():
             return {"least_request_lb_config": {"choice_count": policy.choice_count}}
     return {}
@@ -164,7 +235,13 @@ def _endpoint(endpoint: LbEndpoint) -> dict[str, Any]:
 
 
 def _plain(struct: Struct) -> dict[str, Any]:
-    return {key: _plain(value) if isinstance(value, Struct) else value for key, value in struct.items}
+    return {key: _json(value) for key, value in struct.items}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_json(item) for item in value]
+    return _plain(value) if isinstance(value, Struct) else value
 
 
 def chi_squared(first: Mapping[str | None, int], second: Mapping[str | None, int]) -> tuple[float, int]:

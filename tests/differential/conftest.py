@@ -1,15 +1,19 @@
 """An Envoy whose route configuration a test replaces, and an Envoy with a mesh that follows the same bootstrap."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from differential import balancing_envoy
+from differential.balancing_envoy import EnvoyClient
 from differential.calls_twin import Twin, bootstrap
 from differential.grpc_xds_twin import Plane, World
 from differential.routing_envoy import RoutingEnvoy
+from differential.routing_generate import RUNTIME
+from meshlib.model.cluster import Cluster
 from parts.envoy_server import EnvoyServer
-from parts.fast_backend import FastBackend
+from parts.fast_backend import FastBackend, Reply
 from parts.fixtures import Servers
 from parts.grpc_calls import XdsCaller
 from parts.grpc_stubs import Stubs
@@ -19,7 +23,7 @@ from parts.grpc_stubs import Stubs
 def routing_envoy(
     envoy: Callable[..., EnvoyServer], fast_backend: Callable[..., FastBackend], servers: Servers
 ) -> Iterator[RoutingEnvoy]:
-    oracle = RoutingEnvoy(envoy, fast_backend, servers.folder("routes"))
+    oracle = RoutingEnvoy(envoy, fast_backend, servers.folder("routes"), runtime=RUNTIME)
     yield oracle
     oracle.close()
 
@@ -59,3 +63,26 @@ def xds_world(_xds_plane: tuple[Plane, XdsCaller], grpc_stubs: Stubs) -> Iterato
     yield make
     for world in worlds:
         world.close()
+
+
+@pytest.fixture
+def ports(fast_backend: Callable[..., FastBackend]) -> list[int]:
+    """The ports of ten backends; each is named by its address, which Envoy's `EnvoyClient` tells."""
+    backends = [fast_backend("?", Reply(body=b"")) for _ in range(10)]
+    for backend in backends:
+        backend.name = backend.address
+    return [backend.port for backend in backends]
+
+
+@pytest.fixture
+def start(envoy: Callable[..., EnvoyServer]) -> Iterator[Callable[..., EnvoyClient]]:
+    """`start(clusters, ...)`: a client of one Envoy with the bootstrap of `balancing_envoy`."""
+    clients: list[EnvoyClient] = []
+
+    def begin(clusters: Sequence[Cluster], **fields: Any) -> EnvoyClient:
+        clients.append(EnvoyClient(envoy(balancing_envoy.bootstrap(clusters, **fields)).port))
+        return clients[-1]
+
+    yield begin
+    for client in clients:
+        client.close()

@@ -160,7 +160,8 @@ def test_subsets_in_full() -> None:
         metadata_fallback_list=True,
         **dict.fromkeys(flags, True),
     )
-    found, issues = cluster(lb_subset_config=config)
+    weighted = {"locality_weighted_lb_config": {}}
+    found, issues = cluster(lb_subset_config=config, common_lb_config=weighted)
     assert (found.subsets, issues) == (wanted, [])
     inner = {"subset_lb_policy": policies(("random.v3.Random", {})), "allow_redundant_keys": True}
     found, issues = chosen(("subset.v3.Subset", {**config, **inner}))
@@ -179,6 +180,17 @@ def test_subsets_in_full() -> None:
                 "common_lb_config": {"consistent_hashing_lb_config": {"hash_balance_factor": 99}},
             },
             "common_lb_config.consistent_hashing_lb_config.hash_balance_factor",
+        ),
+        (
+            {
+                "load_balancing_policy": policies(("random.v3.Random", {})),
+                "common_lb_config": {"zone_aware_lb_config": {}},
+            },
+            "common_lb_config.zone_aware_lb_config",
+        ),
+        (
+            {"lb_subset_config": {"subset_selectors": [{"keys": ["a"]}], "locality_weight_aware": True}},
+            "lb_subset_config.locality_weight_aware",
         ),
         (
             {"lb_subset_config": {"subset_selectors": [{"keys": ["a"], "fallback_policy": "KEYS_SUBSET"}]}},

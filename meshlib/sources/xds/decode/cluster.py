@@ -135,9 +135,12 @@ def _load_assignment(ctx: Context, message: Any, kind: ClusterType) -> ClusterLo
 
 
 def _balancing(ctx: Context, message: Any) -> Balancing:
-    if message.HasField("load_balancing_policy"):
-        return load_balancing_policy(ctx, message.load_balancing_policy, "load_balancing_policy")
-    return legacy_balancing(ctx, message)
+    if not message.HasField("load_balancing_policy"):
+        return legacy_balancing(ctx, message)
+    for name in ("zone_aware_lb_config", "locality_weighted_lb_config", "consistent_hashing_lb_config"):
+        if message.common_lb_config.HasField(name):
+            raise ResourceError(f"common_lb_config.{name}", "cannot be combined with load_balancing_policy")
+    return load_balancing_policy(ctx, message.load_balancing_policy, "load_balancing_policy")
 
 
 def _check_network_filters(ctx: Context, message: Any) -> None:

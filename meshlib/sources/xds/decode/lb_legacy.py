@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshlib.model.lb import LbPolicy, Random, RoundRobin
+from meshlib.model.lb import LbPolicy, LbSubsetConfig, Random, RoundRobin
 from meshlib.model.report import ResourceError
 from meshlib.model.zones import ZONE_AWARE, ZoneAware
 from meshlib.sources.xds.decode.common import enum_name
@@ -26,13 +26,19 @@ CONFIG_OF = {
 
 def legacy_balancing(ctx: Context, cluster: Any) -> Balancing:
     """How a cluster without `load_balancing_policy` balances."""
-    common, has = cluster.common_lb_config, cluster.HasField
-    return Balancing(
-        _policy(ctx, cluster),
-        bool(common.HasField("locality_weighted_lb_config")),
-        _zone_aware(ctx, common),
-        subset_config(ctx, cluster.lb_subset_config, "lb_subset_config") if has("lb_subset_config") else None,
-    )
+    common = cluster.common_lb_config
+    weighted = bool(common.HasField("locality_weighted_lb_config"))
+    return Balancing(_policy(ctx, cluster), weighted, _zone_aware(ctx, common), _subsets(ctx, cluster, weighted))
+
+
+def _subsets(ctx: Context, cluster: Any, weighted: bool) -> LbSubsetConfig | None:
+    if not cluster.HasField("lb_subset_config"):
+        return None
+    found = subset_config(ctx, cluster.lb_subset_config, "lb_subset_config")
+    if found.locality_weight_aware and not weighted:
+        where = "lb_subset_config.locality_weight_aware"
+        raise ResourceError(where, "needs common_lb_config.locality_weighted_lb_config")
+    return found
 
 
 def _zone_aware(ctx: Context, common: Any) -> ZoneAware:
