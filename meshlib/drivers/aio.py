@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import cast
+from typing import Any, cast
 
 from meshlib.drivers.racing_aio import AsyncRace
 from meshlib.drivers.wire import AsyncOverlappingWire, AsyncWaiter, AsyncWire
@@ -33,15 +33,8 @@ async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
                 case Discard(outcome=dropped, bodiless=bodiless):
                     await wire.discard(dropped, bodiless)
                     command = flow.send(time.monotonic())
-                case Mirror() as copy:
-                    wire.mirror(copy)
-                    command = flow.send(time.monotonic())
-                case Query(question=question):
-                    answer = await question.aask()
-                    command = flow.send((answer, time.monotonic()))
-                case Fetch(authority=authority, deadline=deadline):
-                    await waiter.await_for(authority, deadline)
-                    command = flow.send(time.monotonic())
+                case Query() | Fetch() | Mirror():
+                    command = flow.send(await _seldom(command, wire, waiter))
                 case Overlap():
                     race = race or AsyncRace(cast("AsyncOverlappingWire", wire))
                     command = flow.send(await race.obey(command))
@@ -50,6 +43,19 @@ async def drive(flow: Flow, wire: AsyncWire, waiter: AsyncWaiter) -> Terminal:
     except BaseException:
         _give_up(flow, race)
         raise
+
+
+async def _seldom(command: Query | Fetch | Mirror, wire: AsyncWire, waiter: AsyncWaiter) -> Any:
+    """What few calls ask for; what they are to hear."""
+    match command:
+        case Query():
+            answer = await command.question.aask()
+            return answer, time.monotonic()
+        case Fetch():
+            await waiter.await_for(command.authority, command.deadline)
+        case Mirror():
+            wire.mirror(command)
+    return time.monotonic()
 
 
 def _give_up(flow: Flow, race: AsyncRace | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from typing import Any, cast
 
 from meshlib.drivers.racing import Race
 from meshlib.drivers.wire import OverlappingWire, SyncWaiter, SyncWire
@@ -33,15 +33,8 @@ def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
                 case Discard(outcome=dropped, bodiless=bodiless):
                     wire.discard(dropped, bodiless)
                     command = flow.send(time.monotonic())
-                case Mirror() as copy:
-                    wire.mirror(copy)
-                    command = flow.send(time.monotonic())
-                case Query(question=question):
-                    answer = question.ask()
-                    command = flow.send((answer, time.monotonic()))
-                case Fetch(authority=authority, deadline=deadline):
-                    waiter.wait_for(authority, deadline)
-                    command = flow.send(time.monotonic())
+                case Query() | Fetch() | Mirror():
+                    command = flow.send(_seldom(command, wire, waiter))
                 case Overlap():
                     race = race or Race(cast("OverlappingWire", wire))
                     command = flow.send(race.obey(command))
@@ -50,6 +43,19 @@ def drive(flow: Flow, wire: SyncWire, waiter: SyncWaiter) -> Terminal:
     except BaseException:
         _give_up(flow, race)
         raise
+
+
+def _seldom(command: Query | Fetch | Mirror, wire: SyncWire, waiter: SyncWaiter) -> Any:
+    """What few calls ask for; what they are to hear."""
+    match command:
+        case Query():
+            answer = command.question.ask()
+            return answer, time.monotonic()
+        case Fetch():
+            waiter.wait_for(command.authority, command.deadline)
+        case Mirror():
+            wire.mirror(command)
+    return time.monotonic()
 
 
 def _give_up(flow: Flow, race: Race | None) -> None:

@@ -235,6 +235,11 @@ class Attempts:
             deadline, on_deadline = self.deadline, _TIMEOUT
         else:
             deadline, on_deadline = try_deadline(self.rules, self.deadline, now)
+        final, longest = self.deadline, self.cluster.config.max_stream_duration
+        if longest is not None and (final is None or now + longest < final):
+            final = now + longest
+            if deadline is None or final < deadline:
+                deadline, on_deadline = final, Failure.PER_TRY_TIMEOUT
         timeout = None if deadline is None else deadline - now
         share = self.share
         # Not looked at in vain: of 10 000 endpoints this one is seldom in the processor's cache.
@@ -246,7 +251,7 @@ class Attempts:
         self.info.attempts = number
         self.info.endpoint = host.address
         idle = decision.route.idle
-        return Start(number, self.cluster, host, head, deadline, on_deadline, self.deadline, idle, info=self.info)
+        return Start(number, self.cluster, host, head, deadline, on_deadline, final, idle, info=self.info)
 
     def admit(self, start: Start, now: float) -> Refused | None:
         """Deadline, circuit breaker, thresholds. What is taken here is given back in `give_back`."""

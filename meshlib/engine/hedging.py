@@ -114,9 +114,9 @@ class _Race:
         call = self.call
         for start in [start for start, at in self.slow_at.items() if at <= now]:
             del self.slow_at[start]
-            call.cluster.stats["upstream_rq_per_try_timeout"].add()
-            if call.cluster.detector is not None:
-                detect(call, call.cluster.detector, start, _SLOW, now)
+            start.cluster.stats["upstream_rq_per_try_timeout"].add()
+            if start.cluster.detector is not None:
+                detect(call, start.cluster.detector, start, _SLOW, now)
             delay = grant(call, Outcome(failure=Failure.PER_TRY_TIMEOUT), self.granted, now)
             if delay is not None:
                 call.after_timeout = True
@@ -197,7 +197,7 @@ class _Race:
         call = self.call
         sent = self.running[start]
         self._leave(start)
-        call.cluster.stats["upstream_rq_tx_reset"].add()
+        start.cluster.stats["upstream_rq_tx_reset"].add()
         lost = Outcome(failure=Failure.LOCAL)
         lost.at = yield Cancel(start)
         if call.runtime.observers:

@@ -152,6 +152,7 @@ class PoolRegistry(Generic[P]):
                 max_pending=min(thresholds.max_pending_requests, 1 << 30),
                 max_requests_per_connection=config.max_requests_per_connection or 0,
                 idle_timeout=config.idle_timeout,
+                max_connection_duration=config.max_connection_duration,
             ),
             connections=connection_gate(load, thresholds, stats["upstream_cx_overflow"]),
             pending=pending_gate(load, thresholds),
@@ -201,6 +202,7 @@ def _settings(cluster: ClusterPlan) -> tuple[object, ...]:
         id(cluster.state),  # what its gates count in: a cluster that left and came back counts anew
         config.idle_timeout,
         config.max_requests_per_connection,
+        config.max_connection_duration,
         default.max_connections,
         default.max_pending_requests,
     )

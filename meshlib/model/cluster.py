@@ -140,6 +140,8 @@ class Cluster:
     is not set. `dns` says how the names of a DNS cluster are resolved.
     `tls` is that of endpoints which none of `tls_matches` is for.
     `idle_timeout` of upstream connections (Envoy 1 h, None = never); `max_requests_per_connection` None = unlimited.
+    `max_connection_duration` (seconds, None = no limit): a connection takes no new request when it is that old.
+    `max_stream_duration` (seconds, None = no limit) ends an attempt, its response's body included.
     `override_host_statuses`: of an endpoint that a session asks for; UNHEALTHY is one that is ejected, too.
     """
 
@@ -165,6 +167,8 @@ class Cluster:
     http2: bool = False
     idle_timeout: float | None = 3600.0
     max_requests_per_connection: int | None = None
+    max_connection_duration: float | None = None
+    max_stream_duration: float | None = None
     metadata: Metadata = EMPTY_METADATA
     lanes: LaneGroup | None = None
     nearby: Nearby | None = None

@@ -6,13 +6,29 @@ several candidates and the order of routes decides.
 
 import re
 from dataclasses import replace
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
 from differential.routing_envoy import CLUSTERS
 from differential.routing_observed import ROUTE_HEADER, Ask
+from meshlib.model.context_matchers import AnyValue, FilterStateMatcher, MetadataMatcher, TlsContextMatch
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
+from meshlib.model.matcher_tree import (
+    AllOf,
+    FieldMatcher,
+    Input,
+    Matcher,
+    MatcherList,
+    MatcherTree,
+    Not,
+    OneOf,
+    OnMatch,
+    Predicate,
+    SinglePredicate,
+)
 from meshlib.model.matchers import (
+    CookieMatcher,
     FractionalPercent,
     HeaderMatcher,
     Int64Range,
@@ -76,7 +92,24 @@ AUTHORITIES = (
     *("a.test", "A.TEST", "b.test", "c.b.test", "y-x.test", "-x.test", "a.test:8080", "a.test:80", "a.other", "a.b.c"),
     *("a.b.", "zzz", "b.test:8080", "[::1]:8080", "[::1]", "a.other:443", "A.x"),
 )
+TEMPLATES = {  # and what each captures
+    "/a/{x}": "/{x}/r",
+    "/{x}/{y}": "/{y}/{x}",
+    "/{x=b/*}": "/r/{x}",
+    "/a/{x}/**": "/r{x}",
+    "/{x=**}b": "/{x}",
+    "/a{x}": "/{x}{x}",
+    "/b/*": "/r",
+    "/**": "/r/",
+    "/a*": "/r",
+}
+COOKIES = ("a=1", "b=a; a=b", "a=A; a=1", 'a="ab"; b=', "a", "a=; b=10", "b=1;a=a ;", "A=1")
+RUNTIME = {"half.on": 100, "half.off": 0, "half.share": {"numerator": 10_000, "denominator": "TEN_THOUSAND"}}
+"""Runtime keys that Envoy and meshlib are given."""
 CONTENT_TYPES = ("application/grpc", "application/grpc+proto", "application/grpc-web", "application/grpc;x=1", "text/a")
+
+T = TypeVar("T")
+N = TypeVar("N")
 
 strings = st.one_of(
     st.builds(
@@ -111,14 +144,38 @@ paths = st.one_of(
         st.booleans(),
     ),
     st.builds(PathMatcher, st.just("safe_regex"), st.sampled_from(REGEXES)),
+    st.builds(PathMatcher, st.just("uri_template"), st.sampled_from(tuple(TEMPLATES))),
 )
+cookie_matchers = st.builds(CookieMatcher, st.sampled_from(("a", "b")), strings, st.booleans())
+fractions = st.builds(
+    FractionalPercent, st.sampled_from((0, 100)), st.just(100), st.sampled_from(("", "", *RUNTIME, "missing"))
+)
+metadata_matchers = st.builds(
+    MetadataMatcher,
+    st.sampled_from(("meshlib", "envoy.lb")),
+    st.just(("a", "b")),
+    st.one_of(st.sampled_from((None, True, AnyValue(), AnyValue(present=False))), strings),
+    st.booleans(),
+)
+state_matchers = st.builds(FilterStateMatcher, st.just("meshlib.key"), strings)
+tls_matches = st.builds(TlsContextMatch, st.sampled_from((None, False, True)), st.sampled_from((None, False)))
+
+
+def seldom(strategy: st.SearchStrategy[T], nothing: N) -> st.SearchStrategy[T | N]:
+    return st.integers(0, 15).flatmap(lambda n: strategy if n == 0 else st.just(nothing))
+
+
 matches = st.builds(
     RouteMatch,
     paths,
     st.one_of(st.just(()), st.just(()), st.tuples(header_matchers), st.tuples(header_matchers, header_matchers)),
     st.one_of(st.just(()), st.just(()), st.tuples(query_matchers)),
     st.sampled_from((*(False,) * 9, True)),
-    st.sampled_from((*(None,) * 8, FractionalPercent(0), FractionalPercent(1_000_000, 1_000_000))),
+    st.one_of(*[st.none()] * 7, fractions, st.just(FractionalPercent(1_000_000, 1_000_000))),
+    st.one_of(*[st.just(())] * 5, st.tuples(cookie_matchers)),
+    seldom(tls_matches, None),
+    seldom(st.tuples(metadata_matchers), ()),
+    seldom(st.tuples(state_matchers), ()),
 )
 
 regex_rewrites = st.builds(
@@ -231,7 +288,53 @@ actions = st.one_of(
     route_actions(),
     route_actions(),
 )
-routes = st.builds(Route, matches, actions, request_headers=request_mutations, response_headers=response_mutations)
+
+
+@st.composite
+def routes(draw: st.DrawFn) -> Route:
+    """A template has no prefix to rewrite, but variables."""
+    match, action = draw(matches), draw(actions)
+    if match.path.kind == "uri_template":
+        if isinstance(action, RouteAction) and action.prefix_rewrite:
+            action = replace(action, prefix_rewrite="", path_template_rewrite=TEMPLATES[match.path.value])
+        elif isinstance(action, RedirectAction):
+            action = replace(action, prefix_rewrite=None)
+    return Route(match, action, request_headers=draw(request_mutations), response_headers=draw(response_mutations))
+
+
+predicates: st.SearchStrategy[Predicate] = st.recursive(
+    st.builds(SinglePredicate, st.builds(Input, st.just("header"), st.sampled_from(HEADER_NAMES)), strings),
+    lambda some: st.one_of(
+        st.builds(Not, some),
+        st.builds(OneOf, st.tuples(some, some)),
+        st.builds(AllOf, st.tuples(some, some)),
+    ),
+    max_leaves=3,
+)
+
+
+def matchers(indexes: int) -> st.SearchStrategy[Matcher[tuple[int, ...]]]:
+    """Matchers whose actions are some of that many routes."""
+    some = st.lists(st.integers(0, indexes - 1), min_size=1, max_size=3).map(tuple)
+
+    def around(inner: st.SearchStrategy[Matcher[tuple[int, ...]]]) -> st.SearchStrategy[Matcher[tuple[int, ...]]]:
+        actions = st.one_of(some, some, inner)
+        then = st.builds(OnMatch, actions)
+        otherwise = st.one_of(st.none(), then)
+        lines = st.lists(st.builds(FieldMatcher, predicates, then), max_size=3).map(tuple)
+        entries = st.dictionaries(st.sampled_from(("/", "/a", "/a/b", "a", "1", "GET")), then, min_size=1, max_size=3)
+        return st.one_of(
+            st.builds(MatcherList, lines, otherwise),
+            st.builds(
+                MatcherTree,
+                st.builds(Input, st.just("header"), st.sampled_from((":path", ":path", "x-a", ":method"))),
+                st.sampled_from(("exact_match_map", "prefix_match_map")),
+                entries.map(lambda found: tuple(sorted(found.items()))),
+                otherwise,
+            ),
+        )
+
+    return around(around(st.builds(MatcherList, st.just(()), st.builds(OnMatch, some))))
 
 
 @st.composite
@@ -246,13 +349,18 @@ def configurations(draw: st.DrawFn, max_routes: int = 5) -> RouteConfiguration:
             tuple(group),
             tuple(
                 named(f"h{number}/{index}", route)
-                for index, route in enumerate(draw(st.lists(routes, min_size=1, max_size=max_routes)))
+                for index, route in enumerate(draw(st.lists(routes(), min_size=1, max_size=max_routes)))
             ),
+            require_tls=draw(st.sampled_from((*("NONE",) * 10, "ALL", "EXTERNAL_ONLY"))),
             request_headers=draw(request_mutations),
             response_headers=draw(response_mutations),
         )
         for number, group in enumerate(groups)
         if group
+    ]
+    hosts = [
+        replace(host, matcher=draw(matchers(len(host.routes)))) if draw(st.integers(0, 5)) == 0 else host
+        for host in hosts
     ]
     return RouteConfiguration(
         "generated",
@@ -286,6 +394,10 @@ def asks(draw: st.DrawFn, config: RouteConfiguration) -> Ask:
     )
     if target.match.grpc or draw(st.integers(0, 9)) == 0:
         headers.append(("content-type", draw(st.sampled_from(CONTENT_TYPES))))
+    if target.match.cookies or draw(st.integers(0, 9)) == 0:
+        headers += draw(st.lists(st.sampled_from(COOKIES).map(lambda value: ("cookie", value)), max_size=2))
+    if host.require_tls != "NONE":
+        headers += draw(st.sampled_from(([], [("x-forwarded-proto", "https")], [("x-forwarded-proto", "http")])))
     headers += draw(st.sampled_from(([], [("x-cluster", "c1")], [("x-cluster", "nope")])))
     headers += draw(
         st.sampled_from(([], [], [("x-forwarded-host", f"first.test,{authority}")], [("x-forwarded-host", "f")]))
@@ -296,6 +408,8 @@ def asks(draw: st.DrawFn, config: RouteConfiguration) -> Ask:
 def _near(path: PathMatcher) -> tuple[str, ...]:
     if path.kind == "safe_regex":
         return tuple(candidate for candidate in PATHS if re.fullmatch(path.value, candidate)) or PATHS
+    if path.kind == "uri_template":
+        return ("/a/b", "/b/1", "/ab", "/a/b/c", "/a/x=y", "/A")
     literal = path.value or "/"
     return (literal,) * 6 + (*(literal + tail for tail in ("/", "b", "/b", "/1")), literal.swapcase())
 

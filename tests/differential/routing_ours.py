@@ -3,6 +3,7 @@
 import random
 
 from differential.routing_envoy import CLUSTERS, REQUEST_NOISE, RESPONSE_NOISE
+from differential.routing_generate import RUNTIME
 from differential.routing_observed import ROUTE_HEADER, Arrived, Ask, Observed, joined
 from meshlib.engine.decision import Answer, Forward, Refusal, decide, rewrite_authority, upstream_head
 from meshlib.engine.route import Share
@@ -10,6 +11,7 @@ from meshlib.engine.runtime import Runtime
 from meshlib.flags import ResponseFlag
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
+from meshlib.model.metadata import Struct
 from meshlib.model.request import RawHeaders, RequestHead
 from meshlib.model.route import RouteConfiguration
 from meshlib.model.snapshot import Snapshot
@@ -24,11 +26,12 @@ class OurRouting:
     def __init__(self, config: RouteConfiguration, seed: int = 0) -> None:
         self._rng = random.Random(seed)
         clusters = {name: _cluster(name) for name in CLUSTERS}
-        self._plan = Runtime(self._rng).compile(Snapshot(routes={config.name: config}, clusters=clusters), None)
+        snapshot = Snapshot(routes={config.name: config}, clusters=clusters, runtime=Struct.of(RUNTIME))
+        self._plan = Runtime(self._rng).compile(snapshot, None)
 
     def ask(self, ask: Ask) -> Observed:
         head = head_of(ask)
-        host = self._plan.find("http", ask.authority)
+        host = self._plan.find(head.scheme, ask.authority)
         if host is None:
             return Observed("", 404)
         match decide(self._plan, host, head, self._rng):
@@ -45,7 +48,8 @@ class OurRouting:
 def head_of(ask: Ask) -> RequestHead:
     headers = [("Host", ask.authority), *ask.headers]
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    return RequestHead(ask.method, "http", ask.authority, ask.path, raw)
+    scheme = "https" if ("x-forwarded-proto", "https") in ask.headers else "http"  # as Envoy takes it for the scheme
+    return RequestHead(ask.method, scheme, ask.authority, ask.path, raw)
 
 
 def _cluster(name: str) -> Cluster:

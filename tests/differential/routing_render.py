@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from meshlib.model.context_matchers import AnyValue, FilterStateMatcher, MetadataMatcher, TlsContextMatch
 from meshlib.model.headers import HeaderMutations
+from meshlib.model.matcher_tree import AllOf, Matcher, MatcherList, Not, OneOf, OnMatch, Predicate, SinglePredicate
 from meshlib.model.matchers import (
+    CookieMatcher,
     FractionalPercent,
     HeaderMatcher,
     Int64Range,
@@ -55,7 +58,7 @@ def virtual_host(host: VirtualHost) -> Json:
     return {
         "name": host.name,
         "domains": list(host.domains),
-        "routes": [route(entry) for entry in host.routes],
+        **({"matcher": _matcher(host.matcher, host)} if host.matcher else {"routes": [route(r) for r in host.routes]}),
         "require_tls": host.require_tls,
         **_mutations(host.request_headers, host.response_headers),
     }
@@ -70,6 +73,51 @@ def route(entry: Route) -> Json:
     }
 
 
+def _matcher(matcher: Matcher[tuple[int, ...]], host: VirtualHost) -> Json:
+    otherwise = {"on_no_match": _on_match(matcher.on_no_match, host)} if matcher.on_no_match else {}
+    if isinstance(matcher, MatcherList):
+        lines = [
+            {"predicate": _predicate(line.predicate), "on_match": _on_match(line.on_match, host)}
+            for line in matcher.lines
+        ]
+        return {**({"matcher_list": {"matchers": lines}} if lines else {}), **otherwise}
+    entries = {key: _on_match(then, host) for key, then in matcher.entries}
+    tree = {"input": _input(matcher.input.name), matcher.kind: {"map": entries}}
+    return {"matcher_tree": tree, **otherwise}
+
+
+def _on_match(on_match: OnMatch[tuple[int, ...]], host: VirtualHost) -> Json:
+    if not isinstance(on_match.then, tuple):
+        return {"matcher": _matcher(on_match.then, host)}
+    routes = [route(host.routes[index]) for index in on_match.then]
+    if len(routes) == 1:
+        return {"action": _typed("envoy.config.route.v3.Route", **routes[0])}
+    return {"action": _typed("envoy.config.route.v3.RouteList", routes=routes)}
+
+
+def _predicate(predicate: Predicate) -> Json:
+    match predicate:
+        case SinglePredicate(input=source, match=match):
+            value = _string(match)
+            if match.kind == "safe_regex":
+                value["safe_regex"]["google_re2"] = {}  # which xds.type.matcher.v3 requires
+            return {"single_predicate": {"input": _input(source.name), "value_match": value}}
+        case Not(predicate=inner):
+            return {"not_matcher": _predicate(inner)}
+        case OneOf(predicates=some):
+            return {"or_matcher": {"predicate": [_predicate(each) for each in some]}}
+        case AllOf(predicates=some):
+            return {"and_matcher": {"predicate": [_predicate(each) for each in some]}}
+
+
+def _input(header: str) -> Json:
+    return _typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=header)
+
+
+def _typed(type_name: str, **fields: Any) -> Json:
+    return {"name": type_name, "typed_config": {"@type": f"type.googleapis.com/{type_name}", **fields}}
+
+
 def _match(match: RouteMatch) -> Json:
     return {
         **_path(match.path),
@@ -77,16 +125,54 @@ def _match(match: RouteMatch) -> Json:
         "query_parameters": [_query_parameter(parameter) for parameter in match.query_parameters],
         **({"grpc": {}} if match.grpc else {}),
         **({"runtime_fraction": _fraction(match.runtime_fraction)} if match.runtime_fraction else {}),
+        "cookies": [_cookie(cookie) for cookie in match.cookies],
+        **({"tls_context": _tls_context(match.tls_context)} if match.tls_context else {}),
+        "dynamic_metadata": [_metadata(matcher) for matcher in match.dynamic_metadata],
+        "filter_state": [_filter_state(matcher) for matcher in match.filter_state],
     }
 
 
+def _cookie(cookie: CookieMatcher) -> Json:
+    return {"name": cookie.name, "string_match": _string(cookie.match), "invert_match": cookie.invert}
+
+
+def _tls_context(match: TlsContextMatch) -> Json:
+    said = {"presented": match.presented, "validated": match.validated}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _metadata(matcher: MetadataMatcher) -> Json:
+    match matcher.value:
+        case None:
+            value: Json = {"null_match": {}}
+        case bool(flag):
+            value = {"bool_match": flag}
+        case AnyValue(present=present):
+            value = {"present_match": present}
+        case StringMatcher() as text:
+            value = {"string_match": _string(text)}
+        case other:
+            raise TypeError(f"not rendered: {other!r}")
+    path = [{"key": key} for key in matcher.path]
+    return {"filter": matcher.filter, "path": path, "value": value, "invert": matcher.invert}
+
+
+def _filter_state(matcher: FilterStateMatcher) -> Json:
+    assert isinstance(matcher.match, StringMatcher)
+    return {"key": matcher.key, "string_match": _string(matcher.match)}
+
+
 def _path(path: PathMatcher) -> Json:
+    if path.kind == "uri_template":
+        config = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
+        return {"path_match_policy": _typed(config, path_template=path.value)}
     value: Any = {"regex": path.value} if path.kind == "safe_regex" else path.value
     return {path.kind: value, "case_sensitive": path.case_sensitive}
 
 
 def _fraction(percent: FractionalPercent) -> Json:
-    return {"default_value": {"numerator": percent.numerator, "denominator": _DENOMINATORS[percent.denominator]}}
+    default = {"numerator": percent.numerator, "denominator": _DENOMINATORS[percent.denominator]}
+    return {"default_value": default, "runtime_key": percent.runtime_key}
 
 
 def _header(header: HeaderMatcher) -> Json:
@@ -146,10 +232,16 @@ def _route_action(action: RouteAction) -> Json:
         **_set_only(
             prefix_rewrite=action.prefix_rewrite,
             regex_rewrite=_regex_rewrite(action.regex_rewrite),
+            path_rewrite_policy=_template_rewrite(action.path_template_rewrite),
             hash_policy=[_hash_policy(policy) for policy in action.hash_policies],
         ),
         **_host_rewrite(action.host_rewrite),
     }
+
+
+def _template_rewrite(rewrite: str) -> Json | None:
+    config = "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig"
+    return _typed(config, path_template_rewrite=rewrite) if rewrite else None
 
 
 def _cluster(cluster: str | WeightedClusters | ClusterHeader) -> Json:

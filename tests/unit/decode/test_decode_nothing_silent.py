@@ -264,7 +264,7 @@ EMPTY = {
     "Listener": {"bind_to_port", "deprecated_v1", "use_original_dst"},
     "RouteMatch": {"case_sensitive"},
     "HeaderMatcher": {"present_match"},
-    "RouteAction": {"max_stream_duration"},
+    "VirtualHost": {"hedge_policy"},
     "HttpConnectionManager": {"common_http_protocol_options"},
     "LocalRateLimit": {"filter_enabled", "filter_enforced"},
     "ClusterLoadAssignment": {"named_endpoints", "policy"},

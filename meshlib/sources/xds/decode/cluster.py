@@ -212,6 +212,8 @@ def cluster(ctx: Context, message: Any) -> Cluster:
         http2=http.http2,
         idle_timeout=http.idle_timeout,
         max_requests_per_connection=http.max_requests_per_connection,
+        max_connection_duration=http.max_connection_duration,
+        max_stream_duration=http.max_stream_duration,
         metadata=found,
         lanes=lane_group(ctx, found),
         nearby=nearby(found),

@@ -49,7 +49,23 @@ _PER_ROUTE_MODULES = {
     "envoy.config.route.v3.FilterConfig": "envoy.config.route.v3.route_components_pb2",
 }
 
-_ROUTER = fields("suppress_envoy_headers")
+_NO_STATS = "about a proxy's own statistics and logs"
+_ROUTER = fields(
+    "suppress_envoy_headers",
+    "respect_expected_rq_timeout",
+    "strict_check_headers",
+    harmless=dict.fromkeys(
+        (
+            "dynamic_stats",
+            "start_child_span",
+            "upstream_log",
+            "upstream_log_options",
+            "suppress_grpc_request_failure_code_stats",
+        ),
+        _NO_STATS,
+    ),
+    instead={"upstream_http_filters": "upstream filters are not run"},
+)
 _LOCAL_RATE_LIMIT = fields(
     "stat_prefix",
     "status",
@@ -72,7 +88,11 @@ _HTTP_FILTER = fields("name", "typed_config", "is_optional", "disabled")
 
 def _router(ctx: Context, message: Any, path: str) -> FilterConfig:
     ctx.check_fields(message, path, _ROUTER)
-    return RouterFilter(suppress_envoy_headers=message.suppress_envoy_headers)
+    return RouterFilter(
+        suppress_envoy_headers=message.suppress_envoy_headers,
+        respect_expected_rq_timeout=message.respect_expected_rq_timeout,
+        strict_check_headers=tuple(name.lower() for name in message.strict_check_headers),
+    )
 
 
 def _token_bucket(message: Any, path: str) -> TokenBucket:

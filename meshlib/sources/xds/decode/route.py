@@ -27,7 +27,7 @@ from meshlib.sources.xds.decode.filters import per_filter_configs
 from meshlib.sources.xds.decode.matcher_tree import ROUTE_INPUTS, matcher
 from meshlib.sources.xds.decode.matchers import route_match
 from meshlib.sources.xds.decode.mirror import mirror_policies
-from meshlib.sources.xds.decode.retry import retry_policy
+from meshlib.sources.xds.decode.retry import BODY_LIMIT_FIELDS, body_buffer_limit, hedges, retry_policy
 from meshlib.sources.xds.decode.route_action import route_action
 from meshlib.sources.xds.decode.route_answers import direct_response, redirect
 
@@ -46,6 +46,7 @@ _ROUTE = fields(
     "non_forwarding_action",
     "typed_per_filter_config",
     "metadata",
+    *BODY_LIMIT_FIELDS,
     *MUTATION_FIELDS,
     harmless={
         "decorator": "names the spans of a proxy; a call's span is named by its method and route",
@@ -59,12 +60,17 @@ _VIRTUAL_HOST = fields(
     "matcher",
     "require_tls",
     "retry_policy",
+    "hedge_policy",
     "include_request_attempt_count",
+    "include_attempt_count_in_response",
+    "include_is_timeout_retry_header",
+    *BODY_LIMIT_FIELDS,
     "typed_per_filter_config",
     "cors",
     "request_mirror_policies",
     "metadata",
     *MUTATION_FIELDS,
+    instead={"retry_policy_typed_config": "there are no retries by a policy of this kind"},
 )
 _ROUTE_CONFIGURATION = fields(
     "name",
@@ -129,6 +135,7 @@ def _route(ctx: Context, message: Any, path: str, max_body: int) -> Route:
             *per_filter_configs(ctx, message, path),
         ),
         metadata=_metadata(message),
+        request_body_buffer_limit=body_buffer_limit(message),
     )
 
 
@@ -195,6 +202,10 @@ def _virtual_host(ctx: Context, message: Any, path: str, max_body: int) -> Virtu
         matcher=tree,
         metadata=_metadata(message),
         include_request_attempt_count=message.include_request_attempt_count,
+        include_attempt_count_in_response=message.include_attempt_count_in_response,
+        include_is_timeout_retry_header=message.include_is_timeout_retry_header,
+        hedge_on_per_try_timeout=bool(hedges(ctx, message, path)),
+        request_body_buffer_limit=body_buffer_limit(message),
         request_headers=mutations(ctx, message, "request", path),
         response_headers=mutations(ctx, message, "response", path),
         typed_per_filter_config=(*legacy_cors(ctx, message, path), *per_filter_configs(ctx, message, path)),

@@ -19,7 +19,7 @@ _OPTIONS = fields(
     harmless={"use_downstream_protocol_config": "every door speaks its own protocol: HTTP/1.1 for httpx, 2 for gRPC"},
     instead={"http_filters": "upstream filters are not run"},
 )
-_COMMON = fields("idle_timeout", "max_requests_per_connection")
+_COMMON = fields("idle_timeout", "max_requests_per_connection", "max_connection_duration", "max_stream_duration")
 _UPSTREAM = fields("auto_sni", "auto_san_validation")
 _DEFAULT_IDLE = 3600.0
 
@@ -31,6 +31,8 @@ class UpstreamHttp:
     http2: bool = False
     idle_timeout: float | None = _DEFAULT_IDLE
     max_requests_per_connection: int | None = None
+    max_connection_duration: float | None = None
+    max_stream_duration: float | None = None
     auto_sni: bool = False
     auto_san_validation: bool = False
 
@@ -48,6 +50,8 @@ def _common(ctx: Context, message: Any, path: str, *, http2: bool) -> UpstreamHt
         http2=http2,
         idle_timeout=_DEFAULT_IDLE if idle is None else idle or None,
         max_requests_per_connection=wrapped(message, "max_requests_per_connection", 0) or None,
+        max_connection_duration=duration(message, "max_connection_duration") or None,
+        max_stream_duration=duration(message, "max_stream_duration") or None,
     )
 
 
@@ -92,4 +96,4 @@ def upstream_http(ctx: Context, cluster: Any) -> UpstreamHttp:
     http2 = cluster.HasField("http2_protocol_options")
     found = _common(ctx, cluster.common_http_protocol_options, "common_http_protocol_options", http2=http2)
     limit = wrapped(cluster, "max_requests_per_connection", 0) or found.max_requests_per_connection
-    return UpstreamHttp(http2, found.idle_timeout, limit)
+    return replace(found, max_requests_per_connection=limit)
