@@ -12,8 +12,8 @@ from meshlib.flags import ResponseFlag
 from meshlib.model.request import RawHeaders, RequestHead
 from meshlib.model.route import ClusterHeader, ClusterSpecifier, DirectResponseAction, RedirectAction, RouteAction
 from meshlib.policy.rng import Rng
-from meshlib.routing.facts import CallFacts
-from meshlib.routing.headers import Headers, MakeFacts, scene_of
+from meshlib.routing.facts import CallFacts, Scene
+from meshlib.routing.headers import Headers, MakeFacts
 from meshlib.routing.text import wire_bytes
 from meshlib.routing.weighted import WeightedChoice
 
@@ -62,7 +62,8 @@ class Answer:
         if share.route_response is not None:
             headers = share.route_response(headers, head, known)
         if write is not None:
-            body = wire_bytes(write(scene_of("response", headers, head, known)))
+            said = self.body.decode("latin-1")  # and of the response headers a body sees none, as in Envoy
+            body = wire_bytes(write(Scene(head, head.headers, (), lambda: facts.of_answer(self, clock, body=said))))
         if body:
             headers = _with_content_type(headers, self.route.content_type)
         if share.filter_response is not None:  # the filters see the status, which the route's headers do not
@@ -123,7 +124,7 @@ def decide_once(plan: Plan, host: VirtualHostPlan, head: RequestHead, rng: Rng) 
 
 def _choose_cluster(route: RoutePlan, action: RouteAction, plan: Plan, head: RequestHead, rng: Rng) -> Decision:
     choose = route.choose
-    share = route.shares[0] if choose is None else route.shares[_drawn(route, choose, head, rng)]
+    share = route.shares[0] if choose is None else route.shares[drawn(route, choose, head, rng)]
     name = share.cluster or route.cluster_name(share, head)
     cluster = plan.clusters.get(name)
     if cluster is not None:
@@ -134,7 +135,7 @@ def _choose_cluster(route: RoutePlan, action: RouteAction, plan: Plan, head: Req
     return Refusal(ResponseFlag.NC, _unnamed(action.cluster), route, "", status)
 
 
-def _drawn(route: RoutePlan, choose: WeightedChoice, head: RequestHead, rng: Rng) -> int:
+def drawn(route: RoutePlan, choose: WeightedChoice, head: RequestHead, rng: Rng) -> int:
     """The share, by the request's own number where it has one."""
     number = None if route.key is None else route.key(head)
     return choose.pick(rng) if number is None else choose.at(number % choose.total)
