@@ -19,6 +19,7 @@ from meshlib.engine.commands import Abandoned, Command, Commit, Discard, Launch,
 from meshlib.engine.decision import Decision, Forward, decide
 from meshlib.engine.judging import sweep
 from meshlib.engine.plan import Plan
+from meshlib.engine.requested import RequestedAttempts
 from meshlib.engine.session import Session, SessionFilter, choose
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.model.request import RequestHead
@@ -76,7 +77,7 @@ def act(
         run.close()
 
 
-class StickyAttempts(Attempts):
+class StickyAttempts(RequestedAttempts):
     """Attempts of which the first goes where the caller's session wants it."""
 
     __slots__ = ("session",)

@@ -8,6 +8,7 @@ from typing import Protocol
 from meshlib.balancing.aggregate import AggregateBalancer
 from meshlib.balancing.cluster import ClusterBalancer
 from meshlib.balancing.zones import Callers
+from meshlib.engine.by_request import by_request
 from meshlib.engine.lanes import by_labels
 from meshlib.engine.observing import observer_of, report_taker_of
 from meshlib.model.cluster import Cluster, Thresholds
@@ -39,8 +40,9 @@ class ClusterPlan:
 
     `observe` hears how attempts end, `take_report` of load reports that come with gRPC trailers; None where the
     balancer learns nothing from them. `guarded`: calls have something to pass before they are balanced: limits from
-    code, overload drops, or (`awaited`) names that nobody has looked up yet. `callers` are those whose zones count in
-    zone aware routing. An aggregate cluster has `children`, and `aggregate` chooses among them.
+    code, overload drops, (`awaited`) names that nobody has looked up yet; or the balancer asks something of them
+    (`by_request`). `callers` are those whose zones count in zone aware routing. An aggregate cluster has `children`,
+    and `aggregate` chooses among them.
     """
 
     __slots__ = (
@@ -53,6 +55,7 @@ class ClusterPlan:
         "awaited",
         "balancer",
         "breaker",
+        "by_request",
         "callers",
         "children",
         "config",
@@ -98,7 +101,8 @@ class ClusterPlan:
         self.limits = tuple(limits)
         self.drops = assignment.drop_overloads if assignment else ()
         self.awaited = awaited
-        self.guarded = bool(self.limits or self.drops or awaited)
+        self.by_request = by_request(config)
+        self.guarded = bool(self.limits or self.drops or awaited or self.by_request)
         self.children: tuple[ClusterPlan, ...] = ()
         self.aggregate: AggregateBalancer | None = None
         self.callers = callers
