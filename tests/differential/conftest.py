@@ -10,7 +10,6 @@ from differential.balancing_envoy import EnvoyClient
 from differential.calls_twin import Twin, bootstrap
 from differential.grpc_xds_twin import Plane, World
 from differential.routing_envoy import RoutingEnvoy
-from differential.routing_generate import RUNTIME
 from meshlib.model.cluster import Cluster
 from parts.envoy_server import EnvoyServer
 from parts.fast_backend import FastBackend, Reply
@@ -23,7 +22,7 @@ from parts.grpc_stubs import Stubs
 def routing_envoy(
     envoy: Callable[..., EnvoyServer], fast_backend: Callable[..., FastBackend], servers: Servers
 ) -> Iterator[RoutingEnvoy]:
-    oracle = RoutingEnvoy(envoy, fast_backend, servers.folder("routes"), runtime=RUNTIME)
+    oracle = RoutingEnvoy(envoy, fast_backend, servers.folder("routes"))
     yield oracle
     oracle.close()
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from differential.routing_generate_matches import RUNTIME
 from differential.routing_observed import ROUTE_HEADER, Arrived, Ask, Observed, joined
 from differential.routing_render import Json
 from parts.envoy_server import EnvoyServer
@@ -40,7 +41,6 @@ class RoutingEnvoy:
         start: Callable[..., EnvoyServer],
         backend: Callable[..., FastBackend],
         folder: Path,
-        runtime: Json | None = None,
         filters: Sequence[Json] = (),
     ) -> None:
         backends = {name: backend(name, _echo(name)) for name in CLUSTERS}
@@ -48,7 +48,7 @@ class RoutingEnvoy:
         self._version = 0
         self._write([])
         self.ports = {name: server.port for name, server in backends.items()}
-        self._envoy = start(_bootstrap(self._file, self.ports, runtime or {}, filters))
+        self._envoy = start(_bootstrap(self._file, self.ports, RUNTIME, filters))
         self._connection = http.client.HTTPConnection(self._envoy.host, self._envoy.port, timeout=10)
         self._wait_for_version()
 
@@ -160,7 +160,7 @@ def _bootstrap(routes: Path, ports: dict[str, int], runtime: Json, before: Seque
             {
                 "name": "router",
                 "typed_config": {"@type": f"{EXTENSIONS}.http.router.v3.Router"},
-            }
+            },
         ],
     }
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]

@@ -3,7 +3,7 @@
 import random
 
 from differential.routing_envoy import CLUSTERS, REQUEST_NOISE, RESPONSE_NOISE
-from differential.routing_generate import RUNTIME
+from differential.routing_generate_matches import RUNTIME
 from differential.routing_observed import ROUTE_HEADER, Arrived, Ask, Observed, joined
 from meshlib.engine.decision import Answer, Forward, Refusal, decide, rewrite_authority, upstream_head
 from meshlib.engine.route import Share

@@ -125,7 +125,7 @@ def _match(match: RouteMatch) -> Json:
         "query_parameters": [_query_parameter(parameter) for parameter in match.query_parameters],
         **({"grpc": {}} if match.grpc else {}),
         **({"runtime_fraction": _fraction(match.runtime_fraction)} if match.runtime_fraction else {}),
-        "cookies": [_cookie(cookie) for cookie in match.cookies],
+        **({"cookies": [_cookie(cookie) for cookie in match.cookies]} if match.cookies else {}),
         **({"tls_context": _tls_context(match.tls_context)} if match.tls_context else {}),
         "dynamic_metadata": [_metadata(matcher) for matcher in match.dynamic_metadata],
         "filter_state": [_filter_state(matcher) for matcher in match.filter_state],

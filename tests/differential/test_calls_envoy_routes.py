@@ -1,4 +1,8 @@
-"""Whole calls by generated routes: many virtual hosts in one bootstrap, a thousand requests and more over sockets."""
+"""Whole calls by generated routes: many virtual hosts in one bootstrap, a thousand requests and more over sockets.
+
+Without cookie matchers, which xds-protos does not know in files yet, and without `x-forwarded-proto`, by which Envoy
+takes the scheme of a request: a client's is that of its URL.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -42,7 +46,8 @@ def generated(examples: int) -> Iterator[tuple[VirtualHost, list[Ask]]]:
         config = data.draw(configurations())
         last = named("last", Route(RouteMatch(PathMatcher("prefix", "/")), data.draw(route_actions())))
         host = config.virtual_hosts[0]
-        config = replace(config, virtual_hosts=(replace(host, routes=(*host.routes, last)),))
+        routes = tuple(replace(route, match=replace(route.match, cookies=())) for route in host.routes)
+        config = replace(config, virtual_hosts=(replace(host, routes=(*routes, last)),))
         found.append(
             (config, data.draw(st.lists(asks(config), min_size=REQUESTS_PER_HOST, max_size=REQUESTS_PER_HOST)))
         )
@@ -53,7 +58,11 @@ def generated(examples: int) -> Iterator[tuple[VirtualHost, list[Ask]]]:
     for number, (config, requests) in enumerate(distinct.values()):
         domain = f"v{number}.test"
         host = replace(config.virtual_hosts[0], name=f"v{number}", domains=(domain,))
-        yield host, [replace(ask, authority=domain) for ask in requests]
+        yield host, [replace(ask, authority=domain, headers=_plain(ask)) for ask in requests]
+
+
+def _plain(ask: Ask) -> tuple[tuple[str, str], ...]:
+    return tuple(pair for pair in ask.headers if pair[0] != "x-forwarded-proto")
 
 
 @pytest.mark.timeout(300)
@@ -135,7 +144,9 @@ def explained(explainer: Explainer, call: Call) -> Observed:
     answer = result.redirect or result.direct_response
     if answer is not None:
         location = answer.get("location", "")
-        return Observed(dict(headers)[ROUTE_HEADER], answer["status"], location, joined(headers, RESPONSE_NOISE))
+        return Observed(
+            dict(headers).get(ROUTE_HEADER, ""), answer["status"], location, joined(headers, RESPONSE_NOISE)
+        )
     assert result.cluster is not None
     assert result.path is not None
     pairs = [(name, value) for name, value in result.headers]
