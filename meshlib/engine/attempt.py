@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 from meshlib.balancing.base import Host
-from meshlib.engine import grpc_status
+from meshlib.engine import facts, grpc_status
 from meshlib.engine.avoiding import Avoided, PreviousPriorities
 from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Discard, Flow, Replayable, Start, Wait
 from meshlib.engine.decision import EXPECTED_TIMEOUT, Forward, rewrite_authority, upstream_head
@@ -306,7 +307,8 @@ def attempt_head(
     """
     share = decision.share
     if share.rewrite_host is not None or share.authority:
-        upstream = rewrite_authority(share, head, upstream, hostname, decision.action.append_x_forwarded_host)
+        appends, known = decision.action.append_x_forwarded_host, partial(facts.of_request, decision, facts.no_clock)
+        upstream = rewrite_authority(share, head, upstream, hostname, appends, known)
     counted = decision.route.include_attempt_count
     if head.says_timeout or not share.tells_upstream:
         timeout = None

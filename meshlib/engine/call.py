@@ -133,13 +133,11 @@ def _stages(
         yield _failed(runtime, head, now, decision.flag, decision.reason, info, decision.status)
         return
     # 3 Filters, before the answer and before balancing: a refused request must cost no upstream anything.
-    for item in decision.share.filters:
-        refusal = item.on_request(head, now, runtime.rng)
-        if refusal is not None:
-            yield _local_reply(runtime, decision, head, now, refusal, info)
+    if decision.share.filtered:
+        reply, head = _filtered(runtime, decision, head, now, info)
+        if reply is not None:
+            yield reply
             return
-    if decision.share.prepare is not None:
-        head = prepared(decision, head, runtime.wall_clock)
     # 4 Redirects and direct responses: the router's own answers, the last filter of the chain.
     if isinstance(decision, Answer):
         yield _reply(runtime, decision, head, now, info)
@@ -241,6 +239,17 @@ def _failed(
     info.flag, info.grpc_status = flag, grpc_status.failed(head, flag)
     runtime.emit(lambda: CallEnded(now, info, head.method, head.authority, head.path_only, None, flag, 0.0))
     return Fail(CallFailure(flag, reason, info.route, info.cluster, status=status))
+
+
+def _filtered(
+    runtime: Runtime, decision: Forward | Answer, head: RequestHead, now: float, info: CallInfo
+) -> tuple[Reply | None, RequestHead]:
+    """The answer of a filter, if one makes one, else the request as the filters leave it."""
+    for item in decision.share.filters:
+        refusal = item.on_request(head, now, runtime.rng)
+        if refusal is not None:
+            return _local_reply(runtime, decision, head, now, refusal, info), head
+    return None, prepared(decision, head, runtime.wall_clock)
 
 
 def _local_reply(

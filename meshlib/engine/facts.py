@@ -59,8 +59,8 @@ def of_response(call: Attempts, start: Start, outcome: Outcome) -> CallFacts:
     )
 
 
-def of_answer(decision: Answer, clock: Clock, status: int = 0) -> CallFacts:
-    """Of a direct response or a redirect. The route's own headers do not see its status, as in Envoy."""
+def of_answer(decision: Answer, clock: Clock, status: int = 0, body: str = "") -> CallFacts:
+    """Of a direct response or a redirect. The route's own headers see neither its status nor its body, as in Envoy."""
     route, now = decision.route, clock()
     return CallFacts(
         route=route.config.name,
@@ -68,7 +68,7 @@ def of_answer(decision: Answer, clock: Clock, status: int = 0) -> CallFacts:
         virtual_host_metadata=route.virtual_host.metadata,
         status=status,
         details="direct_response",
-        body=decision.body.decode("latin-1"),
+        body=body,
         started=now,
         now=now,
     )

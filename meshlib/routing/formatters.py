@@ -70,6 +70,8 @@ def _json_value(value: Value, omit_empty: bool) -> Callable[[Scene], object]:
         case float() if value.is_integer():
             whole = int(value)
             return lambda scene: whole
+        case None if omit_empty:
+            return lambda scene: _ABSENT
     return lambda scene: value
 
 
