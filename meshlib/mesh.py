@@ -33,6 +33,7 @@ from meshlib.telemetry.metrics.cells import Cells
 from meshlib.telemetry.propagators import Propagation
 
 if TYPE_CHECKING:
+    from meshlib.grpc.load_report_client import OutOfBandReports
     from meshlib.admin.socket import AdminSocket
     from meshlib.drivers.mirrors import Mirrors
     from meshlib.engine.cluster import BreakerLike
@@ -150,6 +151,9 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             admin, self._admin = self._admin, None
         if admin is not None:
             admin.close()
+        load_reports: OutOfBandReports | None = self.__dict__.pop("load_reports", None)
+        if load_reports is not None:
+            load_reports.close()
         mirrors: Mirrors | None = self.__dict__.pop("mirrors", None)
         if mirrors is not None:
             mirrors.close()
@@ -212,6 +216,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             self._given = snapshot
             self._ready.set()
             self._names.follow(snapshot)
+            self._follow_load_reports(plan)
         self._wake_waiting()
         self.runtime.emit(lambda: PlanChanged(time.monotonic(), snapshot.version))
 
@@ -260,6 +265,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         self._ready = threading.Event()
         self._waiting = {}
         self.__dict__.pop("upstreams", None)
+        self.__dict__.pop("load_reports", None)
         self.__dict__.pop("mirrors", None)
         known: Runtime | None = self.__dict__.get("runtime")
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret

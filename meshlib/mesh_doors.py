@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from meshlib.engine.observing import wants_out_of_band
 
 if TYPE_CHECKING:
     from meshlib.decorators.guard import Guard
     from meshlib.decorators.policy import Classify, Headers
     from meshlib.drivers.mirrors import Mirrors
+    from meshlib.engine.plan import Plan
     from meshlib.grpc.factory import GrpcFactory
+    from meshlib.grpc.load_report_client import OutOfBandReports
     from meshlib.http.factory import HttpFactory
     from meshlib.identity.upstream import Upstreams
     from meshlib.mesh import Mesh
+
+log = logging.getLogger("meshlib")
 
 
 class Doors:
@@ -71,6 +78,22 @@ class Doors:
         from meshlib.drivers.mirrors import Mirrors
 
         return Mirrors()
+
+    @cached_property
+    def load_reports(self: Mesh) -> OutOfBandReports:  # type: ignore[misc]  # only Mesh is made of this class
+        """The streams of load reports that clusters ask for."""
+        from meshlib.grpc.load_report_client import OutOfBandReports
+
+        return OutOfBandReports(self)
+
+    def _follow_load_reports(self: Mesh, plan: Plan) -> None:  # type: ignore[misc]
+        """Let the streams be those a plan in force asks for; without any, grpcio is not even imported."""
+        if "load_reports" not in self.__dict__ and not wants_out_of_band(plan.clusters.values()):
+            return
+        try:
+            self.load_reports.follow(plan)
+        except ImportError as error:
+            log.error("load reports out of band need grpcio, so none are asked for: %s", error)  # noqa: TRY400
 
     @cached_property
     def upstreams(self: Mesh) -> Upstreams:  # type: ignore[misc]

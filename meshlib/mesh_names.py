@@ -68,7 +68,9 @@ class Named:
             snapshot = self._names.resolved(given)
             if snapshot.resolved == before.snapshot.resolved:
                 return
-            self.runtime.install(self.runtime.compile(snapshot, before), time.monotonic())
+            plan = self.runtime.compile(snapshot, before)
+            self.runtime.install(plan, time.monotonic())
+            self._follow_load_reports(plan)
         self._wake_waiting()
         self.runtime.emit(lambda: PlanChanged(time.monotonic(), snapshot.version))
 

@@ -4,7 +4,7 @@ nothing, so that their clusters pay one question an attempt.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from meshlib.balancing.base import Host
@@ -16,6 +16,7 @@ from meshlib.model.outcome import Outcome
 from meshlib.policy.classify import Classification
 
 if TYPE_CHECKING:
+    from meshlib.engine.cluster import ClusterPlan
     from meshlib.engine.commands import Start
 
 Observe: TypeAlias = "Callable[[Start, Outcome, Classification], None]"
@@ -36,6 +37,11 @@ def report_taker_of(policy: LbPolicy) -> TakeReport | None:
     if not isinstance(policy, ClientSideWeightedRoundRobin) or policy.oob_reporting_period is not None:
         return None
     return lambda host, binary, other, now: _take(policy, host, binary, other, now)
+
+
+def wants_out_of_band(clusters: Iterable[ClusterPlan]) -> bool:
+    """Whether any cluster's endpoints are to be asked for load reports, beside the calls to them."""
+    return any(getattr(cluster.config.lb_policy, "oob_reporting_period", None) is not None for cluster in clusters)
 
 
 def _time(policy: PeakEwma, start: Start, outcome: Outcome, verdict: Classification) -> None:

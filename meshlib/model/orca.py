@@ -219,3 +219,28 @@ def _finite(value: float) -> float:
 def _snake(name: str) -> str:
     """Protobuf's JSON has lower camel case, and takes the field's own name as well."""
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+def report_request(interval: float) -> bytes:
+    """`OrcaLoadReportRequest` for a report every `interval` seconds, in protobuf's encoding."""
+    seconds, nanos = divmod(round(interval * 1e9), 1_000_000_000)
+    duration = b"".join(bytes((tag,)) + _varint(value) for tag, value in ((8, seconds), (16, nanos)) if value)
+    return b"\x0a" + _varint(len(duration)) + duration
+
+
+def requested_interval(request: bytes) -> float:
+    """The seconds an `OrcaLoadReportRequest` asks for; 0.0 where it says none, or is not one."""
+    try:
+        duration = next((part for number, part in _fields(request) if number == 1 and isinstance(part, bytes)), b"")
+        parts = dict(_varints(duration))
+    except ValueError:
+        return 0.0
+    return parts.get(1, 0) + parts.get(2, 0) / 1e9
+
+
+def _varints(data: bytes) -> Iterator[tuple[int, int]]:
+    at = 0
+    while at < len(data):
+        tag, at = _read_varint(data, at)
+        value, at = _read_varint(data, at)
+        yield tag >> 3, value

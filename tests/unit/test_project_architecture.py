@@ -34,8 +34,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drivers": ENGINE | {"context", "telemetry"},
     # Certificates in use: files, contexts, an authority.
     "identity": {"flags", "errors", "model", "routing", "security"},
-    "http": DOORS | {"identity"},
-    "grpc": DOORS | {"identity"},
+    "load_reports": {"flags", "model", "state"},  # what a server says of its load
+    "http": DOORS | {"identity", "load_reports"},
+    "grpc": DOORS | {"identity", "load_reports"},
     "decorators": DOORS,
     "explain": ENGINE | {"sources"},  # the hot path's own decision over a configuration just read
     "resolve": VALUES,  # names to addresses, on threads of its own; the mesh puts what it finds into snapshots
