@@ -33,10 +33,10 @@ from meshlib.telemetry.metrics.cells import Cells
 from meshlib.telemetry.propagators import Propagation
 
 if TYPE_CHECKING:
-    from meshlib.grpc.load_report_client import OutOfBandReports
     from meshlib.admin.socket import AdminSocket
     from meshlib.drivers.mirrors import Mirrors
     from meshlib.engine.cluster import BreakerLike
+    from meshlib.grpc.load_report_client import OutOfBandReports
     from meshlib.identity.identity import Identity
     from meshlib.policy.shared_limit import SharedRateLimit
 
@@ -270,6 +270,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         known: Runtime | None = self.__dict__.get("runtime")
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
+        self.runtime.state.seed = random.Random(self._seed).getrandbits(64)  # noqa: S311  nor does this
         self.runtime.first_lookup = partial(FirstLookup, self)
         if known is not None:
             self.runtime.observers, self.runtime.tracing = known.observers, known.tracing

@@ -93,7 +93,7 @@ class Doors:
         try:
             self.load_reports.follow(plan)
         except ImportError as error:
-            log.error("load reports out of band need grpcio, so none are asked for: %s", error)  # noqa: TRY400
+            log.error("load reports out of band need grpcio, so none are asked for: %s", error)
 
     @cached_property
     def upstreams(self: Mesh) -> Upstreams:  # type: ignore[misc]

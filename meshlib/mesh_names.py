@@ -51,6 +51,7 @@ class Named:
         _publishing: threading.Lock
         _waiting: dict[object, Callable[[], None]]
         report: Any
+        _follow_load_reports: Any
 
     _names: Resolver
     _given: Snapshot | None  # as the source gave it: names, not addresses
