@@ -26,6 +26,8 @@ examples:
   meshlib check conf/                  a directory: *.yaml, *.yml and *.json, recursively
   meshlib check --strict conf/         degraded fields are errors too
   meshlib check --json a.yaml | jq     {"ok": ..., "errors": 1, "degraded": 0, "resources": {...}, "issues": [...]}
+  meshlib check conf/ --traffic        are canaries shared as written? weighted routes and lanes, by a chi-squared test
+  meshlib check conf/ --observed counts.json    the same for what was counted in production
 
 exit code: 0 fine, 1 errors, 2 called wrongly
 """
@@ -37,6 +39,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="FILE", help="files and directories, read as one configuration")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--strict", action="store_true", help="treat degraded fields as errors")
+    parser.add_argument(
+        "--traffic",
+        type=int,
+        nargs="?",
+        const=100_000,
+        metavar="N",
+        help="draw N requests (default %(const)s) for each place that shares traffic, and test the shares",
+    )
+    parser.add_argument(
+        "--observed", metavar="FILE", help="test what was counted instead: {route: {cluster: count}}, YAML or JSON"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="makes --traffic repeatable (default %(default)s)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,10 @@ def run(options: argparse.Namespace) -> int:
 
     checked = check(options.paths)
     loaded, issues = checked.loaded, checked.issues
+    if options.traffic is not None or options.observed is not None:
+        from meshlib.cli.traffic import run_traffic
+
+        return run_traffic(options, checked)
     failing = [issue for issue in issues if options.strict or issue.severity == "error"]
     counts: dict[str, int] = {}
     for resource in loaded.resources:

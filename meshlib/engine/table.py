@@ -70,6 +70,11 @@ class OutboundTable:
                 for number, host in enumerate(config.virtual_hosts)
             }
 
+    def route_plans(self) -> Iterator[RoutePlan]:
+        """Every route, virtual host by virtual host."""
+        for plans in self._plans.values():
+            yield from plans
+
     def find(self, authority: str) -> VirtualHostPlan | None:
         """The virtual host for an authority."""
         found = self.routes.virtual_host(self._stripped(authority))
