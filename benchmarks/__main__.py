@@ -54,6 +54,7 @@ def measure(quick: bool, cores: Cores) -> dict[str, Any]:
             "decisions": _part("decisions", cores, options),
             "changes": _part("changes", cores, options) | _part("consul", cores, options),
             "scale": _part("scale", cores, options),
+            "updates": _part("updates", cores, options | {"server_core": cores.server}),
             "parsers": _part("parsers", cores, options),
             "servers": _part("servers", cores, options),
             "telemetry": _part("telemetry", cores, options),

@@ -80,6 +80,7 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
             ("response", *next(iter(parsers.values()))),
             [(name, *(f"{cost:.1f}" for cost in costs.values())) for name, costs in parsers.items()],
         ),
+        _updates(results["updates"]),
         *_grpc(results["grpc"]),
         *_servers(results["servers"]),
         *_telemetry(results["telemetry"]),
@@ -94,6 +95,24 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
             ],
         ),
     ]
+
+
+def _updates(figures: Mapping[str, Any]) -> Table:
+    rows = [
+        ("10 000 endpoints in 100 clusters, decoded, into force", f"{figures['apply_ms']:.0f} ms"),
+        ("10 000 endpoints in one cluster, decoded, into force", f"{figures['apply_one_cluster_ms']:.0f} ms"),
+        ("one endpoint changed, of 100 in one of 100 clusters, from its bytes", f"{figures['change_ms']:.1f} ms"),
+        (
+            "one endpoint changed, of 10 000 in one cluster, from its bytes",
+            f"{figures['change_one_cluster_ms']:.0f} ms",
+        ),
+        ("memory of an endpoint, decoded and in force", f"{figures['bytes_each']:.0f} bytes"),
+        *(
+            (f"all 10 000 changed, from the control plane to a call by it: {name}", f"{times['p50']:.0f} ms")
+            for name, times in figures["used_ms"].items()
+        ),
+    ]
+    return "Updates", ("", ""), rows
 
 
 def _grpc(figures: Mapping[str, Mapping[str, Any]]) -> Iterable[Table]:

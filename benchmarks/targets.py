@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import grpc_calls, mtls, servers, telemetry
+from benchmarks import grpc_calls, mtls, servers, telemetry, updates
 from benchmarks.calls import BARE, BARE2, KINDS, MESH, OWN, RELATIVE, TWO
 from benchmarks.changes import DELTA, FILES, SOTW
 from benchmarks.consul import FROM_ITS_ANSWER
@@ -71,6 +71,15 @@ def _grpc(kind: str, theirs: str) -> Callable[[Results], float]:
     return ratio
 
 
+def _update(figure: str) -> Callable[[Results], float]:
+    return lambda r: float(r["updates"][figure])
+
+
+def _used(results: Results) -> float:
+    times = results["updates"]["used_ms"]
+    return float(times[updates.MESH]["p50"] / times[updates.GRPCIO]["p50"])
+
+
 TARGETS = (
     Target("async p50, 1 in flight, to bare httpx", 0.5, True, "x", lambda r: _p50(r, MESH, BARE)),
     Target("async p50, 1 in flight, to httpx by two Envoys", 0.4, True, "x", lambda r: _p50(r, MESH, TWO)),
@@ -93,6 +102,10 @@ TARGETS = (
     Target("decision, one endpoint", 15, True, " µs", lambda r: float(r["decisions"]["by_endpoints"]["1"])),
     Target("decision, 10 000 endpoints", 15, True, " µs", lambda r: float(r["decisions"]["by_endpoints"]["10000"])),
     Target("decision, 500 routes", 15, True, " µs", lambda r: float(r["decisions"]["by_routes"]["500"])),
+    Target("10 000 endpoints in 100 clusters into force", 150, True, " ms", _update("apply_ms")),
+    Target("memory of one endpoint of 10 000", 1024, True, " B", _update("bytes_each")),
+    Target("a change of one endpoint of 10 000 into force", 5, True, " ms", _update("change_ms")),
+    Target("a change of 10 000 endpoints to its first call, to xds:///", 1.1, True, "x", _used),
     Target("a traced call", 40, True, " µs", lambda r: float(r["telemetry"]["call"][telemetry.TRACED]["thread"])),
     Target("ASGI middleware", 20, True, " µs", lambda r: float(r["servers"]["asgi"][servers.OURS])),
     Target("change to effect, p99, files", 50, True, " ms", _change(FILES)),
