@@ -21,13 +21,14 @@ from meshlib.sources.files.type_registry import (
     DISCOVERY_RESPONSE,
     LISTENER,
     ROUTE_CONFIGURATION,
+    RUNTIME,
     message_class,
     short_name,
 )
 
 Item = LoadedResource | IstioDocument | Issue
 
-RESOURCE_TYPES = (LISTENER, ROUTE_CONFIGURATION, CLUSTER, ASSIGNMENT)
+RESOURCE_TYPES = (LISTENER, ROUTE_CONFIGURATION, CLUSTER, ASSIGNMENT, RUNTIME)
 _RESOURCE_WRAPPER = "envoy.service.discovery.v3.Resource"
 
 # Keys that only one resource type has, in any spelling; the first match decides.

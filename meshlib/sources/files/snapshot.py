@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 
 from meshlib.model.listener import Listener
 from meshlib.model.report import Issue, ResourceError
+from meshlib.model.runtime import layered
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.files.located import parse_path
 from meshlib.sources.files.references import check_duplicates, check_references
 from meshlib.sources.files.resources import Loaded, LoadedResource
-from meshlib.sources.files.type_registry import ASSIGNMENT, CLUSTER, LISTENER, ROUTE_CONFIGURATION
+from meshlib.sources.files.type_registry import ASSIGNMENT, CLUSTER, LISTENER, ROUTE_CONFIGURATION, RUNTIME
 from meshlib.sources.xds.decode import Decoded, decode_message
 
 _Result: TypeAlias = Decoded | ResourceError
@@ -69,7 +70,14 @@ def _snapshot(usable: dict[str, dict[str, Any]], version: str) -> Snapshot:
     def of(type_name: str) -> MappingProxyType[str, Any]:
         return MappingProxyType(usable.get(type_name, {}))
 
-    return Snapshot(of(LISTENER), of(ROUTE_CONFIGURATION), of(CLUSTER), of(ASSIGNMENT), version=version)
+    return Snapshot(
+        of(LISTENER),
+        of(ROUTE_CONFIGURATION),
+        of(CLUSTER),
+        of(ASSIGNMENT),
+        version=version,
+        runtime=layered(of(RUNTIME).values()),
+    )
 
 
 def located(resource: LoadedResource, issue: Issue) -> Issue:

@@ -10,6 +10,7 @@ LISTENER: Final = _PREFIX + "envoy.config.listener.v3.Listener"
 ROUTE_CONFIGURATION: Final = _PREFIX + "envoy.config.route.v3.RouteConfiguration"
 CLUSTER: Final = _PREFIX + "envoy.config.cluster.v3.Cluster"
 CLUSTER_LOAD_ASSIGNMENT: Final = _PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
+RUNTIME: Final = _PREFIX + "envoy.service.runtime.v3.Runtime"
 SECRET: Final = _PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
 
 WILDCARD: Final = "*"

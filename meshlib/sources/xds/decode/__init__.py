@@ -22,8 +22,16 @@ from meshlib.sources.xds.decode.endpoint import cluster_load_assignment
 from meshlib.sources.xds.decode.listener import listener
 from meshlib.sources.xds.decode.references import NO_REFERENCES, References, Resource, references
 from meshlib.sources.xds.decode.route import route_configuration
+from meshlib.sources.xds.decode.runtime import runtime
 from meshlib.sources.xds.decode.validate import validate
-from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION, short_type
+from meshlib.sources.xds.types import (
+    CLUSTER,
+    CLUSTER_LOAD_ASSIGNMENT,
+    LISTENER,
+    ROUTE_CONFIGURATION,
+    RUNTIME,
+    short_type,
+)
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -52,6 +60,7 @@ class _Type:
 _TYPES = {
     type_name(LISTENER): _Type("envoy.config.listener.v3.listener_pb2", "name", listener),
     type_name(ROUTE_CONFIGURATION): _Type("envoy.config.route.v3.route_pb2", "name", route_configuration),
+    type_name(RUNTIME): _Type("envoy.service.runtime.v3.rtds_pb2", "name", runtime),
     type_name(CLUSTER): _Type("envoy.config.cluster.v3.cluster_pb2", "name", cluster),
     type_name(CLUSTER_LOAD_ASSIGNMENT): _Type(
         "envoy.config.endpoint.v3.endpoint_pb2", "cluster_name", cluster_load_assignment, is_validated_inside=True
@@ -81,7 +90,7 @@ def decode(type_url: str, data: bytes) -> Decoded:
 
 
 def decode_message(message: Message) -> Decoded:
-    """Decode a message of one of the four types, as `decode`."""
+    """Decode a message of one of these types, as `decode`."""
     type_full_name = message.DESCRIPTOR.full_name
     found = _type_of(type_full_name)
     name = str(getattr(message, found.name_field))

@@ -10,8 +10,9 @@ from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.listener import Listener
 from meshlib.model.matcher_tree import actions
 from meshlib.model.route import ClusterSpecifier, MatchedCluster, RouteAction, RouteConfiguration, WeightedClusters
+from meshlib.model.runtime import RuntimeLayer
 
-Resource = Listener | RouteConfiguration | Cluster | ClusterLoadAssignment
+Resource = Listener | RouteConfiguration | Cluster | ClusterLoadAssignment | RuntimeLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +68,5 @@ def references(resource: Resource) -> References:
             return References(endpoints=frozenset({resource.endpoints_name}))
         case Cluster():
             return References(clusters=frozenset(resource.clusters))
-        case ClusterLoadAssignment():
+        case ClusterLoadAssignment() | RuntimeLayer():
             return NO_REFERENCES
