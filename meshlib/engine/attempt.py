@@ -7,6 +7,7 @@ from functools import partial
 
 from meshlib.balancing.base import Host
 from meshlib.engine import facts, grpc_status
+from meshlib.engine.aggregate import pick_child, refresh
 from meshlib.engine.avoiding import Avoided, PreviousPriorities
 from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Discard, Flow, Replayable, Start, Wait
 from meshlib.engine.decision import EXPECTED_TIMEOUT, Forward, rewrite_authority, upstream_head
@@ -194,8 +195,10 @@ class Attempts:
 
     def pick(self, now: float) -> Host | None:
         """The endpoint of the next attempt; where a cluster has none at all, what stands in for one, if anything."""
-        cluster = self.cluster
+        cluster = self.decision.cluster  # of an aggregate, whose attempts each have a cluster of their own
         if now >= cluster.next_sweep:
+            if cluster.aggregate is not None:
+                return pick_child(self, now)
             sweep(self, now)
         balancer = cluster.balancer
         if self.tried:
@@ -205,8 +208,7 @@ class Attempts:
         if balancer.in_panic:
             cluster.stats["lb_healthy_panic"].add()
         if balancer.needs_refresh:
-            balancer.needs_refresh = False  # one call is enough to ask
-            self.runtime.background(balancer.refresh)
+            refresh(balancer, self.runtime)
         if host is None and not balancer.hosts:
             return self.stand_in
         return host
@@ -274,9 +276,12 @@ class Attempts:
 
     def give_back(self, start: Start) -> None:
         """What `admit` took, and what else an attempt holds."""
-        self.load.requests.pop(start, None)
+        if start.cluster is self.cluster:
+            self.load.requests.pop(start, None)
+        else:  # beside it another attempt went to another child of an aggregate
+            start.cluster.thresholds(self.action.priority)[0].requests.pop(start, None)
         start.host.cell.live.pop(start, None)
-        permit, breaker = start.permit, self.cluster.breaker
+        permit, breaker = start.permit, start.cluster.breaker
         if permit is not None and breaker is not None:
             start.permit = None
             breaker.release(permit)
