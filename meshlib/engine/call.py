@@ -14,7 +14,6 @@ from meshlib.balancing.base import Host
 from meshlib.engine import grpc_status
 from meshlib.engine.acting import Redirected, StickyAttempts, act
 from meshlib.engine.attempt import Attempts
-from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import (
     Abandoned,
     CallInfo,
@@ -41,6 +40,7 @@ from meshlib.engine.decision import (
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply
 from meshlib.engine.lanes import entered
+from meshlib.engine.requested import attempts_for
 from meshlib.engine.runtime import Runtime
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.engine.traced import traced
@@ -92,12 +92,12 @@ def _copy(runtime: Runtime, mirror: Mirror, head: RequestHead, now: float) -> Fl
     decision, cluster = mirror.decision, mirror.decision.cluster
     info = CallInfo(decision.route.virtual_host.name, decision.route.label, cluster.name)
     deadline = now + MIRROR_TIMEOUT if mirror.deadline is None else mirror.deadline
-    if cluster.limits or cluster.drops:
-        refused, now = yield from _protect(runtime, cluster, head, now, info)
+    if cluster.guarded:
+        refused, now, decision = yield from _protect(runtime, decision, head, now, deadline, info)
         if refused is not None:
             yield refused
             return
-    yield from Attempts(runtime, decision, head, info, now, deadline, True, "").run()
+    yield from Attempts(runtime, decision, head, info, now, deadline, True, "").flow()
 
 
 def _stages(
@@ -146,16 +146,17 @@ def _stages(
         yield PassThrough(head)
         return
     # 5 What protects the cluster, whatever route led to it: limits from code, then the control plane's overload drop.
-    cluster = decision.cluster
-    if cluster.limits or cluster.drops:
-        refused, now = yield from _protect(runtime, cluster, head, now, info)
+    attempts_of: type[Attempts] = Attempts
+    if decision.cluster.guarded:
+        refused, now, decision = yield from _protect(runtime, decision, head, now, deadline, info)
         if refused is not None:
             yield refused
             return
+        attempts_of = attempts_for(decision)
     # 6 Attempts.
     actions = decision.share.actions
     if actions is None:
-        attempts = Attempts(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
+        attempts = attempts_of(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
         yield from attempts.flow()
         return
     # 7 What few routes do with them: a sticky session, copies; and a redirect begins anew with the route.
@@ -163,7 +164,7 @@ def _stages(
     if actions.sessions:
         attempts = StickyAttempts(*given, stand_in=stand_in, sessions=actions.sessions)
     else:
-        attempts = Attempts(*given, stand_in=stand_in)
+        attempts = attempts_of(*given, stand_in=stand_in)
     again = yield from act(attempts, actions, plan, host, redirected)
     if again is not None:
         replayable = replayable or again.bodiless
@@ -171,21 +172,28 @@ def _stages(
 
 
 def _protect(
-    runtime: Runtime, cluster: ClusterPlan, head: RequestHead, now: float, info: CallInfo
-) -> Generator[Command, Any, tuple[Fail | None, float]]:
-    """A refusal, if there is one, and what time it is after all that was asked."""
-    began = now
+    runtime: Runtime, decision: Forward, head: RequestHead, now: float, deadline: float | None, info: CallInfo
+) -> Generator[Command, Any, tuple[Fail | None, float, Forward]]:
+    """A refusal, if there is one, what time it is after all that was asked, and the decision by the newest plan."""
+    began, cluster = now, decision.cluster
+    if cluster.awaited and runtime.first_lookup is not None:
+        limit = now + runtime.fetch_timeout
+        wanted = runtime.first_lookup(cluster.name, limit if deadline is None else min(limit, deadline))
+        _, now = yield from _asked(Query(wanted), runtime, head, now, info)
+        cluster = runtime.plan.clusters.get(cluster.name, cluster)
+        decision = Forward(decision.route, decision.action, decision.share, cluster)
     for limit in cluster.limits:
         verdict: SharedVerdict
         verdict, now = yield from _asked(Query(limit.question(head)), runtime, head, began, info)
         if not verdict.allowed:
             _tell_limited(runtime, now, limit.name, head)
             flag = verdict.flag or ResponseFlag.RL
-            return _failed(runtime, head, now, flag, f"rate limit {limit.name!r} refused the call", info), now
+            return _failed(runtime, head, now, flag, f"rate limit {limit.name!r} refused the call", info), now, decision
     for drop in cluster.drops:
         if runtime.rng.random() < drop.fraction:
-            return _failed(runtime, head, now, ResponseFlag.DO, f"drop_overload category {drop.category!r}", info), now
-    return None, now
+            reason = f"drop_overload category {drop.category!r}"
+            return _failed(runtime, head, now, ResponseFlag.DO, reason, info), now, decision
+    return None, now, decision
 
 
 def _asked(
@@ -260,8 +268,6 @@ def _local_reply(
         _tell_limited(runtime, now, reply.name, head)
     headers = with_route_headers(decision, reply, head, runtime.wall_clock)
     return _answered(runtime, head, now, Reply(reply.status, headers, reply.body, info, reply.grpc_status))
-
-
 
 
 def _tell_limited(runtime: Runtime, now: float, name: str, head: RequestHead) -> None:
