@@ -271,6 +271,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
         self.runtime.state.seed = random.Random(self._seed).getrandbits(64)  # noqa: S311  nor does this
+        self.runtime.state.seed = random.Random(self._seed).getrandbits(64)  # noqa: S311  nor does this
         self.runtime.first_lookup = partial(FirstLookup, self)
         if known is not None:
             self.runtime.observers, self.runtime.tracing = known.observers, known.tracing

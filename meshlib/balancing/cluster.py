@@ -22,6 +22,7 @@ from meshlib.balancing.hosts import by_priority, hosts_of
 from meshlib.balancing.registry import compile_cost
 from meshlib.balancing.report import BalancerReport, report
 from meshlib.balancing.subset import SubsetIndex
+from meshlib.balancing.subsetting import subset_of
 from meshlib.balancing.view import Settings, View
 from meshlib.balancing.zones import Callers
 from meshlib.model.cluster import Cluster
@@ -67,6 +68,8 @@ class ClusterBalancer:
         callers: Callers | None = None,
     ) -> None:
         assignment = assignment or (None if cluster.by_dns else cluster.load_assignment) or _NO_ENDPOINTS
+        if cluster.subsetting is not None:
+            assignment = subset_of(assignment, cluster.subsetting, state.seed)
         self._state = state
         self.hosts: tuple[Host, ...] = hosts_of(assignment, state, previous.hosts if previous is not None else ())
         self._settings = Settings(

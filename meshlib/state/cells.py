@@ -119,13 +119,14 @@ class ClusterState:
     """One cluster: its endpoints by address, its load by routing priority, its counters by Envoy's stat names.
 
     `ejected` holds the cells that are ejected now. `epoch` changes whenever availability does, so that a balancer's
-    compiled view knows that it is out of date.
+    compiled view knows that it is out of date. `seed` is the mesh's.
     """
 
-    __slots__ = ("breaker", "default", "ejected", "endpoints", "epoch", "forgive_at", "high", "name", "stats")
+    __slots__ = ("breaker", "default", "ejected", "endpoints", "epoch", "forgive_at", "high", "name", "seed", "stats")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, seed: int = 0) -> None:
         self.name = name
+        self.seed = seed
         self.endpoints: dict[str, EndpointState] = {}
         self.ejected: dict[EndpointState, object] = {}
         self.forgive_at: dict[EndpointState, float] = {}
@@ -146,11 +147,12 @@ class ClusterState:
 
 
 class MeshState:
-    """Every cluster's state, by name."""
+    """Every cluster's state, by name. `seed`, 64 bits, tells this mesh from others that decide the same otherwise."""
 
-    __slots__ = ("clusters",)
+    __slots__ = ("clusters", "seed")
 
     def __init__(self) -> None:
+        self.seed = 0
         self.clusters: dict[str, ClusterState] = {}
 
     def keep_only(self, names: Container[str]) -> None:
@@ -162,4 +164,4 @@ class MeshState:
     def cluster(self, name: str) -> ClusterState:
         """The cluster's state, made on first use and the same ever after."""
         state = self.clusters.get(name)
-        return state if state is not None else self.clusters.setdefault(name, ClusterState(name))
+        return state if state is not None else self.clusters.setdefault(name, ClusterState(name, self.seed))
