@@ -13,7 +13,7 @@ import grpc.aio
 
 from meshlib.grpc.inbound import KINDS
 from meshlib.load_reports import LoadRecorder
-from meshlib.model.orca import HEADER_BIN, requested_interval
+from meshlib.model.orca import HEADER, HEADER_BIN, requested_interval
 
 __all__ = ["AioLoadReportInterceptor", "LoadReportInterceptor", "add_load_reports"]
 
@@ -109,8 +109,10 @@ class AioLoadReportInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc
 
 def _told(recorder: LoadRecorder, context: Any, failed: bool) -> None:
     recorder.served(failed=failed)
-    trailing = tuple(context.trailing_metadata() or ())
-    context.set_trailing_metadata((*trailing, (HEADER_BIN, recorder.report().to_bytes())))
+    trailing, report = tuple(context.trailing_metadata() or ()), recorder.report()
+    # grpcio's clients keep the binary one to themselves: the other one is for callers in Python.
+    both = ((HEADER_BIN, report.to_bytes()), (HEADER, f"BIN {report.to_header()}"))
+    context.set_trailing_metadata((*trailing, *both))
 
 
 def add_load_reports(server: Any, recorder: LoadRecorder, *, shortest: float = SHORTEST) -> None:

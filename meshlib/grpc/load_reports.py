@@ -1,4 +1,8 @@
-"""Load reports in the trailing metadata of a cluster's calls (gRFC A51), for balancers that go by them (A58)."""
+"""Load reports in the trailing metadata of a cluster's calls (gRFC A51), for balancers that go by them (A58).
+
+grpcio reads `endpoint-load-metrics-bin` itself and shows it to nobody, so what is seen here is `endpoint-load-metrics`,
+which servers of this library send beside it. Where there is only the binary one, reports must come out of band.
+"""
 
 from __future__ import annotations
 

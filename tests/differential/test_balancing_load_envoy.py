@@ -317,7 +317,7 @@ CLIENT_SIDE: dict[str, Json] = {
     "unknown-name": {**ONE, "metric_names_for_computing_utilization": ["named_metrics.nothing"]},
     "blackout": {**ONE, "blackout_period": "600s"},
 }
-UNSAID = "unsaid"
+UNSAID, BOTH = "unsaid", "both"  # both: as servers of this library do it in gRPC's trailers
 
 
 def test_weights_from_load_reports(start: Callable[..., Client], backends: list[FastBackend]) -> None:
@@ -325,10 +325,10 @@ def test_weights_from_load_reports(start: Callable[..., Client], backends: list[
     for backend, report in zip(backends, REPORTS, strict=False):
         backend.behave(_reporting(report))
     policy = "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"
-    cases = {**CLIENT_SIDE, UNSAID: {}}
+    cases = {**CLIENT_SIDE, UNSAID: {}, BOTH: ONE}
     configs = {name: cluster(name, ports, policy, {**QUICK, **config}) for name, config in cases.items()}
     client = start(list(configs.values()))
-    forms = {name: name if name in FORMS else "bin" for name in configs}
+    forms = {name: name if name in {*FORMS, BOTH} else "bin" for name in configs}
     for name in configs:
         client.picks(name, 12, **{"x-form": forms[name]})
     time.sleep(0.5)  # Envoy weighs its endpoints every 0.1 s
@@ -337,7 +337,7 @@ def test_weights_from_load_reports(start: Callable[..., Client], backends: list[
         theirs = client.picks(name, 400, **{"x-form": forms[name]})
         # Its API says, as gRFC A58 does, that the penalty is 1.0 where it is not said; Envoy's code makes that 0.
         config = configs["no-penalty"] if name == UNSAID else configs[name]
-        same(theirs, _reported(Ours(config), forms[name]).at(1.0).picks(400), name)
+        same(theirs, _reported(Ours(config), "bin" if name == BOTH else forms[name]).at(1.0).picks(400), name)
 
 
 def test_the_penalty_of_errors_that_is_not_said_is_the_one_envoys_api_names() -> None:
@@ -359,7 +359,12 @@ def _reported(ours: Ours, form: str) -> Ours:
 
 
 def _reporting(report: LoadReport) -> Callable[[Request], Reply]:
-    return lambda request: Reply(body=b"", headers=(FORMS[request.header("x-form") or "bin"](report),))
+    def reply(request: Request) -> Reply:
+        form = request.header("x-form") or "bin"
+        forms = ("bin", "bin-prefix") if form == BOTH else (form,)
+        return Reply(body=b"", headers=tuple(FORMS[one](report) for one in forms))
+
+    return reply
 
 
 # ---------------------------------------------------------------------------------------- slow start
