@@ -33,7 +33,7 @@ def check_references(resources: Iterable[LoadedResource], targets: Iterable[Load
     for resource in resources:
         if resource.type_name == LISTENER:
             yield from _check_listener(resource, clusters, known.get(ROUTE_CONFIGURATION, {}))
-        elif resource.type_name == ROUTE_CONFIGURATION:
+        elif resource.type_name == ROUTE_CONFIGURATION and not resource.checked:
             yield from _check_routes(resource, resource.message, (), clusters, strict=False)
         elif resource.type_name == CLUSTER:
             yield from _check_cluster(resource, known.get(ASSIGNMENT, {}))

@@ -45,7 +45,8 @@ class Origin:
 class LoadedResource:
     """One Envoy resource. `static`: it stood in a bootstrap's `static_resources`. `defaults` are the fields that were
     generated without being written in the file: what becomes of them is nobody's news. `by_port`: a listener for calls
-    to its own port only, though an Envoy that is sent it has to bind it.
+    to its own port only, though an Envoy that is sent it has to bind it. `checked`: what it refers to has been looked
+    for where it was written.
     """
 
     type_name: str
@@ -55,6 +56,7 @@ class LoadedResource:
     static: bool = False
     defaults: frozenset[str] = frozenset()
     by_port: bool = False
+    checked: bool = False
 
     @property
     def label(self) -> str:

@@ -35,6 +35,7 @@ _CONSISTENT_HASH = Fields(
         "maglev": Fields("MagLev", {"tableSize": WHOLE}),
     },
     exclusive=("httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"),
+    partly={"useSourceIp": "a caller has no downstream connection: it never yields a hash"},
 )
 _FAILOVER = ListOf(Fields("Failover", {"from": TEXT, "to": TEXT}))
 _LOCALITY = Fields(
@@ -80,6 +81,7 @@ _CONNECTION_POOL = Fields(
                 "idleTimeout": DURATION,
                 "maxConnectionDuration": DURATION,
             },
+            partly={"maxConnectionDuration": "connections are not closed for their age"},
             not_applied={"tcpKeepalive": "keepalive of TCP connections is the system's"},
         ),
         "http": Fields(
@@ -94,6 +96,7 @@ _CONNECTION_POOL = Fields(
                 "maxConcurrentStreams": WHOLE,
                 "useClientProtocol": FLAG,
             },
+            partly={"maxConcurrentStreams": "as many streams are opened as the endpoint allows"},
             not_applied={"http2KeepAlive": "pings are sent as the HTTP/2 library of the door does"},
         ),
     },
@@ -110,6 +113,11 @@ _OUTLIER_DETECTION = Fields(
         "baseEjectionTime": DURATION,
         "maxEjectionPercent": _WHOLE_PERCENT,
         "minHealthPercent": _WHOLE_PERCENT,
+    },
+    partly={
+        "consecutiveGatewayErrors": "this detector is not in this version; it ejects no endpoint",
+        "splitExternalLocalOriginErrors": "local errors count as consecutive 5xx",
+        "consecutiveLocalOriginFailures": "local errors count as consecutive 5xx",
     },
     not_applied={
         "consecutiveErrors": "removed from Istio; use consecutive5xxErrors or consecutiveGatewayErrors",

@@ -12,6 +12,7 @@ from meshlib.sources.files.schema import Problem
 from meshlib.sources.istio import destination_rule, service_entry, sidecar, virtual_service, workload_entry
 from meshlib.sources.istio.caller import Caller
 from meshlib.sources.istio.destination_rule import Rule
+from meshlib.sources.istio.destinations import check_destinations, destinations_of
 from meshlib.sources.istio.fields import Fields, check
 from meshlib.sources.istio.names import is_visible, matches, resolve
 from meshlib.sources.istio.rules import Rules, rules_for
@@ -81,6 +82,7 @@ def build_registry(documents: Iterable[IstioDocument], caller: Caller) -> tuple[
     issues += [document.origin.issue(problem, document.label)
                for document, problem in virtual_service.check_delegation(good["VirtualService"])]  # fmt: skip
     issues += [*_without_service(everything, good["DestinationRule"]), *_check_together(registry)]
+    issues += check_destinations(registry.virtual_services, registry.service, registry.rule_of)
     return registry, issues
 
 
@@ -117,7 +119,7 @@ def _reached(service: Service, virtual: Iterable[VirtualService], caller: Caller
     for found in virtual:
         for route in found.http:
             if _is_for(route, caller):
-                ports |= {_port(destination) for destination in _destinations(route)
+                ports |= {_port(destination) for _, destination in destinations_of(route)
                           if destination["host"] == service.host}  # fmt: skip
     if 0 in ports:
         return service
@@ -128,13 +130,6 @@ def _reached(service: Service, virtual: Iterable[VirtualService], caller: Caller
 def _is_for(route: dict[str, Any], caller: Caller) -> bool:
     matched = route.get("match")
     return not matched or any(match.get("sourceNamespace") in {None, "", caller.namespace} for match in matched)
-
-
-def _destinations(route: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for entry in (*(route.get("route") or ()), *(route.get("mirrors") or ())):
-        yield entry["destination"]
-    if route.get("mirror"):
-        yield route["mirror"]
 
 
 def _port(destination: dict[str, Any]) -> int:

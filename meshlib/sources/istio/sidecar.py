@@ -14,12 +14,14 @@ from meshlib.sources.istio.names import ROOT_NAMESPACE, matches
 
 _CAPTURE = "connections are not captured: calls are routed where they are made"
 _INBOUND = "servers take nothing from files"
+_PORTS = "egress of a port of its own is not told apart: its hosts are not imported"
 _PORT = Fields("SidecarPort", {"number": PORT}, ignored=("protocol", "name"))
 _EGRESS = Fields(
     "IstioEgressListener",
     {"hosts": ListOf(TEXT), "port": _PORT},
     required=("hosts",),
     not_applied={"bind": _CAPTURE, "captureMode": _CAPTURE},
+    partly={"port": _PORTS},
 )
 _POLICY = Fields(
     "OutboundTrafficPolicy",
@@ -63,8 +65,7 @@ def check_more(document: IstioDocument) -> Iterator[Problem]:
     """What the fields alone do not say."""
     for index, listener in enumerate(document.spec.get("egress") or ()):
         if listener.get("port") is not None:
-            reason = "egress of a port of its own is not told apart: its hosts are not imported"
-            yield Problem(("egress", index, "port"), reason, severity="degraded")
+            yield Problem(("egress", index, "port"), _PORTS, severity="degraded")
         for number, host in enumerate(listener.get("hosts") or ()):
             if host.count("/") != 1:
                 yield Problem(("egress", index, "hosts", number), f"{host!r} is not namespace/host", "./* or */*")

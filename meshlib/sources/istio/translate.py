@@ -42,7 +42,9 @@ def translate(documents: Iterable[IstioDocument], caller: Caller = NOBODY) -> Co
         issues.extend(origin.issue(problem, f"{short_name(type_name)} {name}") for problem in problems)
         if message is not None:
             by_port = type_name == LISTENER and "api_listener" not in value and name != VIRTUAL_OUTBOUND
-            resources.append(LoadedResource(type_name, name, message, origin, defaults=DEFAULTS, by_port=by_port))
+            resources.append(
+                LoadedResource(type_name, name, message, origin, defaults=DEFAULTS, by_port=by_port, checked=True)
+            )
     return Content(tuple(resources), issues=_unique(issues))
 
 

@@ -24,13 +24,24 @@ extensionProviders:
 HTTP_FILTERS = ("Listener", "filter_chains[].filters[].typed_config.http_filters[].typed_config")
 MANAGER = "filter_chains[].filters[].typed_config"
 ROUTE = "virtual_hosts[].routes[]"
+VALIDATION = "transport_socket.typed_config.common_tls_context.combined_validation_context.default_validation_context"
+HTTP2 = (
+    'typed_extension_protocol_options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].explicit_http_config'
+    ".http2_protocol_options"
+)
 ROUTE_REPORTS = {
-    ("RouteConfiguration", f"{ROUTE}.route.retry_policy.retry_priority"),
+    ("RouteConfiguration", f"{ROUTE}.route.hash_policy[].connection_properties"),
     ("RouteConfiguration", f'{ROUTE}.typed_per_filter_config["envoy.filters.http.fault"]'),
 }
 # Reviewed: what of a full sidecar's configuration is left out, and told. Everything else is applied, or is about
 # things that a call cannot notice (the decoders' tables say why for each field).
 SIDECAR_REPORTS = ROUTE_REPORTS | {
+    ("Cluster", "outlier_detection.enforcing_consecutive_gateway_failure"),
+    ("Cluster", "outlier_detection.split_external_local_origin_errors"),
+    ("Cluster", f"{VALIDATION}.crl"),
+    ("Cluster", "transport_socket_matches[].transport_socket"),  # the PROXY protocol
+    ("Cluster", f"{HTTP2}.connection_keepalive"),
+    ("Cluster", f"{HTTP2}.max_concurrent_streams"),
     ("Cluster", "upstream_bind_config"),
     ("Cluster", "upstream_connection_options"),
     ("Listener", "access_log"),
@@ -62,7 +73,13 @@ def istio(generator: Callable[..., IstioServer]) -> IstioServer:
 
 def started(istio: IstioServer, kind: Kind, *, delta: bool) -> Mesh:
     """A mesh that has everything: for a proxyless node, what it asks for by name."""
-    declared = ["reviews:9080", "reviews.default.svc.cluster.local:9081", "sniffed.example.com:9080", "k8s:80"]
+    declared = [
+        "full:9080",
+        "reviews:9080",
+        "reviews.default.svc.cluster.local:9081",
+        "sniffed.example.com:9080",
+        "k8s:80",
+    ]
     mesh = istio_mesh(istio, kind, delta=delta, declared=declared if kind == "grpc" else ())
     mesh.wait_ready()
     if kind == "grpc":

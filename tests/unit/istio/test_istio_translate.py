@@ -452,7 +452,7 @@ def test_weights_subsets_ports_and_headers_of_destinations() -> None:
         " headers: {request: {set: {b: x, a: y, Host: h}, add: {c: z}, remove: [d, ':path']}}},"
         " {destination: {host: other.test}, weight: 10}, {destination: {host: zero.test}, weight: 0}]}]"
     )
-    (route,) = routes_of(http)
+    (route,) = routes_of(http, issues=3)
     first, second = route["route"]["weighted_clusters"]["clusters"]
     assert first == {
         "name": f"outbound|81|v1|{HOST}",
@@ -560,7 +560,7 @@ def test_hosts_without_a_service_are_served_on_port_80() -> None:
 
 def test_short_names_belong_to_the_namespace_of_the_object() -> None:
     http = "[{route: [{destination: {host: reviews}}]}]"
-    hosts = hosts_of(ENTRY + virtual(http, "[a.test]", namespace="other"), 80)
+    hosts = hosts_of(ENTRY + virtual(http, "[a.test]", namespace="other"), 80, issues=1)
     assert hosts["a.test:80"]["routes"][0]["route"]["cluster"] == "outbound|80||reviews.other.svc.cluster.local"
 
 
