@@ -63,14 +63,14 @@ def leaves(name: str, clusters: Mapping[str, Cluster]) -> tuple[str, ...]:
 def _descend(name: str, clusters: Mapping[str, Cluster], above: tuple[str, ...], found: dict[str, None]) -> None:
     if name in above:
         raise ResourceError("cluster_type", f"the aggregate leads to itself: {' → '.join((*above, name))}")
-    if len(above) >= MAX_DEPTH:
-        raise ResourceError("cluster_type", f"aggregates are nested more than {MAX_DEPTH} deep")
     config = clusters.get(name)
     if config is None:
         return
     if config.type != "AGGREGATE":
         found.setdefault(name)
         return
+    if len(above) >= MAX_DEPTH:
+        raise ResourceError("cluster_type", f"aggregates are nested more than {MAX_DEPTH} deep")
     for child in config.clusters:
         _descend(child, clusters, (*above, name), found)
 

@@ -177,8 +177,8 @@ def _protect(
     """A refusal, if there is one, what time it is after all that was asked, and the decision by the newest plan."""
     began, cluster = now, decision.cluster
     if cluster.awaited and runtime.first_lookup is not None:
-        limit = now + runtime.fetch_timeout
-        wanted = runtime.first_lookup(cluster.name, limit if deadline is None else min(limit, deadline))
+        until = now + runtime.fetch_timeout
+        wanted = runtime.first_lookup(cluster.name, until if deadline is None else min(until, deadline))
         _, now = yield from _asked(Query(wanted), runtime, head, now, info)
         cluster = runtime.plan.clusters.get(cluster.name, cluster)
         decision = Forward(decision.route, decision.action, decision.share, cluster)
