@@ -39,7 +39,10 @@ MEANING = {
     "overload_drops": "the fraction the control plane drops, by category",
     "request_hash": "the hash for balancers that need one",
     "balancing": "`policy`, `subset`, `priorities` (`priority`, `healthy_load`, `degraded_load`, `panic`, "
-    "`endpoints`); an endpoint has `address`, `locality`, `weight`, `health`, `availability`, `ejected`",
+    "`endpoints`); an endpoint has `address`, `locality`, `weight`, `health`, `availability`, `ejected`, `active`",
+    "cluster_state": "what the cluster is doing now: `requests`, `ejected`, `breaker`; at rest unless a live process "
+    "was asked",
+    "by_chance": "whether the cluster was drawn among several",
 }
 ISSUE = {
     "severity": "`error`: refused; `degraded`: used without this part",
