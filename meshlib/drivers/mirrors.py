@@ -115,7 +115,8 @@ class Mirrors:
         while (item := self._next()) is not None:
             context, copy = item
             try:
-                context.run(copy.run)
+                if not self._closed:
+                    context.run(copy.run)
             except Exception:
                 log.exception("a mirrored request could not be sent")
             finally:

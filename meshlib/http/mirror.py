@@ -9,21 +9,21 @@ from typing import Any
 
 from meshlib.drivers import aio, sync
 from meshlib.engine.call import mirror_flow
-from meshlib.engine.commands import Commit, Mirror
+from meshlib.engine.commands import Commit, Mirror, Start
 from meshlib.http.wire.types import WireError
+from meshlib.model.outcome import Outcome
 
 Begin = Callable[[Mirror, bytes], None]
 
 
 class BlockingHttpCopy:
-    """A copy on a thread of its own. `exchange` is the request's, made for the copy; its transport belongs to the
-    copies alone, so closing it cancels those that run.
-    """
+    """A copy on a thread, which carries its own attempts: the driver's wire. `exchange` is like the request's own."""
 
     def __init__(self, exchange: Any, mirror: Mirror) -> None:
         self._exchange = exchange
         self._mirror = mirror
         self._cancelled = False
+        self._give_up: Callable[[], None] | None = None
 
     def run(self) -> None:
         """Send it, and read its response to the end."""
@@ -31,7 +31,7 @@ class BlockingHttpCopy:
             return
         exchange = self._exchange
         exchange.flow = mirror_flow(exchange.core.mesh.runtime, self._mirror, time.monotonic())
-        terminal = sync.drive(exchange.flow, exchange, exchange.core.mesh)
+        terminal = sync.drive(exchange.flow, self, exchange.core.mesh)
         if not isinstance(terminal, Commit):
             exchange.flow.close()
             return
@@ -45,8 +45,27 @@ class BlockingHttpCopy:
                 pass
 
     def cancel(self) -> None:
-        """Do not begin it."""
+        """Give it up, begun or not."""
         self._cancelled = True
+        if self._give_up is not None:
+            self._give_up()
+
+    def on_cancel(self, give_up: Callable[[], None]) -> None:
+        """How the attempt under way is given up."""
+        self._give_up = give_up
+        if self._cancelled:  # looked at after it was said how, as cancelling asks how after it has said so
+            give_up()
+
+    def attempt(self, start: Start) -> Outcome:
+        """One attempt."""
+        outcome: Outcome = self._exchange.apart(start, self)
+        return outcome
+
+    def discard(self, outcome: Outcome, bodiless: bool) -> None:
+        """Nothing to drop: a copy is sent once."""
+
+    def mirror(self, mirror: Mirror) -> None:
+        """A copy has no copies."""
 
 
 async def send_copy(exchange: Any, mirror: Mirror) -> None:
