@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from meshlib.balancing.base import Host
+from meshlib.balancing.cluster import ClusterBalancer
 from meshlib.model.cluster import Cluster
 from meshlib.model.lb import Maglev, OverrideHostSource, RingHash
 from meshlib.model.metadata import Struct, Value
@@ -29,6 +31,10 @@ class ByRequest:
             for address in said.split(","):
                 if address.strip():
                     yield address.strip()
+
+    def host(self, head: RequestHead, balancer: ClusterBalancer) -> Host | None:
+        """The first endpoint that the request asks for and that is there, whatever its health."""
+        return next((host for address in self.addresses(head) if (host := balancer.host_at(address))), None)
 
 
 def by_request(config: Cluster) -> ByRequest | None:

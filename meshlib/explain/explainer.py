@@ -165,11 +165,15 @@ class Explainer:
         result.thresholds = facts.thresholds(decision)
         result.cluster_state = facts.cluster_state(cluster)
         result.overload_drops = {drop.category: drop.fraction for drop in cluster.drops}
-        hashed = route.hasher(head, "", self._rng) if route.hasher is not None else None
+        asks = cluster.by_request
+        hasher = route.hasher if asks is None or asks.hasher is None else asks.hasher
+        hashed = hasher(head, "", self._rng) if hasher is not None else None
         result.request_hash = hashed.hash if hashed is not None else None
         if not self._brief:
             result.balancing = self._balanced(decision)
-        chosen = cluster.balancer.pick(result.request_hash, share.criteria, self._rng)
+        chosen = (asks and asks.host(head, cluster.balancer)) or cluster.balancer.pick(
+            result.request_hash, share.criteria, self._rng
+        )
         upstream = upstream_head(decision, heard(head)[0])
         if chosen is None:
             result.response_flag = ResponseFlag.UH

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from meshlib.model.cluster import Cluster
-from meshlib.model.lb import LbPolicy, LeastRequest, Random, RingHash, RoundRobin, UnsupportedLbPolicy
+from meshlib.model.lb import LbPolicy, LeastRequest, Maglev, Random, RingHash, RoundRobin, UnsupportedLbPolicy
 from meshlib.sources.consul.chain import Chain
 from meshlib.sources.consul.fields import Fields
 from meshlib.sources.consul.query import Target
@@ -65,6 +65,8 @@ def _lb_policy(said: Fields | None) -> LbPolicy | None:
             return LeastRequest(max(2, config.integer("ChoiceCount", 2))) if config else LeastRequest()
         case "ring_hash":
             return _ring(said.object("RingHashConfig"))
+        case "maglev":
+            return Maglev()
         case other:
             said.degraded("Policy", f"{other!r} is not supported: requests are balanced round robin")
             return UnsupportedLbPolicy(other)

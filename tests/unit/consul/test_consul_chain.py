@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from meshlib.model.endpoint import Address, Locality
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
-from meshlib.model.lb import LeastRequest, Random, RingHash, RoundRobin, UnsupportedLbPolicy
+from meshlib.model.lb import LeastRequest, Maglev, Random, RingHash, RoundRobin, UnsupportedLbPolicy
 from meshlib.model.matchers import HeaderMatcher, PathMatcher, Present, QueryParameterMatcher, StringMatcher
 from meshlib.model.report import Report, ResourceError
 from meshlib.model.route import HashPolicy, RetryPolicy, Route, RouteAction, WeightedClusters
@@ -173,7 +173,8 @@ def balanced(balancer: dict[str, Any]) -> dict[str, Any]:
         ({"Policy": "least_request"}, LeastRequest()),
         ({"Policy": "least_request", "LeastRequestConfig": {"ChoiceCount": 5}}, LeastRequest(5)),
         ({"Policy": "ring_hash", "RingHashConfig": {"MinimumRingSize": 8, "MaximumRingSize": 16}}, RingHash(8, 16)),
-        ({"Policy": "maglev"}, UnsupportedLbPolicy("maglev")),
+        ({"Policy": "maglev"}, Maglev()),
+        ({"Policy": "dice"}, UnsupportedLbPolicy("dice")),
     ],
 )
 def test_balancers(balancer: dict[str, Any], policy: Any) -> None:
