@@ -89,7 +89,7 @@ def thresholds(decision: Forward) -> dict[str, Any]:
 
 def balancing(cluster: ClusterPlan, criteria: Struct) -> dict[str, Any]:
     """What the cluster would choose from for these subset criteria."""
-    report: BalancerReport = cluster.balancer.describe(criteria)
+    report: BalancerReport = (cluster.aggregate or cluster.balancer).describe(criteria)
     priorities = [
         {
             "priority": entry.priority,

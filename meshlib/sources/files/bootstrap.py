@@ -7,6 +7,8 @@ from typing import Any, cast
 
 from google.protobuf.message import Message
 
+from meshlib.model.endpoint import Locality
+from meshlib.model.zones import Local
 from meshlib.sources.files.located import FieldPath
 from meshlib.sources.files.schema import Problem
 from meshlib.sources.files.type_registry import CLUSTER, LISTENER, RUNTIME, message_class
@@ -42,6 +44,12 @@ def _runtime(layer: Any) -> Message:
     message.name = layer.name
     message.layer.CopyFrom(layer.static_layer)
     return cast(Message, message)
+
+
+def local(bootstrap: Any) -> Local:
+    """Where the process is, and of which cluster it is an endpoint."""
+    place = bootstrap.node.locality
+    return Local(Locality(place.region, place.zone, place.sub_zone), bootstrap.cluster_manager.local_cluster_name)
 
 
 def not_applied(bootstrap: Message) -> Iterator[Problem]:

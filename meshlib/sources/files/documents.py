@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from meshlib.model.report import Issue
+from meshlib.model.zones import Local
 from meshlib.sources.files import bootstrap, kubernetes
 from meshlib.sources.files.located import FieldPath, json_name
 from meshlib.sources.files.messages import to_message
@@ -26,7 +27,7 @@ from meshlib.sources.files.type_registry import (
     short_name,
 )
 
-Item = LoadedResource | IstioDocument | Issue
+Item = LoadedResource | IstioDocument | Issue | Local
 
 RESOURCE_TYPES = (LISTENER, ROUTE_CONFIGURATION, CLUSTER, ASSIGNMENT, RUNTIME)
 _RESOURCE_WRAPPER = "envoy.service.discovery.v3.Resource"
@@ -113,6 +114,7 @@ def _read_bootstrap(value: Any, origin: Origin) -> Iterator[Item]:
     if whole is None:
         return
     yield from (origin.issue(problem, "Bootstrap") for problem in bootstrap.not_applied(whole))
+    yield bootstrap.local(whole)
     for type_name, message, path in bootstrap.static_resources(whole):
         yield _resource(type_name, message, origin.at(*path), static=True)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshlib.model.report import Issue
+from meshlib.model.zones import NOWHERE, Local
 from meshlib.sources.files.documents import read_document
 from meshlib.sources.files.paths import MAX_FILES, SUFFIXES, Signature, find_files, read_text, signature
 from meshlib.sources.files.resources import Content, IstioDocument, Loaded, LoadedResource, MeshDocument, Origin
@@ -53,6 +54,7 @@ class Loader:
             tuple(map(str, files)),
             self._version(),
             vanished or any(content.transient for content in contents),
+            next((content.local for content in contents if content.local != NOWHERE), NOWHERE),
         )
 
     def signatures(self) -> dict[Path, Signature]:
@@ -105,6 +107,7 @@ def parse_text(text: str, file: str) -> Content:
         tuple(item for item in items if type(item) is IstioDocument),
         tuple(item for item in items if isinstance(item, Issue)),
         mesh=tuple(item for item in items if isinstance(item, MeshDocument)),
+        local=next((item for item in items if isinstance(item, Local)), NOWHERE),
     )
 
 

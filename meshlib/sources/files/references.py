@@ -11,6 +11,7 @@ from meshlib.sources.files.resources import LoadedResource
 from meshlib.sources.files.schema import Problem
 from meshlib.sources.files.type_registry import ASSIGNMENT, CLUSTER, LISTENER, ROUTE_CONFIGURATION, message_class
 
+_AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
@@ -36,7 +37,7 @@ def check_references(resources: Iterable[LoadedResource], targets: Iterable[Load
         elif resource.type_name == ROUTE_CONFIGURATION and not resource.checked:
             yield from _check_routes(resource, resource.message, (), clusters, strict=False)
         elif resource.type_name == CLUSTER:
-            yield from _check_cluster(resource, known.get(ASSIGNMENT, {}))
+            yield from _check_cluster(resource, known.get(ASSIGNMENT, {}), clusters)
 
 
 def _check_listener(
@@ -99,9 +100,24 @@ def _cluster_names(action: Any) -> Iterator[tuple[str, FieldPath]]:
             yield share.name, ("weighted_clusters", "clusters", index, "name")
 
 
-def _check_cluster(resource: LoadedResource, assignments: dict[str, LoadedResource]) -> Iterator[Issue]:
+def _check_aggregate(resource: LoadedResource, packed: Any, clusters: dict[str, LoadedResource]) -> Iterator[Issue]:
+    cls: Any = message_class(_AGGREGATE)
+    for index, name in enumerate(cls.FromString(packed.value).clusters):
+        if name not in clusters:
+            place = ("cluster_type", "typed_config", "clusters", index)
+            fix = _known(clusters, "define the cluster")
+            problem = Problem(place, f"no cluster {name!r} is in the files", fix, "degraded")
+            yield resource.origin.issue(problem, resource.label)
+
+
+def _check_cluster(
+    resource: LoadedResource, assignments: dict[str, LoadedResource], clusters: dict[str, LoadedResource]
+) -> Iterator[Issue]:
     cluster: Any = resource.message
     if cluster.WhichOneof("cluster_discovery_type") == "cluster_type":
+        packed = cluster.cluster_type.typed_config
+        if packed.type_url.rpartition("/")[2] == _AGGREGATE:
+            yield from _check_aggregate(resource, packed, clusters)
         return
     kind = type(cluster).DiscoveryType.Name(cluster.type)
     if kind == "ORIGINAL_DST":

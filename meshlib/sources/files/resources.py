@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from meshlib.model.report import Issue
+from meshlib.model.zones import NOWHERE, Local
 from meshlib.sources.files.located import FieldPath, format_path, line_of
 from meshlib.sources.files.schema import Problem
 from meshlib.sources.files.type_registry import short_name
@@ -89,13 +90,16 @@ class MeshDocument(IstioDocument):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What one file, or all of them, hold. `transient`: an error may only mean that the file is half written."""
+    """What one file, or all of them, hold. `local`: where a bootstrap says that the process is. `transient`: an error
+    may only mean that the file is half written.
+    """
 
     resources: tuple[LoadedResource, ...] = ()
     istio: tuple[IstioDocument, ...] = ()
     issues: tuple[Issue, ...] = ()
     transient: bool = False
     mesh: tuple[MeshDocument, ...] = ()
+    local: Local = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Loaded:
     files: tuple[str, ...]
     version: str
     transient: bool = False
+    local: Local = NOWHERE
 
     @property
     def has_errors(self) -> bool:

@@ -44,7 +44,7 @@ class SnapshotBuilder:
         if not any(issue.severity == "error" for issue in loaded.issues):
             # Of a file that could not be read nothing is there to refer to: one error, not one a reference.
             issues.extend(check_references(good, loaded.resources))
-        return _snapshot(usable, loaded.version), tuple(dict.fromkeys(issues))
+        return replace(_snapshot(usable, loaded.version), local=loaded.local), tuple(dict.fromkeys(issues))
 
     def _decode(self, resource: LoadedResource) -> _Result:
         known = self._results.get(id(resource))

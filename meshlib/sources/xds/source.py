@@ -11,10 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from meshlib.model.endpoint import Locality
 from meshlib.model.report import Issue, ResourceError
 from meshlib.model.snapshot import Snapshot
+from meshlib.model.zones import Local
 from meshlib.sources.base import Sink
 from meshlib.sources.xds.bootstrap import Bootstrap, CertificateProvider, load_bootstrap
 from meshlib.sources.xds.dependencies import Dependencies
@@ -113,6 +116,8 @@ class XdsSource:
         template = bootstrap.client_default_listener_resource_name_template
         self._names = ListenerNames(template, with_port=bootstrap.node.id.startswith("sidecar~"))
         self._sniffed = SniffedServices.of_node(bootstrap.node.id)
+        place = bootstrap.node.locality
+        self._local = Local(Locality(place.region, place.zone, place.sub_zone))
         self._client = XdsClient(bootstrap, self._accept, self._on_events, delta=self._delta)
         for authority in self._declared:
             self.request(authority)
@@ -220,7 +225,7 @@ class XdsSource:
         snapshot = self._dependencies.settle(now)
         self._subscribe()
         if snapshot is not None:
-            self._unpublished = self._sniffed.by_host(self._names.by_authority(snapshot))
+            self._unpublished = replace(self._sniffed.by_host(self._names.by_authority(snapshot)), local=self._local)
         due = self._last_publish + _BURST
         if self._unpublished is not None and now >= due:
             self._publish(self._unpublished)
