@@ -26,7 +26,9 @@ def _rows(message: Fields, prefix: str) -> Iterator[tuple[str, str]]:
     for name, kind in message.known.items():
         path = f"{prefix}{name}{_brackets(kind)}"
         inner = _message(kind)
-        if inner is not None and name not in {*_ELSEWHERE, *message.partly} and not _is_repeated(path):
+        if inner is not None and inner.name == "StringMatch":
+            yield path, f"taken: {markdown.code(inner.known)}"
+        elif inner is not None and name not in {*_ELSEWHERE, *message.partly} and not _is_repeated(path):
             yield from _rows(inner, f"{path}.")
         else:
             yield path, _state(message, name, path)
