@@ -117,6 +117,8 @@ class _Race:
             start.cluster.stats["upstream_rq_per_try_timeout"].add()
             if start.cluster.detector is not None:
                 detect(call, start.cluster.detector, start, _SLOW, now)
+            if call.rules is None or not call.rules.policy.retry_on:
+                continue  # a policy that retries nothing hedges nothing, as in Envoy
             delay = grant(call, Outcome(failure=Failure.PER_TRY_TIMEOUT), self.granted, now)
             if delay is not None:
                 call.after_timeout = True

@@ -19,8 +19,13 @@ from parts.fast_backend import FastBackend
 
 WORDS = (
     *("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream", "retriable-4xx"),
-    *("retriable-status-codes", "envoy-ratelimited", "cancelled", "unavailable", "made-up"),
+    *("retriable-status-codes", "envoy-ratelimited", "cancelled", "unavailable", "made-up", "retriable-headers"),
 )
+INTERNAL = {
+    "use_remote_address": True,
+    "internal_address_config": {"cidr_ranges": [{"address_prefix": "127.0.0.0", "prefix_len": 8}]},
+}
+"""Callers on this machine are internal, so that their `x-envoy-*` headers are heeded."""
 SWIFT = {"base_interval": "0.001s", "max_interval": "0.002s"}
 ANSWERS = sorted(name for name in STEPS if name != "hang")
 
@@ -33,7 +38,41 @@ policies = st.fixed_dictionaries(
         "num_retries": st.integers(0, 4),
         "retriable_status_codes": st.lists(st.sampled_from([404, 409, 429, 500, 503]), min_size=1, max_size=3),
         "per_try_timeout": st.just("0.4s"),
+        "retriable_headers": st.lists(
+            st.sampled_from(
+                [
+                    {"name": "grpc-status", "string_match": {"exact": "1"}},
+                    {"name": "grpc-status"},
+                    {"name": "x-envoy-ratelimited", "present_match": True},
+                    {"name": ":status", "string_match": {"prefix": "50"}},
+                    {"name": "x-nowhere", "invert_match": True},
+                ]
+            ),
+            min_size=1,
+            max_size=2,
+        ),
+        "retriable_request_headers": st.lists(
+            st.sampled_from([{"name": "x-retry"}, {"name": ":method", "string_match": {"exact": "PUT"}}]),
+            min_size=1,
+            max_size=2,
+        ),
     },
+)
+asking = st.lists(
+    st.sampled_from(
+        [
+            ("x-retry", "1"),
+            ("x-envoy-retry-on", "5xx"),
+            ("x-envoy-retry-on", "retriable-headers,retriable-status-codes"),
+            ("x-envoy-retry-grpc-on", "unavailable,cancelled"),
+            ("x-envoy-max-retries", "3"),
+            ("x-envoy-max-retries", "0"),
+            ("x-envoy-retriable-status-codes", "404,500"),
+            ("x-envoy-retriable-header-names", "grpc-status"),
+        ]
+    ),
+    max_size=3,
+    unique_by=lambda pair: pair[0],
 )
 # A call's own timeout is far from any sum of per-try timeouts, so that no clock decides who wins.
 timeouts = st.sampled_from(["0s", "5s", "1.5s"])
@@ -53,7 +92,7 @@ def worlds(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, str], list[Call]]
             if bounded and number == 3:
                 steps = ["hang", *steps]
             # POST: idempotent requests are sent again when a kept connection breaks (see call_differences).
-            headers = (("x-script", ",".join(steps)), ("content-length", "0"))
+            headers = (("x-script", ",".join(steps)), ("content-length", "0"), *draw(asking))
             calls.append(Call(f"{path}-{number}", f"/{path}/x", headers, "POST", AUTHORITY))
     return named, limits, calls
 
@@ -76,7 +115,9 @@ def test_generated_policies_make_the_same_attempts(
         script = Scripted()
         backend = fast_backend("up", script)
         routes = [route for path in named for route in routes_by_path({path: named[path]}, "up", timeout=limits[path])]
-        twin = make_twin([virtual_host(routes, include_request_attempt_count=True)], [cluster("up", [backend.port])])
+        twin = make_twin(
+            [virtual_host(routes, include_request_attempt_count=True)], [cluster("up", [backend.port])], **INTERNAL
+        )
         pairs = twin.both(calls)
         flags = twin.flags(len(calls))
         for call, (theirs, ours) in zip(calls, pairs, strict=True):

@@ -46,7 +46,8 @@ PER_TRY = 0.4  # far above what an answer takes on a busy machine
 class Scripted:
     """Answers attempt n of a call by step n of its `x-script` (then by the last one); notes every attempt."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: dict[str, Reply] = STEPS) -> None:
+        self._steps = steps
         self.attempts: dict[str, list[Request]] = defaultdict(list)
         self._lock = threading.Lock()
 
@@ -56,7 +57,7 @@ class Scripted:
             seen.append(request)
             number = len(seen)
         steps = (request.header("x-script") or "200").split(",")
-        return STEPS[steps[min(number, len(steps)) - 1]]
+        return self._steps[steps[min(number, len(steps)) - 1]]
 
     def sent(self, call: str) -> list[tuple[str | None, bool]]:
         """Each attempt's number as it says itself, and whether it carries a timeout."""

@@ -5,16 +5,19 @@ exceeded, and in the end nothing is held.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meshlib.engine.commands import BodyEnd, Commit, Discard, Fail, Start, Wait
+from meshlib.engine.commands import BodyEnd, Cancel, Commit, Discard, Fail, Launch, Listen, Start, Wait
 from meshlib.model.cluster import CircuitBreaker, OutlierDetection, RetryBudget
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.model.route import RetryPolicy
+from meshlib.model.snapshot import Snapshot
 from meshlib.policy.budget import retry_limit
+from meshlib.sources.static import static_snapshot
 from parts.flow import ADDRESSES, ENDED, Player, at_time, held, limited_cluster, runtime_of
 
 budgets = st.none() | st.builds(
@@ -63,7 +66,9 @@ class World:
         )
         timeout = draw(st.sampled_from([None, 2.0]))
         rng = random.Random(draw(st.integers(0, 1000)))
-        self.runtime = runtime_of({"payments": cluster}, retries=self.policy, timeout=timeout, rng=rng)
+        snapshot = static_snapshot({"payments": cluster}, retries=self.policy, timeout=timeout)
+        self.runtime = runtime_of(hedging(snapshot) if draw(st.booleans()) else snapshot, rng=rng)
+        self.running: dict[Player, list[Start]] = {}
         self.thresholds = cluster.circuit_breakers.default
         self.load = self.runtime.state.cluster("payments").default
         self.players: list[Player] = []
@@ -76,7 +81,9 @@ class World:
         if what == "begin" or not waiting:
             deadline = self.draw(st.none() | st.just(self.now + 1.0))
             replayable = self.draw(st.booleans())
-            self.players.append(Player(self.runtime, now=self.now, deadline=deadline, replayable=replayable))
+            player = Player(self.runtime, now=self.now, deadline=deadline, replayable=replayable)
+            self.running[player] = []
+            self.players.append(player)
             return
         player = self.draw(st.sampled_from(waiting))
         if what == "give up":
@@ -93,6 +100,14 @@ class World:
                 player.send(at_time(outcome, self.now))
                 if isinstance(player.last, Discard | Wait):
                     assert len(self.load.retries) <= limit
+            case Launch(start=start):
+                self.running[player].append(start)
+                player.send(self.now)
+            case Listen(until=until):
+                self.hear(player, until)
+            case Cancel(start=start):
+                self.running[player].remove(start)
+                player.send(self.now)
             case Discard() | Wait():
                 player.send(self.now)
             case Commit():
@@ -100,18 +115,55 @@ class World:
             case Fail():
                 assert player.send(None) == ENDED
 
+    def hear(self, player: Player, until: float | None) -> None:
+        """One of the attempts that overlap ends, or none does before the flow has something to do."""
+        running = self.running[player]
+        if running and (until is None or self.draw(st.booleans())):
+            start = self.draw(st.sampled_from(running))
+            running.remove(start)
+            drawn: Outcome = self.draw(outcomes)
+            outcome = Outcome(drawn.status, failure=drawn.failure, request_sent=drawn.request_sent)
+            player.send((start, at_time(outcome, self.now)))
+        else:
+            assert until is not None
+            self.now = max(self.now, until)
+            player.send(self.now)
+
     def check(self) -> None:
         """What holds at every moment."""
         active = [player for player in self.players if isinstance(player.last, Start | Commit)]
         backing_off = [player for player in self.players if isinstance(player.last, Discard | Wait)]
+        for player in self.players:
+            attempts = player.kinds.count("Start") + player.kinds.count("Launch")
+            assert attempts <= 1 + (self.policy.num_retries if self.policy else 0)
+            assert player.kinds.count("Commit") + player.kinds.count("Fail") <= 1
+        overlapping = [player for player in self.players if self.overlaps(player)]
+        if overlapping:
+            sent = sum(len(self.running[player]) for player in overlapping)
+            # What is about to be cancelled has been given back already.
+            sent -= sum(isinstance(player.last, Cancel) for player in overlapping)
+            assert sent <= len(self.load.requests) <= sent + len(self.players)
+            assert len(self.load.requests) <= self.thresholds.max_requests
+            return
         assert len(self.load.requests) == len(active) <= self.thresholds.max_requests
         assert sum(cell.active for cell in self.runtime.state.cluster("payments").endpoints.values()) == len(active)
         failing = [player for player in self.players if isinstance(player.last, Fail)]  # about to end
         assert len(backing_off) <= len(self.load.retries) <= len(backing_off) + len(active) + len(failing)
-        for player in self.players:
-            attempts = player.kinds.count("Start")
-            assert attempts <= 1 + (self.policy.num_retries if self.policy else 0)
-            assert player.kinds.count("Commit") + player.kinds.count("Fail") <= 1
+
+    def overlaps(self, player: Player) -> bool:
+        """Whether its attempts overlap, and it has not ended."""
+        return player.last != ENDED and "Launch" in player.kinds
+
+
+def hedging(snapshot: Snapshot) -> Snapshot:
+    """The same, with hedges at the per-try timeout."""
+    routes = {
+        name: replace(
+            table, virtual_hosts=tuple(replace(host, hedge_on_per_try_timeout=True) for host in table.virtual_hosts)
+        )
+        for name, table in snapshot.routes.items()
+    }
+    return replace(snapshot, routes=routes)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])

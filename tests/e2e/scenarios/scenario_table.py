@@ -63,6 +63,12 @@ def header(name: str, **match: Any) -> Json:
     return {"headers": [{"name": name, **match}]}
 
 
+HEDGED = {
+    "timeout": "3s",
+    "retry_policy": retry(1, per_try_timeout="0.15s"),
+    "hedge_policy": {"hedge_on_per_try_timeout": True},
+}
+
 SCENARIOS = (
     # ------------------------------------------------------------------ route
     Scenario(
@@ -149,6 +155,22 @@ SCENARIOS = (
         {"all": (("a", "b"),)},
         {"a": "hang"},
         arrivals={"b": 2},
+    ),
+    Scenario(
+        "a slow try goes on beside another one, and the first answer counts",
+        (
+            Calls(("b",) * 2, within=1.5),
+            Calls(("c",), headers={"x-patient": "1"}, within=1.5),
+            Calls(("UT",), headers={"x-hopeless": "1"}, within=1.5),
+        ),
+        (
+            to("patient", match=header("x-patient", present_match=True), **HEDGED),
+            to("hopeless", match=header("x-hopeless", present_match=True), **{**HEDGED, "timeout": "0.4s"}),
+            to("all", **HEDGED),
+        ),
+        {"all": (("a", "b"),), "patient": (("c", "a"),), "hopeless": (("a",),)},
+        {"a": "hang", "c": "slow"},
+        arrivals={"b": 2, "c": 1},
     ),
     # ------------------------------------------------------------------ circuit breakers
     Scenario(
