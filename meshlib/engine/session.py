@@ -13,8 +13,6 @@ from meshlib.model.session import SessionCookie, SessionHeader, StatefulSession
 from meshlib.policy.rng import Rng
 from meshlib.routing.session import CookieSession, Header, HeaderSession
 
-__all__ = ["Session", "SessionFilter", "choose"]
-
 
 class SessionFilter:
     """`envoy.filters.http.stateful_session` on one route. It refuses nothing: what it wants is asked for by whoever

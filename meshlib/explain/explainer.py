@@ -17,7 +17,7 @@ from meshlib.engine.route import Share
 from meshlib.engine.runtime import Runtime
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.errors import ConfigurationError
-from meshlib.explain import facts
+from meshlib.explain import actions, facts
 from meshlib.explain.chance import FixedChance
 from meshlib.explain.explanation import Explanation
 from meshlib.explain.request import HeaderInput, head_from
@@ -174,6 +174,11 @@ class Explainer:
         chosen = (asks and asks.host(head, cluster.balancer)) or cluster.balancer.pick(
             result.request_hash, share.criteria, self._rng
         )
+        result.session, sticky = actions.session(decision, head, time.time())
+        if result.session is not None and (
+            sticky is not None or (result.session["strict"] and result.session["wanted"])
+        ):
+            chosen = sticky
         upstream = upstream_head(decision, heard(head)[0])
         if chosen is None:
             result.response_flag = ResponseFlag.UH
@@ -184,6 +189,8 @@ class Explainer:
             upstream = attempt_head(decision, head, upstream, chosen.endpoint.hostname, 1, limit)
         result.authority, result.path = upstream.authority, upstream.path
         result.headers = facts.texts(upstream.headers)
+        result.mirrors = actions.mirrors(self._plan, decision, head, upstream) if chosen is not None else []
+        result.internal_redirect = actions.internal_redirect(decision)
         mutate = share.response_headers
         result.response_headers = facts.texts(answer if mutate is None else mutate(list(answer), upstream))
 

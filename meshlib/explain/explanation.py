@@ -22,6 +22,10 @@ class Explanation:
     `{"address", "locality", "weight", "health", "availability", "ejected", "active"}`. `cluster_state` is what the
     cluster is doing now, `{"requests", "ejected", "breaker"}`: at rest unless a live process was asked.
 
+    Beside that: `mirrors` are the copies the request has, `{"cluster", "exists", "percent", "authority", "headers"}`;
+    `internal_redirect` says which redirects the mesh follows, in the words of the policy; `session` is
+    `{"wanted", "strict", "honoured"}`, the endpoint that a sticky session asks for.
+
     What the upstream sees on the first attempt: `authority`, `path`, `headers` (`[name, value]` pairs).
 
     What is answered without an upstream: `redirect` is `{"status", "location"}`, `direct_response` is
@@ -66,6 +70,9 @@ class Explanation:
     balancing: dict[str, Any] | None = None
     cluster_state: dict[str, Any] | None = None
     by_chance: bool = False
+    mirrors: list[dict[str, Any]] = field(default_factory=list)
+    internal_redirect: dict[str, Any] | None = None
+    session: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The documented JSON object: every field, always."""

@@ -47,10 +47,31 @@ def _upstream(result: Explanation) -> Iterator[str]:
         yield from _balancing(result.balancing, result.endpoint)
     elif result.endpoint is not None:
         yield _line("endpoint", result.endpoint)
+    if result.session is not None:
+        yield _line("session", _session(result.session))
     if result.endpoint is not None:
         yield _line("request", f"{result.method} {result.path}")
         for name, value in result.headers:
             yield _line("", f"{name}: {value}")
+    yield from _actions(result)
+
+
+def _session(session: dict[str, Any]) -> str:
+    if session["wanted"] is None:
+        return "none yet: the response will name the endpoint"
+    if session["honoured"]:
+        return f"wants {session['wanted']}, and gets it"
+    return f"wants {session['wanted']}, which cannot be used{'; it is strict' if session['strict'] else ''}"
+
+
+def _actions(result: Explanation) -> Iterator[str]:
+    for copy in result.mirrors:
+        missing = "" if copy["exists"] else " (no such cluster: no copy)"
+        yield _line("mirror", f"{copy['percent']:g} % to {copy['cluster']} as {copy['authority']}{missing}")
+    if result.internal_redirect is not None:
+        codes = ", ".join(map(str, result.internal_redirect["codes"]))
+        most = result.internal_redirect["max_internal_redirects"]
+        yield _line("redirects", f"{codes} are followed, {most} at most")
 
 
 def _state(state: dict[str, Any] | None) -> str:

@@ -82,11 +82,6 @@ class CookieSession:
         return b"set-cookie", self._name.encode("latin-1") + b'="' + value + b'"' + self._suffix
 
 
-def addresses(value: str) -> tuple[str, ...]:
-    """The endpoints of a list as requests carry it: `IP:port`, separated by commas."""
-    return tuple(found for item in value.split(",") if (found := item.strip()))
-
-
 def _decoded(value: str) -> bytes | None:
     try:
         return binascii.a2b_base64(value.encode("latin-1"), strict_mode=True)

@@ -177,7 +177,9 @@ PUBLIC: dict[str, set[str]] = {
         "StringMatcher",
     },
     "meshlib.model.metadata": {"EMPTY_METADATA", "EMPTY_STRUCT", "Metadata", "Struct", "Value", "freeze"},
+    "meshlib.model.mirror": {"RequestMirrorPolicy"},
     "meshlib.model.re2_program": {"MAX_PATTERN_LENGTH", "MAX_PROGRAM_SIZE", "re2_program"},
+    "meshlib.model.redirect": {"InternalRedirectPolicy"},
     "meshlib.model.report": {"Issue", "Report", "ResourceError", "in_resource"},
     "meshlib.model.request": {"RawHeaders", "RequestHead"},
     "meshlib.model.route": {
@@ -199,6 +201,7 @@ PUBLIC: dict[str, set[str]] = {
         "WeightedCluster",
         "WeightedClusters",
     },
+    "meshlib.model.session": {"SessionCookie", "SessionHeader", "StatefulSession"},
     "meshlib.model.snapshot": {"Snapshot"},
     "meshlib.registration": {"ConsulRegistration", "HttpCheck", "ServiceDefinition", "TtlCheck"},
     "meshlib.settings": {
