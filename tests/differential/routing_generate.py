@@ -30,6 +30,7 @@ from meshlib.model.matchers import (
 from meshlib.model.route import (
     ClusterHeader,
     DirectResponseAction,
+    HashPolicy,
     HostRewrite,
     RedirectAction,
     Route,
@@ -77,7 +78,10 @@ upstream_rewrites = st.sampled_from(
 )
 rewritten_prefixes = st.sampled_from(("/", "/r", "/r/", "/long/er"))
 
-VALUES_TO_SET = ("v", "", "%%", "a%REQ(x-a)%z", "%REQ(x-b?x-a):1%", "%REQ(x-m)%", "%REQ(X-A)%", "%REQ(:METHOD)%")
+VALUES_TO_SET = (
+    *("v", "", "%%", "a%REQ(x-a)%z", "%REQ(x-b?x-a):1%", "%REQ(x-m)%", "%REQ(X-A)%", "%REQ(:METHOD)%"),
+    *("%PATH(NQ)%", "%QUERY_PARAM(x)%:%PROTOCOL%"),
+)
 
 
 def mutations(*more_values: str) -> st.SearchStrategy[HeaderMutations]:
@@ -98,7 +102,7 @@ def mutations(*more_values: str) -> st.SearchStrategy[HeaderMutations]:
     return st.one_of(st.just(HeaderMutations()), some)
 
 
-request_mutations = mutations("%REQ(:PATH)%")
+request_mutations = mutations("%REQ(:PATH)%", "%ROUTE_NAME%|%UPSTREAM_CLUSTER%|%UPSTREAM_REQUEST_ATTEMPT_COUNT%")
 response_mutations = mutations()
 
 host_rewrites = st.one_of(
@@ -106,13 +110,16 @@ host_rewrites = st.one_of(
     st.builds(HostRewrite, st.just("header"), st.sampled_from(("x-a", "x-m"))),
     st.builds(HostRewrite, st.just("path_regex"), st.just(""), st.just(RegexRewrite("^/([a-z]+).*$", r"\1.host"))),
     st.just(HostRewrite("auto")),
+    st.builds(HostRewrite, st.just("format"), st.sampled_from(("%REQ(x-a)%.host", "%REQ(x-none)%", "plain.host"))),
 )
 
 
 @st.composite
 def clusters(draw: st.DrawFn) -> str | WeightedClusters | ClusterHeader:
     """One cluster, one chosen by a header, or shares of which a single one has weight."""
-    kind = draw(st.sampled_from(("name", "name", "header", "weighted")))
+    kind = draw(st.sampled_from(("name", "name", "header", "weighted", "numbered", "hashed")))
+    if kind in ("numbered", "hashed"):
+        return draw(keyed_clusters(hashed=kind == "hashed"))
     if kind == "name":
         return draw(st.sampled_from((*CLUSTERS, *CLUSTERS, "missing")))
     if kind == "header":
@@ -133,10 +140,31 @@ def clusters(draw: st.DrawFn) -> str | WeightedClusters | ClusterHeader:
 
 
 @st.composite
+def keyed_clusters(draw: st.DrawFn, hashed: bool) -> WeightedClusters:
+    """Shares among which the request decides: by a number that all requests have, or by its path's hash."""
+    shares = [
+        WeightedCluster(
+            name,
+            draw(st.integers(0, 100)),
+            request_headers=draw(request_mutations),
+            cluster_header="" if name else "x-cluster",
+        )
+        for name in (*CLUSTERS, "")
+    ]
+    shares[0] = replace(shares[0], weight=max(1, shares[0].weight))
+    return WeightedClusters(tuple(shares), "" if hashed else "x-number", hashed)
+
+
+@st.composite
 def route_actions(draw: st.DrawFn) -> RouteAction:
-    rewrite = draw(st.sampled_from(("none", "prefix", "regex")))
+    rewrite = draw(st.sampled_from(("none", "prefix", "regex", "format")))
+    cluster = draw(clusters())
+    hashed = isinstance(cluster, WeightedClusters) and cluster.use_hash_policy
     return RouteAction(
-        cluster=draw(clusters()),
+        cluster=cluster,
+        hash_policies=(HashPolicy("header", ":path"),) if hashed else (),
+        cluster_not_found_response_code=draw(st.sampled_from((503, 404, 500))),
+        path_rewrite=draw(st.sampled_from(("/f%PATH(NQ)%", "%REQ(x-none)%", "/f"))) if rewrite == "format" else "",
         timeout=None,
         prefix_rewrite=draw(rewritten_prefixes) if rewrite == "prefix" else "",
         regex_rewrite=draw(upstream_rewrites) if rewrite == "regex" else None,
@@ -244,6 +272,7 @@ def asks(draw: st.DrawFn, config: RouteConfiguration) -> Ask:
     if host.require_tls != "NONE":
         headers += draw(st.sampled_from(([], [("x-forwarded-proto", "https")], [("x-forwarded-proto", "http")])))
     headers += draw(st.sampled_from(([], [("x-cluster", "c1")], [("x-cluster", "nope")])))
+    headers.append(("x-number", str(draw(st.integers(0, 2**64 - 1)))))
     headers += draw(
         st.sampled_from(([], [], [("x-forwarded-host", f"first.test,{authority}")], [("x-forwarded-host", "f")]))
     )

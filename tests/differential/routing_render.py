@@ -41,6 +41,7 @@ _REDIRECT_CODES = {
     307: "TEMPORARY_REDIRECT",
     308: "PERMANENT_REDIRECT",
 }
+_NOT_FOUND_CODES = {503: "SERVICE_UNAVAILABLE", 404: "NOT_FOUND", 500: "INTERNAL_SERVER_ERROR"}
 _DENOMINATORS = {100: "HUNDRED", 10_000: "TEN_THOUSAND", 1_000_000: "MILLION"}
 
 
@@ -229,8 +230,10 @@ def _route_action(action: RouteAction) -> Json:
         **_cluster(action.cluster),
         "timeout": f"{action.timeout or 0}s",
         "append_x_forwarded_host": action.append_x_forwarded_host,
+        "cluster_not_found_response_code": _NOT_FOUND_CODES[action.cluster_not_found_response_code],
         **_set_only(
             prefix_rewrite=action.prefix_rewrite,
+            path_rewrite=action.path_rewrite,
             regex_rewrite=_regex_rewrite(action.regex_rewrite),
             path_rewrite_policy=_template_rewrite(action.path_template_rewrite),
             hash_policy=[_hash_policy(policy) for policy in action.hash_policies],
@@ -246,8 +249,9 @@ def _template_rewrite(rewrite: str) -> Json | None:
 
 def _cluster(cluster: str | WeightedClusters | ClusterHeader) -> Json:
     match cluster:
-        case WeightedClusters(clusters=shares):
-            return {"weighted_clusters": {"clusters": [_share(share) for share in shares]}}
+        case WeightedClusters(clusters=shares, header_name=header, use_hash_policy=hashed):
+            key = _set_only(header_name=header, use_hash_policy=hashed)
+            return {"weighted_clusters": {"clusters": [_share(share) for share in shares], **key}}
         case ClusterHeader(name=name):
             return {"cluster_header": name}
         case name:
@@ -256,7 +260,7 @@ def _cluster(cluster: str | WeightedClusters | ClusterHeader) -> Json:
 
 def _share(share: WeightedCluster) -> Json:
     return {
-        "name": share.name,
+        **_set_only(name=share.name, cluster_header=share.cluster_header),
         "weight": share.weight,
         **_mutations(share.request_headers, share.response_headers),
         **_set_only(host_rewrite_literal=share.host_rewrite_literal),
@@ -275,6 +279,8 @@ def _host_rewrite(rewrite: HostRewrite | None) -> Json:
             return {"auto_host_rewrite": True}
         case "path_regex":
             return {"host_rewrite_path_regex": _regex_rewrite(rewrite.regex)}
+        case "format":
+            return {"host_rewrite": rewrite.value}
 
 
 def _hash_policy(policy: HashPolicy) -> Json:
