@@ -19,14 +19,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meshlib.balancing.cluster import ClusterBalancer
+from meshlib.balancing.peak_ewma import observe
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
-from meshlib.model.lb import LbPolicy, LeastRequest, Random, RingHash, RoundRobin
+from meshlib.model.lb import (
+    ClientSideWeightedRoundRobin,
+    LbPolicy,
+    LeastRequest,
+    Maglev,
+    PeakEwma,
+    Random,
+    RingHash,
+    RoundRobin,
+    SlowStart,
+)
 from meshlib.model.metadata import EMPTY_STRUCT
-from meshlib.state.cells import ClusterState, Ejection
+from meshlib.state.cells import ClusterState, Ejection, ReportedLoad
 
-SIZES = (1, 10, 100, 1_000, 10_000)
+SIZES = (10, 1_000, 10_000)
 PICKS = 20_000
+NOW = 1_000.0
 ROUNDS = 5  # the median counts
 
 
@@ -37,6 +49,32 @@ class Case:
     name: str
     policy: LbPolicy
     weight: Callable[[int], int]
+    prepare: Callable[[ClusterBalancer], object] = lambda _: None
+    """What the balancer has learnt before it picks."""
+
+
+def warm(balancer: ClusterBalancer) -> None:
+    """A tenth of the hosts joined half a minute ago, the others long before."""
+    for number, host in enumerate(balancer.hosts):
+        host.cell.joined = NOW - (30.0 if number % 10 == 0 else 600.0)
+
+
+def busy(balancer: ClusterBalancer) -> None:
+    """No host is idle, and few are least loaded."""
+    for number, host in enumerate(balancer.hosts):
+        host.cell.live.update(dict.fromkeys(range(1 + number % 50)))
+
+
+def reported(balancer: ClusterBalancer) -> None:
+    """Every host has said how much it would serve when full."""
+    for number, host in enumerate(balancer.hosts):
+        host.cell.load = ReportedLoad(100.0 + number % 13, NOW - 60.0, NOW)
+
+
+def timed(balancer: ClusterBalancer) -> None:
+    """Every host has answered."""
+    for number, host in enumerate(balancer.hosts):
+        observe(PeakEwma(), host, 0.01 + 0.001 * (number % 13), NOW, failed=False)
 
 
 def equal(_: int) -> int:
@@ -47,15 +85,25 @@ def unequal(number: int) -> int:
     return 1 + number % 7
 
 
+MINUTE = SlowStart(60.0)
 CASES = (
     Case("round robin", RoundRobin(), equal),
     Case("round robin, weighted", RoundRobin(), unequal),
+    Case("round robin, slow start", RoundRobin(MINUTE), equal, warm),
     Case("least request", LeastRequest(), equal),
     Case("least request, weighted", LeastRequest(), unequal),
+    Case("least request, slow start", LeastRequest(slow_start=MINUTE), equal, warm),
+    Case("least request, full scan", LeastRequest(full_scan=True), equal),
+    Case("least request, full scan, all busy", LeastRequest(full_scan=True), equal, busy),
+    Case("client-side weighted", ClientSideWeightedRoundRobin(), equal, reported),
+    Case("peak EWMA", PeakEwma(), equal, timed),
     Case("random", Random(), equal),
     Case("ring hash", RingHash(), equal),
     Case("ring hash, weighted", RingHash(), unequal),
     Case("ring hash, 100 000 entries", RingHash(minimum_ring_size=100_000), equal),
+    Case("ring hash, bounded loads", RingHash(hash_balance_factor=125), equal),
+    Case("Maglev", Maglev(), equal),
+    Case("Maglev, weighted", Maglev(), unequal),
 )
 
 
@@ -91,7 +139,16 @@ def measure(case: Case, count: int) -> Figures:
     state.endpoint(balancer.hosts[0].address).ejection = Ejection(0.0, 1.0, "bench")
     view = ClusterBalancer(cluster, endpoints, state)
     refresh = _milliseconds(lambda: _flip(view, state))
-    return Figures(count, _pick(balancer), build, update, refresh, memory / count)
+    case.prepare(balancer)
+    balancer.begin(NOW)
+    return Figures(
+        count,
+        _pick(balancer, PICKS if case.prepare is not busy else PICKS // 20),
+        build,
+        update,
+        refresh,
+        memory / count,
+    )
 
 
 def _flip(balancer: ClusterBalancer, state: ClusterState) -> None:
@@ -102,10 +159,10 @@ def _flip(balancer: ClusterBalancer, state: ClusterState) -> None:
     balancer.refresh()
 
 
-def _pick(balancer: ClusterBalancer) -> float:
+def _pick(balancer: ClusterBalancer, picks: int) -> float:
     """Microseconds a pick, less the empty loop."""
     rng = random.Random(1)
-    hashes = [rng.getrandbits(64) for _ in range(PICKS)]
+    hashes = [rng.getrandbits(64) for _ in range(picks)]
     pick, figures = balancer.pick, []
     for _ in range(ROUNDS):
         start = time.perf_counter()
@@ -116,7 +173,7 @@ def _pick(balancer: ClusterBalancer) -> float:
         for value in hashes:
             pick(value, EMPTY_STRUCT, rng)
         figures.append(time.perf_counter() - start - empty)
-    return statistics.median(figures) / PICKS * 1e6
+    return statistics.median(figures) / picks * 1e6
 
 
 def _milliseconds(act: Callable[[], object]) -> float:
@@ -151,20 +208,20 @@ def plot(results: dict[str, list[Figures]], path: Path) -> None:
     for axes, unit in ((picks, "µs a pick"), (builds, "ms to build")):
         axes.set(xscale="log", xlabel="hosts", ylabel=unit)
         axes.grid(visible=True, alpha=0.3)
-    picks.set_ylim(bottom=0)
+    picks.set_yscale("log")
     builds.set_yscale("log")
-    picks.legend(fontsize="small")
+    builds.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
 def main() -> None:
     results: dict[str, list[Figures]] = {}
-    print(f"{'policy':28}{'hosts':>7}{'pick µs':>9}{'build ms':>10}{'update ms':>11}{'eject ms':>10}{'B/host':>8}")
+    print(f"{'policy':36}{'hosts':>7}{'pick µs':>9}{'build ms':>10}{'update ms':>11}{'eject ms':>10}{'B/host':>8}")
     for case in CASES:
         results[case.name] = [measure(case, size) for size in SIZES]
         for row in results[case.name]:
             figures = f"{row.pick_us:9.2f}{row.build_ms:10.2f}{row.update_ms:11.2f}{row.refresh_ms:10.2f}"
-            print(f"{case.name:28}{row.hosts:7}{figures}{row.bytes_per_host:8.0f}")
+            print(f"{case.name:36}{row.hosts:7}{figures}{row.bytes_per_host:8.0f}")
     if len(sys.argv) > 1:
         plot(results, Path(sys.argv[1]))
 

@@ -19,6 +19,7 @@ from meshlib.model.orca import LoadReport
 from meshlib.state.cells import ReportedLoad
 
 SHORTEST_UPDATE = 0.1  # of `weight_update_period` (A58)
+LEAST_WEIGHT, LARGEST_WEIGHT = 1e-6, float(2**32 - 1)  # Envoy's weights are 32 bits
 
 
 def utilization(report: LoadReport, names: Sequence[str]) -> float:
@@ -37,7 +38,7 @@ def weight_of(report: LoadReport, policy: ClientSideWeightedRoundRobin) -> float
     used = utilization(report, policy.metric_names_for_computing_utilization)
     if report.eps > 0.0:
         used += report.eps / qps * policy.error_utilization_penalty
-    return qps / used if used > 0.0 else None
+    return min(max(qps / used, LEAST_WEIGHT), LARGEST_WEIGHT) if used > 0.0 else None
 
 
 def take_in(policy: ClientSideWeightedRoundRobin, host: Host, report: LoadReport, now: float) -> None:

@@ -55,7 +55,7 @@ def detect(call: Attempts, detector: OutlierDetector, start: Start, verdict: Cla
 
 
 def sweep(call: Attempts, now: float) -> None:
-    """What time brings: weights that change, ejected endpoints that return. Cheap, because the next time is remembered."""
+    """What time brings: weights that change, ejected endpoints that return. Cheap: the next time is remembered."""
     cluster = call.cluster
     tick = cluster.balancer.tick(now)
     if cluster.detector is None:
