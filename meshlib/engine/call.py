@@ -128,7 +128,8 @@ def _stages(
         info = _info(host, decision)
     else:
         decision = redirected.decision
-        info = _info(host, decision, redirected.count)
+        info = _info(host, decision)
+        info.internal_redirects = redirected.count
     if isinstance(decision, Refusal):
         yield _failed(runtime, head, now, decision.flag, decision.reason, info, decision.status)
         return
@@ -209,10 +210,9 @@ def _asked(
         raise
 
 
-def _info(host: VirtualHostPlan, decision: Decision, redirects: int = 0) -> CallInfo:
+def _info(host: VirtualHostPlan, decision: Decision) -> CallInfo:
     route = decision.route
-    label = route.label if route else ""
-    return CallInfo(host.table.config.name, label, decision.cluster_name, internal_redirects=redirects)
+    return CallInfo(host.table.config.name, route.label if route else "", decision.cluster_name)
 
 
 def _unknown(runtime: Runtime, head: RequestHead, now: float) -> PassThrough | Fail:
