@@ -48,6 +48,7 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     ("envoy.type.matcher.v3.RegexMatchAndSubstitute", "regex._REWRITE"),
     (f"{_CLUSTER}.Cluster", "cluster._CLUSTER"),
     (f"{_CLUSTER}.Cluster.EdsClusterConfig", "cluster._EDS"),
+    (f"{_CLUSTER}.Cluster.OriginalDstLbConfig", "cluster._ORIGINAL_DST"),
     (f"{_CLUSTER}.Cluster.CommonLbConfig", "cluster._COMMON_LB"),
     (f"{_CLUSTER}.Cluster.CommonLbConfig.ConsistentHashingLbConfig", "lb._CONSISTENT_HASHING"),
     (f"{_CLUSTER}.Cluster.LbSubsetConfig", "lb._SUBSET"),

@@ -116,6 +116,10 @@ def _check_endpoints(spec: Any) -> Iterator[Problem]:
         yield Problem(("resolution",), "resolution STATIC needs endpoints", "list them, or use resolution DNS")
     if resolution == "NONE" and endpoints:
         yield Problem(("endpoints",), "resolution NONE takes no endpoints", "use resolution STATIC")
+    for index, port in enumerate(spec.get("ports") or ()):
+        if resolution == "NONE" and port.get("targetPort") not in {None, port["number"]}:
+            reason = "with resolution NONE calls pass through to the port they are made for"
+            yield Problem(("ports", index, "targetPort"), reason, severity="degraded")
     if resolution == "DYNAMIC_DNS":
         yield Problem(("resolution",), "DYNAMIC_DNS is treated as NONE: the name called is the one resolved",
                       severity="degraded")  # fmt: skip

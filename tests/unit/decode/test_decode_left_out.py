@@ -9,7 +9,7 @@ from meshlib.model.report import ResourceError
 from meshlib.model.route import RouteAction, RouteConfiguration
 from meshlib.routing.router import RouteTable
 from meshlib.sources.xds.decode import Decoded, decode_message
-from meshlib.sources.xds.types import ROUTE_CONFIGURATION
+from meshlib.sources.xds.types import CLUSTER, ROUTE_CONFIGURATION
 from parts import xds_resources as xds
 
 
@@ -63,6 +63,18 @@ def test_what_is_kept_in_the_model_and_not_acted_on_is_told() -> None:
     kept = config.virtual_hosts[0].routes[0].action
     assert isinstance(kept, RouteAction)
     assert (kept.cluster_not_found_response_code, kept.hash_policies[0].kind) == (404, "source_ip")
-    assert [issue.path.rpartition("route.")[2] for issue in found.issues] == [
-        "hash_policy[0].connection_properties"
+    assert [issue.path.rpartition("route.")[2] for issue in found.issues] == ["hash_policy[0].connection_properties"]
+
+
+def test_where_a_call_passes_through_to_is_its_own_affair() -> None:
+    text = {
+        "name": "c",
+        "type": "ORIGINAL_DST",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "original_dst_lb_config": {"use_http_header": True, "upstream_port_override": 8080},
+    }
+    issues = decode_message(xds.message(CLUSTER, text)).issues
+    assert [(issue.severity, issue.path.rpartition(".")[2]) for issue in issues] == [
+        ("degraded", "use_http_header"),
+        ("degraded", "upstream_port_override"),
     ]

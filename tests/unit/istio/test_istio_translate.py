@@ -633,6 +633,12 @@ def test_mistakes_are_errors_with_path_and_fix(text: str, path: str, words: str)
         (rule("trafficPolicy: {proxyProtocol: {}}"), "trafficPolicy.proxyProtocol"),
         (rule("", "other.test"), "host"),
         (
+            entry(
+                "{hosts: [a.test], ports: [{number: 80, name: http, protocol: HTTP, targetPort: 81}], resolution: NONE}"
+            ),
+            "ports[0].targetPort",
+        ),
+        (
             ENTRY.replace("{name: reviews}", "{name: again, namespace: other}").replace("[reviews]", f"[{HOST}]"),
             "hosts",
         ),

@@ -80,6 +80,14 @@ _COMMON_LB = fields(
     instead={"close_connections_on_host_set_change": "only connections to endpoints that leave are closed"},
 )
 _EDS = fields("eds_config", "service_name")
+_ORIGINAL_DST = fields(
+    instead={
+        "use_http_header": "calls pass through to the host they are made for",
+        "http_header_name": "calls pass through to the host they are made for",
+        "upstream_port_override": "calls pass through to the port they are made for",
+        "metadata_key": "calls pass through to the host they are made for",
+    }
+)
 _Type = tuple[ClusterType, tuple[str, ...], Dns]
 
 
@@ -174,6 +182,7 @@ def cluster(ctx: Context, message: Any) -> Cluster:
     """A validated Cluster message."""
     ctx.check_fields(message, "", _CLUSTER)
     ctx.check_fields(message.common_lb_config, "common_lb_config", _COMMON_LB)
+    ctx.check_fields(message.original_dst_lb_config, "original_dst_lb_config", _ORIGINAL_DST)
     kind, children, dns = _type(ctx, message)
     balancing = _balancing(ctx, message)
     http = upstream_http(ctx, message)

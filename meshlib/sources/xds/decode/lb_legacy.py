@@ -20,6 +20,7 @@ CONFIG_OF = {
     "LEAST_REQUEST": "least_request_lb_config",
     "RING_HASH": "ring_hash_lb_config",
     "MAGLEV": "maglev_lb_config",
+    "CLUSTER_PROVIDED": "original_dst_lb_config",
 }
 """The `lb_config` member that belongs to each `lb_policy`."""
 
