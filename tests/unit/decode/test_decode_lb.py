@@ -9,6 +9,7 @@ import pytest
 
 from meshlib.model.cluster import Cluster
 from meshlib.model.lb import (
+    ClientSideWeightedRoundRobin,
     LbSubsetConfig,
     LeastRequest,
     Maglev,
@@ -95,6 +96,59 @@ HASHED = {"header": {"header_name": "X-User"}}
 def test_a_policy_by_its_extension(name: str, config: Mapping[str, Any], policy: Any) -> None:
     found, issues = chosen((name, config))
     assert (found.lb_policy, issues) == (policy, [])
+
+
+GRPC = "type.googleapis.com/"
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "policy"),
+    [
+        ("round_robin", {}, RoundRobin()),
+        ("pick_first", {"shuffleAddressList": True}, PickFirst(True)),
+        ("ring_hash_experimental", {"minRingSize": "512", "maxRingSize": 9000}, RingHash(512, 4096)),
+        (
+            "ring_hash_experimental",
+            {"requestHashHeader": "X-User"},
+            RingHash(1024, 4096, hash_policies=(HashPolicy("header", "x-user"),)),
+        ),
+        ("least_request_experimental", {"choiceCount": 30}, LeastRequest(10)),
+        (
+            "weighted_round_robin",
+            {"blackoutPeriod": "5s", "enableOobLoadReport": True, "weightUpdatePeriod": "0.01s"},
+            ClientSideWeightedRoundRobin(5.0, weight_update_period=0.1, oob_reporting_period=10.0),
+        ),
+    ],
+)
+def test_a_policy_by_grpcs_name_for_it(name: str, config: Mapping[str, Any], policy: Any) -> None:
+    found, issues = chosen((f"{GRPC}{name}", config))
+    assert (found.lb_policy, issues) == (policy, [])
+
+
+def test_grpcs_subsetting_takes_the_first_child_that_is_known() -> None:
+    children = [{"acme": {}}, {"ring_hash_experimental": {"minRingSize": 8, "other": 1}}]
+    found, issues = chosen((f"{GRPC}random_subsetting_experimental", {"subsetSize": 4, "childPolicy": children}))
+    assert (found.subsetting, found.lb_policy) == (RandomSubsetting(4), RingHash(8, 4096))
+    assert issues == [f"{FIRST}.typed_config.value.childPolicy[1].ring_hash_experimental.other"]
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "path"),
+    [
+        ("ring_hash_experimental", {"requestHashHeader": "x-bin"}, "requestHashHeader"),
+        ("ring_hash_experimental", {"minRingSize": 9, "maxRingSize": 8}, "minRingSize"),
+        ("ring_hash_experimental", {"minRingSize": "many"}, "minRingSize"),
+        ("ring_hash_experimental", {"minRingSize": 1.5}, "minRingSize"),
+        ("least_request_experimental", {"choiceCount": 1}, "choiceCount"),
+        ("random_subsetting", {"childPolicy": [{"round_robin": {}}]}, "subsetSize"),
+        ("random_subsetting", {"subsetSize": 2, "childPolicy": [{"acme": {}}]}, "childPolicy"),
+        ("weighted_round_robin", {"blackoutPeriod": "-5s"}, "blackoutPeriod"),
+    ],
+)
+def test_what_is_refused_of_grpcs_policies(name: str, config: Mapping[str, Any], path: str) -> None:
+    with pytest.raises(ResourceError) as refused:
+        chosen((f"{GRPC}{name}", config))
+    assert refused.value.path == f"{FIRST}.typed_config.value.{path}"
 
 
 def test_the_first_supported_policy_counts_and_the_others_before_it_are_reported() -> None:

@@ -1,7 +1,7 @@
 """`Cluster.load_balancing_policy`: a list of which the first supported policy counts (gRFC A52).
 
 A policy is one line of `POLICIES`: the message's name and what reads it. A name that none has, in a TypedStruct, is
-that of a balancer of the application's (`meshlib.plugins`).
+gRPC's name for a policy, or that of a balancer of the application's (`meshlib.plugins`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from meshlib.plugins import BalancerImportError, find_balancer
 from meshlib.sources.xds.decode.common import struct, typed_struct, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.lb import NO_HASHING, Hashing, consistent_hashing, maglev, ring_hash, unsupported
+from meshlib.sources.xds.decode.lb_grpc import grpc_policy
 from meshlib.sources.xds.decode.lb_load import (
     client_side_weighted_round_robin,
     least_request,
@@ -77,7 +78,7 @@ def load_balancing_policy(ctx: Context, message: Any, path: str, depth: int = 0)
         if found is not None:
             balancing = POLICIES[name](ctx, found, join(where, "typed_config"), depth)
         else:
-            balancing, why = _of_application(extension.typed_config, name, join(where, "typed_config"))
+            balancing, why = _by_name(ctx, extension.typed_config, name, join(where, "typed_config"))
         if balancing is not None:
             for first, reason, place in skipped:
                 ctx.degraded(place, f"{first} is not supported{reason}; {extension.name or name} is used")
@@ -87,16 +88,21 @@ def load_balancing_policy(ctx: Context, message: Any, path: str, depth: int = 0)
     return Balancing(unsupported(ctx, f"{name}{why}", where))
 
 
-def _of_application(message: Any, name: str, path: str) -> tuple[Balancing | None, str]:
-    """A balancer registered by that name, or why there is none."""
+def _by_name(ctx: Context, message: Any, name: str, path: str) -> tuple[Balancing | None, str]:
+    """A policy by gRPC's name for it, or a balancer registered by that name; or why there is none."""
     value = typed_struct(message, path)
     if value is None:
         return None, ""
+    config = struct(value)
+    found = grpc_policy(ctx, name, config, join(path, "value"))
+    if found is not None:
+        policy, subsetting = found
+        return Balancing(policy, subsetting=subsetting), ""
     try:
         factory = find_balancer(name)
     except BalancerImportError as error:
         return None, f" ({error})"
-    return (None, "") if factory is None else (Balancing(UserLbPolicy(name, struct(value))), "")
+    return (None, "") if factory is None else (Balancing(UserLbPolicy(name, config)), "")
 
 
 def _leaf(

@@ -29,7 +29,8 @@ def legacy_balancing(ctx: Context, cluster: Any) -> Balancing:
     """How a cluster without `load_balancing_policy` balances."""
     common = cluster.common_lb_config
     weighted = bool(common.HasField("locality_weighted_lb_config"))
-    return Balancing(_policy(ctx, cluster), weighted, _zone_aware(ctx, common), _subsets(ctx, cluster, weighted))
+    subsets = _subsets(ctx, cluster, weighted)
+    return Balancing(_policy(ctx, cluster), weighted, zone_aware=_zone_aware(ctx, common), subsets=subsets)
 
 
 def _subsets(ctx: Context, cluster: Any, weighted: bool) -> LbSubsetConfig | None:
