@@ -43,6 +43,9 @@ MEANING = {
     "cluster_state": "what the cluster is doing now: `requests`, `ejected`, `breaker`; at rest unless a live process "
     "was asked",
     "by_chance": "whether the cluster was drawn among several",
+    "mirrors": "the copies of the request: cluster, whether it exists, percent, host, headers",
+    "internal_redirect": "which redirect responses the mesh follows, in the policy's words; null: none",
+    "session": "of a sticky session: the endpoint it wants, whether it is strict, whether it is honoured",
 }
 ISSUE = {
     "severity": "`error`: refused; `degraded`: used without this part",
