@@ -26,7 +26,7 @@ from meshlib.balancing.subsetting import subset_of
 from meshlib.balancing.view import Settings, View
 from meshlib.balancing.zones import Callers
 from meshlib.model.cluster import Cluster
-from meshlib.model.endpoint import ClusterLoadAssignment
+from meshlib.model.endpoint import ClusterLoadAssignment, Locality
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.state.cells import ClusterState
 
@@ -36,6 +36,7 @@ HEAVY_TICK = 1.0  # seconds between two weighings of many hosts
 STALE_ATTEMPTS = 8  # picks from an old view that may meet an ejected host before the view is compiled after all
 
 _NO_ENDPOINTS = ClusterLoadAssignment("")
+_NOWHERE = Locality()
 
 
 class ClusterBalancer:
@@ -66,6 +67,7 @@ class ClusterBalancer:
         state: ClusterState,
         previous: ClusterBalancer | None = None,
         callers: Callers | None = None,
+        locality: Locality = _NOWHERE,
     ) -> None:
         assignment = assignment or (None if cluster.by_dns else cluster.load_assignment) or _NO_ENDPOINTS
         if cluster.subsetting is not None:
@@ -82,6 +84,8 @@ class ClusterBalancer:
             callers,
             cluster.subsets,
             state=state,
+            load_aware=cluster.load_aware,
+            here=locality,
         )
         self._priorities = by_priority(assignment, self.hosts, cluster.locality_weighted)
         subsets = cluster.subsets

@@ -8,13 +8,15 @@ from typing import TypeAlias
 
 from meshlib.balancing.base import NO_HOSTS, Balancer, Host, Rng
 from meshlib.balancing.hashing import random_hash
+from meshlib.balancing.load_aware import LoadAwareBalancer
 from meshlib.balancing.locality import LocalityBalancer, effective_weights, shares
 from meshlib.balancing.parts import Parts, PrioritySet, flattened
 from meshlib.balancing.priority import PriorityLoad, loads_without, priority_loads
 from meshlib.balancing.registry import ByHash, ByTurn, builder_of
 from meshlib.balancing.zones import Callers, Stats, ZoneBalancer, zone_shares
+from meshlib.model.endpoint import Locality
 from meshlib.model.lb import LbPolicy, LbSubsetConfig
-from meshlib.model.zones import ZONE_AWARE, ZoneAware
+from meshlib.model.zones import ZONE_AWARE, LoadAware, ZoneAware
 from meshlib.state.cells import ClusterState
 
 Key: TypeAlias = "tuple[int, str, object]"
@@ -35,6 +37,8 @@ class Settings:
     zone_aware: ZoneAware = ZONE_AWARE
     callers: Callers | None = None
     subsets: LbSubsetConfig | None = None
+    load_aware: LoadAware | None = None
+    here: Locality | None = None
 
 
 class View:
@@ -148,6 +152,8 @@ class _Compiler:
             return self._table(priority, part, "all" if panic else "healthy", self._builder)
         if panic and self._settings.zone_aware.fail_traffic_on_panic:
             return NO_HOSTS
+        if panic and self._settings.load_aware is not None:
+            return self._by_load(self._settings.load_aware, priority, part, "all", self._builder)
         if panic:  # every host counts, and locality weights do not
             return self._flat((priority, "all", None), part.all, self._builder)
         return self._by_locality(priority, part, "healthy", self._builder)
@@ -175,6 +181,8 @@ class _Compiler:
 
     def _by_locality(self, priority: int, part: Parts, kind: str, builder: ByTurn) -> Balancer:
         eligible = part.of(kind)
+        if self._settings.load_aware is not None:
+            return self._by_load(self._settings.load_aware, priority, part, kind, builder)
         if not self._settings.locality_weighted:
             whole = self._flat((priority, kind, None), flattened(eligible), builder)
             callers = self._settings.callers
@@ -196,6 +204,21 @@ class _Compiler:
         if len(used) == 1:
             return balancers[0]
         return LocalityBalancer([weights[index] for index in used], balancers)
+
+    def _by_load(self, config: LoadAware, priority: int, part: Parts, kind: str, builder: ByTurn) -> Balancer:
+        """What was learnt of a locality's load is kept as long as there is the locality."""
+        places, groups = [group.locality for group in part.localities], part.of(kind)
+        if not any(groups):
+            return NO_HOSTS
+        key: Key = (priority, kind, config)
+        old = self._before.get(key)
+        known = old[2].learnt if old is not None and isinstance(old[2], LoadAwareBalancer) else {}
+        balancers = [
+            self._flat((priority, kind, place), hosts, builder) for place, hosts in zip(places, groups, strict=True)
+        ]
+        made = LoadAwareBalancer(config, self._settings.here, places, groups, balancers, known)
+        self.built[key] = (flattened(groups), (), made)
+        return made
 
     def _by_zone(self, callers: Callers, part: Parts, kind: str, builder: ByTurn, whole: Balancer) -> Balancer:
         config = self._settings.zone_aware

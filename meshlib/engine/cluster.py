@@ -108,12 +108,13 @@ class ClusterPlan:
         self.callers = callers
         self.locality = locality
         balanced, endpoints, self.lanes = by_labels(config, assignment, locality)
-        self.balancer = ClusterBalancer(balanced, endpoints, state, previous.balancer if previous else None, callers)
+        before = previous.balancer if previous else None
+        self.balancer = ClusterBalancer(balanced, endpoints, state, before, callers, locality)
         self.addresses = frozenset(host.address for host in self.balancer.hosts)
         self.detector = OutlierDetector(config.outlier_detection) if config.outlier_detection else None
         self.next_sweep = 0.0
-        self.observe = observer_of(config.lb_policy)
-        self.take_report = report_taker_of(config.lb_policy)
+        self.observe = observer_of(config.lb_policy, config.load_aware)
+        self.take_report = report_taker_of(config.lb_policy, config.load_aware)
         self._default = (state.default, config.circuit_breakers.default)
         self._high = (state.high, config.circuit_breakers.high)
         self.breaker = breaker or _own_breaker(config, state, on_transition)

@@ -49,7 +49,7 @@ def _compiled(
 ) -> ClusterPlan:
     name, assignment = config.name, snapshot.assignment(config)
     awaited = assignment is None and snapshot.resolved is not None and config.by_dns
-    here = locality if config.nearby is not None else _NOWHERE
+    here = locality if config.nearby is not None or config.load_aware is not None else _NOWHERE
     if (
         last is not None
         and last.locality == here

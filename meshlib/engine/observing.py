@@ -5,14 +5,17 @@ nothing, so that their clusters pay one question an attempt.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from meshlib.balancing.base import Host
 from meshlib.balancing.client_side import take_in
+from meshlib.balancing.load_aware import take_in_utilization
 from meshlib.balancing.peak_ewma import observe
 from meshlib.model.lb import ClientSideWeightedRoundRobin, LbPolicy, PeakEwma
 from meshlib.model.orca import HEADER, HEADER_BIN, LoadReport
 from meshlib.model.outcome import Outcome
+from meshlib.model.zones import LoadAware
 from meshlib.policy.classify import Classification
 
 if TYPE_CHECKING:
@@ -24,19 +27,24 @@ TakeReport: TypeAlias = "Callable[[Host, str | bytes | None, str | None, float],
 """(Endpoint, `endpoint-load-metrics-bin`, `endpoint-load-metrics`, now); bytes are the message itself."""
 
 
-def observer_of(policy: LbPolicy) -> Observe | None:
+def observer_of(policy: LbPolicy, load_aware: LoadAware | None = None) -> Observe | None:
     """What wants to hear of a cluster's attempts when their responses begin, or fail to."""
+    take = report_taker_of(policy, load_aware)
     if isinstance(policy, PeakEwma):
-        return lambda start, outcome, verdict: _time(policy, start, outcome, verdict)
-    take = report_taker_of(policy)
+        return lambda start, outcome, verdict: _time(policy, start, outcome, verdict, take)
     return None if take is None else lambda start, outcome, _: _read_report(take, start, outcome)
 
 
-def report_taker_of(policy: LbPolicy) -> TakeReport | None:
+def report_taker_of(policy: LbPolicy, load_aware: LoadAware | None = None) -> TakeReport | None:
     """What wants the load reports that come with responses."""
-    if not isinstance(policy, ClientSideWeightedRoundRobin) or policy.oob_reporting_period is not None:
+    weighs: list[Callable[[Host, LoadReport, float], None]] = []
+    if isinstance(policy, ClientSideWeightedRoundRobin) and policy.oob_reporting_period is None:
+        weighs.append(partial(take_in, policy))
+    if load_aware is not None:
+        weighs.append(partial(take_in_utilization, load_aware))
+    if not weighs:
         return None
-    return lambda host, binary, other, now: _take(policy, host, binary, other, now)
+    return lambda host, binary, other, now: _take(weighs, host, binary, other, now)
 
 
 def wants_out_of_band(clusters: Iterable[ClusterPlan]) -> bool:
@@ -44,7 +52,9 @@ def wants_out_of_band(clusters: Iterable[ClusterPlan]) -> bool:
     return any(getattr(cluster.config.lb_policy, "oob_reporting_period", None) is not None for cluster in clusters)
 
 
-def _time(policy: PeakEwma, start: Start, outcome: Outcome, verdict: Classification) -> None:
+def _time(policy: PeakEwma, start: Start, outcome: Outcome, verdict: Classification, take: TakeReport | None) -> None:
+    if take is not None:
+        _read_report(take, start, outcome)
     live = start.host.cell.live
     began = live.get(start)
     if began is None or verdict.neutral:  # the end of a body whose beginning was timed, or nobody's fault
@@ -59,7 +69,11 @@ def _read_report(take: TakeReport, start: Start, outcome: Outcome) -> None:
 
 
 def _take(
-    policy: ClientSideWeightedRoundRobin, host: Host, binary: str | bytes | None, other: str | None, now: float
+    weighs: Iterable[Callable[[Host, LoadReport, float], None]],
+    host: Host,
+    binary: str | bytes | None,
+    other: str | None,
+    now: float,
 ) -> None:
     """A report that cannot be read is none, as in Envoy: it must not fail the response it came with."""
     try:
@@ -67,4 +81,5 @@ def _take(
     except ValueError:
         return
     if report is not None:
-        take_in(policy, host, report, now)
+        for weigh in weighs:
+            weigh(host, report, now)

@@ -10,7 +10,7 @@ from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoi
 from meshlib.model.lanes import LaneGroup, Nearby
 from meshlib.model.lb import ROUND_ROBIN, LbPolicy, LbSubsetConfig, OverrideHost, RandomSubsetting
 from meshlib.model.metadata import EMPTY_METADATA, Metadata, Struct
-from meshlib.model.zones import ZONE_AWARE, ZoneAware
+from meshlib.model.zones import ZONE_AWARE, LoadAware, ZoneAware
 
 __all__ = [
     "CircuitBreaker",
@@ -158,6 +158,7 @@ class Cluster:
     healthy_panic_threshold: float = 50.0
     locality_weighted: bool = False
     zone_aware: ZoneAware = ZONE_AWARE
+    load_aware: LoadAware | None = None
     dns: Dns = DEFAULT_DNS
     circuit_breakers: CircuitBreakers = CircuitBreakers()
     circuit_breaker: CircuitBreaker | None = None

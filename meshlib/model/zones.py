@@ -7,7 +7,7 @@ from typing import Literal
 
 from meshlib.model.endpoint import Locality
 
-__all__ = ["NOWHERE", "ZONE_AWARE", "Local", "ZoneAware"]
+__all__ = ["NOWHERE", "ZONE_AWARE", "LoadAware", "Local", "ZoneAware"]
 
 _NO_LOCALITY = Locality()
 
@@ -41,3 +41,20 @@ class ZoneAware:
 
 
 ZONE_AWARE = ZoneAware()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAware:
+    """`LoadAwareLocality`: localities take requests by the headroom that their endpoints report (ORCA). Seconds.
+
+    `utilization_variance_threshold`: by how much this process's locality may be busier than the others before requests
+    leave it. `remote_probe_fraction`: the share that leaves it in any case, to hear of the others.
+    `weight_expiration_period` 0: reports do not get old.
+    """
+
+    weight_update_period: float = 1.0
+    metric_names_for_computing_utilization: tuple[str, ...] = ()
+    utilization_variance_threshold: float = 0.1
+    smoothing_time_constant: float = 5.0
+    remote_probe_fraction: float = 0.03
+    weight_expiration_period: float = 180.0

@@ -37,10 +37,11 @@ class EndpointState:
     5xx, as a list so that appending and clearing are atomic.
     `ejection` is set while the endpoint is ejected; `ejections` is Envoy's back-off multiplier.
     What balancers learn, None until one wants it: `joined` is when slow start first saw the endpoint healthy,
-    `latency` is for peak EWMA, `load` is what it last reported of its load.
+    `latency` is for peak EWMA, `load` is what it last reported of its load,
+    `used` how busy it then was, and when.
     """
 
-    __slots__ = ("address", "ejection", "ejections", "failures_5xx", "joined", "latency", "live", "load")
+    __slots__ = ("address", "ejection", "ejections", "failures_5xx", "joined", "latency", "live", "load", "used")
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -51,6 +52,7 @@ class EndpointState:
         self.joined: float | None = None
         self.latency: Latency | None = None
         self.load: ReportedLoad | None = None
+        self.used: tuple[float, float] | None = None
 
     @property
     def active(self) -> int:

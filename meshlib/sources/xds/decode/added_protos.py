@@ -18,6 +18,7 @@ _WRAPPERS = "google/protobuf/wrappers.proto"
 _DURATION = "google/protobuf/duration.proto"
 _CLUSTER = "envoy/config/cluster/v3/cluster.proto"
 _UINT32, _DOUBLE = "google.protobuf.UInt32Value", "google.protobuf.DoubleValue"
+_BOOL = "google.protobuf.BoolValue"
 _SECONDS, _CHILD = "google.protobuf.Duration", "envoy.config.cluster.v3.LoadBalancingPolicy"
 _IMPORTS = ("google.protobuf.wrappers_pb2", "google.protobuf.duration_pb2", "envoy.config.cluster.v3.cluster_pb2")
 
@@ -35,9 +36,11 @@ _FIELDS: dict[str, tuple[tuple[int, str, str], ...]] = {
         (2, "weight_update_period", _SECONDS),
         (3, "metric_names_for_computing_utilization", ""),
         (4, "utilization_variance_threshold", _DOUBLE),
-        (5, "ewma_alpha", _DOUBLE),
-        (6, "probe_percentage", _DOUBLE),
+        (5, "smoothing_time_constant", _SECONDS),
+        (6, "remote_probe_fraction", _DOUBLE),
         (7, "weight_expiration_period", _SECONDS),
+        (8, "enable_oob_load_report", _BOOL),
+        (9, "oob_reporting_period", _SECONDS),
     ),
     f"{_POLICIES}peak_ewma.v3.PeakEwma": _PEAK_EWMA,
     f"{_POLICIES}peak_ewma.v3alpha.PeakEwma": _PEAK_EWMA,

@@ -206,6 +206,7 @@ def cluster(ctx: Context, message: Any) -> Cluster:
         healthy_panic_threshold=_panic_threshold(message),
         locality_weighted=balancing.locality_weighted,
         zone_aware=balancing.zone_aware,
+        load_aware=balancing.load_aware,
         circuit_breakers=circuit_breakers(ctx, message.circuit_breakers, "circuit_breakers"),
         circuit_breaker=circuit_breaker(found),
         outlier_detection=(

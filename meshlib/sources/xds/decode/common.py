@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from meshlib.model.headers import NO_MUTATIONS, HeaderMutations, HeaderValueOption
@@ -215,9 +215,24 @@ def _unpack_typed_struct(message: Any, own_module: str, modules: Mapping[str, st
     if name not in modules:
         return name, None
     inner = message_class(name, modules[name])()
+    value = json_format.MessageToDict(typed.value)
+    for nested in _types_in(value):  # JSON is read by types that are known
+        if nested in modules:
+            message_class(nested, modules[nested])
     try:
-        json_format.ParseDict(json_format.MessageToDict(typed.value), inner)
+        json_format.ParseDict(value, inner)
     except (json_format.ParseError, json_format.SerializeToJsonError) as error:
         raise ResourceError(join(path, "value"), f"is no valid {name}: {error}") from None
     validate(inner, join(path, "value"))
     return name, inner
+
+
+def _types_in(value: Any) -> Iterator[str]:
+    """The names of the messages packed anywhere in a value."""
+    if isinstance(value, dict):
+        if isinstance(found := value.get("@type"), str):
+            yield type_name(found)
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _types_in(item)

@@ -22,7 +22,7 @@ from meshlib.model.lb import (
     UserLbPolicy,
 )
 from meshlib.model.report import ResourceError
-from meshlib.model.zones import ZONE_AWARE, ZoneAware
+from meshlib.model.zones import ZONE_AWARE, LoadAware, ZoneAware
 from meshlib.plugins import BalancerImportError, find_balancer
 from meshlib.sources.xds.decode.common import struct, typed_struct, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
@@ -34,7 +34,7 @@ from meshlib.sources.xds.decode.lb_load import (
     peak_ewma,
     round_robin,
 )
-from meshlib.sources.xds.decode.lb_locality import NO_LOCALITIES, Localities, locality_lb
+from meshlib.sources.xds.decode.lb_locality import NO_LOCALITIES, Localities, load_aware_locality, locality_lb
 from meshlib.sources.xds.decode.lb_subset import subset_config
 
 _RANDOM = fields("locality_lb_config")
@@ -57,6 +57,7 @@ class Balancing:
     subsets: LbSubsetConfig | None = None
     override_host: OverrideHost | None = None
     subsetting: RandomSubsetting | None = None
+    load_aware: LoadAware | None = None
 
 
 Decode = Callable[[Context, Any, str, int], Balancing]
@@ -154,6 +155,12 @@ def _wrr_locality(ctx: Context, message: Any, path: str, depth: int) -> Balancin
     return replace(child, locality_weighted=True, subsetting=subsetting)
 
 
+def _load_aware(ctx: Context, message: Any, path: str, depth: int) -> Balancing:
+    where = join(path, "endpoint_picking_policy")
+    child = load_balancing_policy(ctx, message.endpoint_picking_policy, where, depth + 1)
+    return replace(child, load_aware=load_aware_locality(ctx, message, path), locality_weighted=False)
+
+
 def _subset(ctx: Context, message: Any, path: str, depth: int) -> Balancing:
     where = join(path, "subset_lb_policy")
     child = load_balancing_policy(ctx, message.subset_lb_policy, where, depth + 1)
@@ -208,6 +215,7 @@ POLICIES: dict[str, Decode] = {
         "peak_ewma.v3alpha.PeakEwma": _leaf(peak_ewma, _no_localities),
         "cluster_provided.v3.ClusterProvided": _leaf(_cluster_provided, _no_localities),
         "wrr_locality.v3.WrrLocality": _wrr_locality,
+        "load_aware_locality.v3.LoadAwareLocality": _load_aware,
         "subset.v3.Subset": _subset,
         "override_host.v3.OverrideHost": _override_host,
         "random_subsetting.v3.RandomSubsetting": _random_subsetting,
