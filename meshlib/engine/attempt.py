@@ -28,6 +28,7 @@ from meshlib.engine.judging import judge, sweep
 from meshlib.engine.retrying import retry, unseen
 from meshlib.engine.runtime import Runtime
 from meshlib.flags import ResponseFlag
+from meshlib.model.lb import takes_hash
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.model.request import RequestHead
 from meshlib.policy.asked import Asked, consumed, malformed, speaks
@@ -107,10 +108,12 @@ class Attempts:
         if timeout is not None and (deadline is None or now + timeout < deadline):
             deadline = now + timeout
         self.deadline = deadline
-        hashed = route.hasher(head, source_ip, runtime.rng) if route.hasher is not None else None
-        self.request_hash = hashed.hash if hashed is not None else None
-        self.set_cookie = hashed.set_cookie if hashed is not None else None
         self.upstream = upstream_head(decision, spoken, runtime.wall_clock)
+        # As in Envoy of the request that the endpoint sees, and a cookie is made only where it decides the endpoint.
+        hashed = route.hasher(self.upstream, source_ip, runtime.rng) if route.hasher is not None else None
+        self.request_hash = hashed.hash if hashed is not None else None
+        cookie = hashed.set_cookie if hashed is not None else None
+        self.set_cookie = cookie if cookie is None or takes_hash(self.cluster.config.lb_policy) else None
         self.tried: list[Host] = []
         self.stand_in = stand_in
         self.transparent = False

@@ -167,7 +167,8 @@ class Explainer:
         result.overload_drops = {drop.category: drop.fraction for drop in cluster.drops}
         asks = cluster.by_request
         hasher = route.hasher if asks is None or asks.hasher is None else asks.hasher
-        hashed = hasher(head, "", self._rng) if hasher is not None else None
+        upstream = upstream_head(decision, heard(head)[0])
+        hashed = hasher(upstream if hasher is route.hasher else head, "", self._rng) if hasher is not None else None
         result.request_hash = hashed.hash if hashed is not None else None
         if not self._brief:
             result.balancing = self._balanced(decision)
@@ -179,7 +180,6 @@ class Explainer:
             sticky is not None or (result.session["strict"] and result.session["wanted"])
         ):
             chosen = sticky
-        upstream = upstream_head(decision, heard(head)[0])
         if chosen is None:
             result.response_flag = ResponseFlag.UH
             result.reason = f"no healthy endpoint in cluster {cluster.name!r}"

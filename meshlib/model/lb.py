@@ -27,6 +27,7 @@ __all__ = [
     "SubsetSelector",
     "UnsupportedLbPolicy",
     "UserLbPolicy",
+    "takes_hash",
 ]
 
 
@@ -151,6 +152,12 @@ class UnsupportedLbPolicy(LbPolicy):
 
 
 SelectorFallback = Literal["NOT_DEFINED", "NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET", "KEYS_SUBSET"]
+
+
+def takes_hash(policy: LbPolicy) -> bool:
+    """Whether a balancer asks for the request's hash; of one that is not known here it is believed."""
+    plain = RoundRobin | LeastRequest | ClientSideWeightedRoundRobin | PeakEwma | Random | PickFirst
+    return not isinstance(policy, plain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,4 +156,5 @@ def _set_cookie(policy: HashPolicy, value: str) -> str:
         parts.append(f"Max-Age={int(policy.ttl)}")
     if policy.path:
         parts.append(f"Path={policy.path}")
+    parts += [f"{name}={value}" if value else name for name, value in policy.attributes]
     return "; ".join([*parts, "HttpOnly"])
