@@ -1,4 +1,7 @@
-"""Pick first: one endpoint for all requests (gRPC's `pick_first`, gRFC A62). Envoy has no such policy."""
+"""Pick first: one endpoint for all requests, the first that can be reached (gRPC's `pick_first`, gRFC A62).
+
+Envoy has no such policy.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,47 @@ from collections.abc import Sequence
 
 from meshlib.balancing.base import Balancer, Host, OneHost, Rng
 from meshlib.model.lb import PickFirst
+from meshlib.model.outcome import Failure, Outcome
+
+_UNREACHED = (Failure.CONNECT, Failure.CONNECT_TIMEOUT)
 
 
 class FirstHost:
-    """The first of the hosts; picks that are turned down, as a retry's on another host, go on to the next ones.
+    """The first of the hosts that no connection has failed to; picks that are turned down, as a retry's on another
+    host, go on to the next ones.
 
-    The hosts are those that can be used: an endpoint that is unhealthy or ejected is not among them.
+    As in gRPC a host that could not be reached is not returned to while the one after it can, and when none can be
+    reached, all are tried again from the first. The hosts are those that can be used: an endpoint that is unhealthy or
+    ejected is not among them.
     """
 
-    __slots__ = ("_hosts",)
+    __slots__ = ("_hosts", "_shuffle")
 
-    def __init__(self, hosts: Sequence[Host]) -> None:
+    def __init__(self, hosts: Sequence[Host], *, shuffle: bool) -> None:
         self._hosts = tuple(hosts)
+        self._shuffle = shuffle
 
     def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
-        """The first host, or that many after it."""
-        return self._hosts[attempt % len(self._hosts)]
-
-
-class ShuffledFirst:
-    """The same from hosts that are shuffled once, so that clients do not all choose the same one."""
-
-    __slots__ = ("_hosts", "_order")
-
-    def __init__(self, hosts: Sequence[Host]) -> None:
-        self._hosts = tuple(hosts)
-        self._order: tuple[Host, ...] = ()
-
-    def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
-        """The first host of the shuffled ones."""
-        order = self._order
-        if not order:
-            order = self._order = tuple(sorted(self._hosts, key=lambda _: rng.random()))
-        return order[attempt % len(order)]
+        """The host that is in use, or that many after it."""
+        if self._shuffle:  # once, so that clients do not all choose the same one
+            self._hosts, self._shuffle = tuple(sorted(self._hosts, key=lambda _: rng.random())), False
+        hosts = self._hosts
+        for place, host in enumerate(hosts):
+            if not host.cell.unreached:
+                return hosts[(place + attempt) % len(hosts)]
+        for host in hosts:
+            host.cell.unreached = False
+        return hosts[attempt % len(hosts)]
 
 
 def pick_first(policy: PickFirst, hosts: Sequence[Host]) -> Balancer:
     """The first of these hosts, shuffled or not."""
-    if len(hosts) == 1:
-        return OneHost(hosts[0])
-    return ShuffledFirst(hosts) if policy.shuffle_address_list else FirstHost(hosts)
+    return FirstHost(hosts, shuffle=policy.shuffle_address_list) if len(hosts) > 1 else OneHost(hosts[0])
+
+
+def reached(host: Host, outcome: Outcome) -> None:
+    """Note whether a connection to the host failed. What fails on one that is there is for outlier detection."""
+    if outcome.failure in _UNREACHED:
+        host.cell.unreached = True
+    elif outcome.failure is None and host.cell.unreached:
+        host.cell.unreached = False

@@ -12,7 +12,8 @@ from meshlib.balancing.base import Host
 from meshlib.balancing.client_side import take_in
 from meshlib.balancing.load_aware import take_in_utilization
 from meshlib.balancing.peak_ewma import observe
-from meshlib.model.lb import ClientSideWeightedRoundRobin, LbPolicy, PeakEwma
+from meshlib.balancing.pick_first import reached
+from meshlib.model.lb import ClientSideWeightedRoundRobin, LbPolicy, PeakEwma, PickFirst
 from meshlib.model.orca import HEADER, HEADER_BIN, LoadReport
 from meshlib.model.outcome import Outcome
 from meshlib.model.zones import LoadAware
@@ -29,6 +30,8 @@ TakeReport: TypeAlias = "Callable[[Host, str | bytes | None, str | None, float],
 
 def observer_of(policy: LbPolicy, load_aware: LoadAware | None = None) -> Observe | None:
     """What wants to hear of a cluster's attempts when their responses begin, or fail to."""
+    if isinstance(policy, PickFirst):
+        return lambda start, outcome, _: reached(start.host, outcome)
     take = report_taker_of(policy, load_aware)
     if isinstance(policy, PeakEwma):
         return lambda start, outcome, verdict: _time(policy, start, outcome, verdict, take)

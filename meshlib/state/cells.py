@@ -39,9 +39,21 @@ class EndpointState:
     What balancers learn, None until one wants it: `joined` is when slow start first saw the endpoint healthy,
     `latency` is for peak EWMA, `load` is what it last reported of its load,
     `used` how busy it then was, and when.
+    `unreached`: the last connection to it failed; for pick first.
     """
 
-    __slots__ = ("address", "ejection", "ejections", "failures_5xx", "joined", "latency", "live", "load", "used")
+    __slots__ = (
+        "address",
+        "ejection",
+        "ejections",
+        "failures_5xx",
+        "joined",
+        "latency",
+        "live",
+        "load",
+        "unreached",
+        "used",
+    )
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -52,6 +64,7 @@ class EndpointState:
         self.joined: float | None = None
         self.latency: Latency | None = None
         self.load: ReportedLoad | None = None
+        self.unreached = False
         self.used: tuple[float, float] | None = None
 
     @property

@@ -8,7 +8,7 @@ import pytest
 from meshlib.engine.commands import Start
 from meshlib.engine.runtime import Runtime
 from meshlib.model.endpoint import HealthStatus
-from meshlib.model.lb import Maglev, OverrideHost, OverrideHostSource, RingHash
+from meshlib.model.lb import Maglev, OverrideHost, OverrideHostSource, PickFirst, RingHash
 from meshlib.model.metadata import Metadata
 from meshlib.model.outcome import Failure
 from meshlib.model.request import RequestHead
@@ -91,6 +91,23 @@ def test_the_balancers_hash_policies_take_the_place_of_the_routes(policy: Any) -
     assert len({to(user, 0) for user in range(20)}) == 3
     # Without a value for the balancer's policy it is chance, even if the route's has one.
     assert len({went(asking, get("payments", "/", (b"x-other", b"1")))[0] for _ in range(40)}) == 3
+
+
+def test_pick_first_stays_with_the_first_endpoint_that_can_be_reached() -> None:
+    first = runtime(lb_policy=PickFirst())
+
+    def answered() -> str:
+        player = Player(first, get())
+        assert isinstance(player.last, Start)
+        player.responds(200, 1.0)
+        player.body_ends(1.0)
+        return player.commands[0].host.address  # type: ignore[union-attr]
+
+    assert [answered() for _ in range(3)] == [A, A, A]
+    assert went(first, get()) == [A]  # nobody there
+    assert [answered() for _ in range(3)] == [B, B, B]
+    assert went(first, get(), 2) == [B, C]
+    assert answered() == A  # none could be reached: all are tried again
 
 
 def test_other_clusters_ask_nothing() -> None:

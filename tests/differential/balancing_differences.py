@@ -1,0 +1,14 @@
+"""Where balancing differs from Envoy's on purpose. Everything else that differs is a bug.
+
+1. Where a priority has degraded endpoints and no healthy one, ring hash and Maglev use them. Envoy's tables never hold
+   degraded endpoints: it answers 503 (`no healthy upstream`).
+2. With `use_hostname_for_hashing` an endpoint without hostname is hashed by its address. Envoy hashes the empty name,
+   which gives all such endpoints one place.
+3. Of endpoints with an equal `hash_key` the one named first comes first in Maglev's table, so that every process makes
+   the same one. In Envoy that is up to where they happen to be in memory.
+4. Whether a subset is of a single host (`single_host_per_subset`) follows from the endpoints as they are now. Two
+   selectors can make the same subset through `list_as_any`; in Envoy the one that made it first decides, also after
+   that endpoint has left.
+5. With `override_host` inside a subset, the endpoint that is asked for is looked for in the whole cluster (reported).
+6. `pick_first` and `random_subsetting` work, as in gRPC; Envoy has neither and passes them over in a list.
+"""
