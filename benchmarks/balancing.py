@@ -17,6 +17,7 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from meshlib.balancing.cluster import ClusterBalancer
 from meshlib.balancing.peak_ewma import observe
@@ -201,10 +202,12 @@ def plot(results: dict[str, list[Figures]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (picks, builds) = pyplot.subplots(1, 2, figsize=(12, 5))
-    for name, figures in results.items():
+    colours = pyplot.get_cmap("tab20").colors
+    for (name, figures), colour in zip(results.items(), colours, strict=False):
         sizes = [figure.hosts for figure in figures]
-        picks.plot(sizes, [figure.pick_us for figure in figures], marker="o", label=name)
-        builds.plot(sizes, [figure.build_ms for figure in figures], marker="o", label=name)
+        look: dict[str, Any] = {"marker": "o", "label": name, "color": colour}
+        picks.plot(sizes, [figure.pick_us for figure in figures], **look)
+        builds.plot(sizes, [figure.build_ms for figure in figures], **look)
     for axes, unit in ((picks, "µs a pick"), (builds, "ms to build")):
         axes.set(xscale="log", xlabel="hosts", ylabel=unit)
         axes.grid(visible=True, alpha=0.3)

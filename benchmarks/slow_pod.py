@@ -91,7 +91,7 @@ def plot(figures: Mapping[str, Latencies], path: Path) -> None:
         axes.set_yticks(range(len(names)), names)
         axes.set(title=f"p99, ten pods, {title}", xlabel="ms", xlim=(0, 250))
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(fontsize="small", loc="upper right")
+    panels[0].legend(fontsize="small", loc="lower right")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

@@ -27,8 +27,8 @@ SLOWER_BY = 0.2
 POLICIES: dict[str, LbPolicy] = {
     "round robin": RoundRobin(),
     "random": Random(),
-    "least request, choice_count 2": LeastRequest(),
-    "least request, choice_count 3": LeastRequest(choice_count=3),
+    "least request": LeastRequest(),
+    "least request, 3 choices": LeastRequest(choice_count=3),
     "least request, full scan": LeastRequest(full_scan=True),
     "peak EWMA": PeakEwma(),
 }
