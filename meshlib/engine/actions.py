@@ -76,7 +76,7 @@ def _mirror(
     routers = tuple(entry for entry in scope.filters if isinstance(entry.config, RouterFilter))
     around = replace(scope, filters=routers, config=RouteConfiguration(""), max_stream_duration=None)
     plan = make(bare, VirtualHost(host.name, host.domains, ()), around)
-    return MirrorPlan(compile_shadow(policy), plan, policy.fraction.fraction, policy.traced)
+    return MirrorPlan(compile_shadow(policy), plan, policy.fraction.resolved(scope.runtime).fraction, policy.traced)
 
 
 def _body_limit(route: Route, host: VirtualHost) -> int:

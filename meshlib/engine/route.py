@@ -59,6 +59,7 @@ class RouteScope:
     config: RouteConfiguration
     stream_idle_timeout: float | None = None
     max_stream_duration: float | None = None
+    runtime: Struct = EMPTY_STRUCT
 
     @property
     def tells_upstream(self) -> bool:

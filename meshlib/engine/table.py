@@ -61,7 +61,7 @@ class OutboundTable:
         self.listener = listener
         self.manager = manager
         self.port = port
-        scope = RouteScope.of(listener, manager, config)
+        scope = replace(RouteScope.of(listener, manager, config), runtime=runtime)
         with in_resource(f"RouteConfiguration {config.name}"):
             self.routes = RouteTable(config, runtime)
             # Keyed by identity: hashing a frozen virtual host would walk all of it.

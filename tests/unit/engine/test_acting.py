@@ -17,6 +17,7 @@ from meshlib.model.filters import HttpFilter, PerFilterConfig, RouterFilter
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
 from meshlib.model.listener import HttpConnectionManager, Listener
 from meshlib.model.matchers import FractionalPercent, PathMatcher, RouteMatch
+from meshlib.model.metadata import Struct
 from meshlib.model.mirror import RequestMirrorPolicy
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.model.redirect import InternalRedirectPolicy
@@ -145,6 +146,17 @@ def test_a_fraction_is_mirrored_by_the_dice() -> None:
     nothing = RequestMirrorPolicy("shadow", fraction=FractionalPercent(0))
     host = routes(("/", RouteAction("up", request_mirror_policies=(nothing,))))
     assert mirrors(Player(runtime(host, rng=Dice(0.0)), get("up"))) == []
+
+
+def test_the_runtime_may_say_another_fraction() -> None:
+    keyed = RequestMirrorPolicy("shadow", fraction=FractionalPercent(0, runtime_key="mirror.share"))
+    config = RouteConfiguration("routes", (routes(("/", RouteAction("up", request_mirror_policies=(keyed,)))),))
+    clusters = {"up": static_cluster("up", ADDRESSES), "shadow": static_cluster("shadow", [SHADOW])}
+    for said, copies in (({}, 0), ({"mirror.share": 100}, 1)):
+        made = Runtime(random.Random(1), unknown_hosts="reject")
+        snapshot = Snapshot(clusters=clusters, routes={"routes": config}, runtime=Struct.of(said))
+        made.install(made.compile(snapshot, None))
+        assert len(mirrors(Player(made, get("up")))) == copies
 
 
 def test_nothing_is_copied_to_a_cluster_that_is_not_there() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from meshlib.model.headers import HeaderMutations
 from meshlib.model.matchers import ALWAYS, FractionalPercent
 from meshlib.model.mirror import RequestMirrorPolicy
 from meshlib.model.report import ResourceError
-from meshlib.sources.xds.decode.common import header_options, runtime_fraction, wrapped
+from meshlib.sources.xds.decode.common import fractional_percent, header_options, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
 
 _POLICY = fields(
@@ -20,6 +21,7 @@ _POLICY = fields(
     "request_headers_mutations",
     "host_rewrite_literal",
 )
+_FRACTION = fields("default_value", "runtime_key")
 
 
 def mirror_policies(ctx: Context, message: Any, path: str) -> tuple[RequestMirrorPolicy, ...]:
@@ -51,7 +53,9 @@ def _policy(ctx: Context, message: Any, path: str) -> RequestMirrorPolicy:
 def _fraction(ctx: Context, message: Any, path: str) -> FractionalPercent:
     if not message.HasField("runtime_fraction"):
         return ALWAYS
-    return runtime_fraction(ctx, message.runtime_fraction, join(path, "runtime_fraction"))
+    fraction = message.runtime_fraction
+    ctx.check_fields(fraction, join(path, "runtime_fraction"), _FRACTION)
+    return replace(fractional_percent(fraction.default_value), runtime_key=fraction.runtime_key)
 
 
 def _mutations(ctx: Context, messages: Any, path: str) -> tuple[HeaderMutations, ...]:
