@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -12,10 +13,11 @@ class _Quiet(ThreadingHTTPServer):
 
 
 class TinyServer:
-    """Answers every GET with its `name` and its present `status`; `address` is `127.0.0.1:port`."""
+    """Answers every GET with its `name` and present `status`, after `delay` seconds; `address` is `127.0.0.1:port`."""
 
     def __init__(self, name: str) -> None:
         self.status = 200
+        self.delay = 0.0
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -23,6 +25,7 @@ class TinyServer:
             disable_nagle_algorithm = True  # headers and body are two writes; the second must not wait for an answer
 
             def do_GET(self) -> None:
+                time.sleep(owner.delay)
                 body = name.encode()
                 self.send_response(owner.status)
                 self.send_header("content-length", str(len(body)))

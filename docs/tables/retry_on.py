@@ -14,6 +14,7 @@ MEANING = {
     "refused-stream": "the peer said it has not begun the request (HTTP/2; never on HTTP/1.1)",
     "retriable-4xx": "a response of 409",
     "retriable-status-codes": "a response whose status is in `retriable_status_codes`",
+    "retriable-headers": "a response with a header that one of `retriable_headers` matches",
     "envoy-ratelimited": "a response with `x-envoy-ratelimited`, which nothing else retries",
     "cancelled": "a response with `grpc-status` 1",
     "deadline-exceeded": "a response with `grpc-status` 4",

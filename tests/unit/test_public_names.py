@@ -182,6 +182,7 @@ PUBLIC: dict[str, set[str]] = {
     "meshlib.model.redirect": {"InternalRedirectPolicy"},
     "meshlib.model.report": {"Issue", "Report", "ResourceError", "in_resource"},
     "meshlib.model.request": {"RawHeaders", "RequestHead"},
+    "meshlib.model.retry": {"GrpcTimeout", "RateLimitedBackOff", "ResetHeader", "RetryPolicy"},
     "meshlib.model.route": {
         "Action",
         "ClusterHeader",
