@@ -7,7 +7,7 @@ conditions are still tested, all but the path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -22,23 +22,29 @@ FEW = 8
 _COPIED = 32  # routes of shorter prefixes that are copied to a longer one, rather than gone through at each request
 
 
+Read = Callable[[RequestHead], Sequence[str]]
+
+
 class Key(NamedTuple):
     """A part of a request that routes may be told apart by."""
 
     part: Literal["header", "query_parameter", "cookie"]
     name: str
 
-    def values(self, head: RequestHead) -> Sequence[str]:
-        """The request's values of it, of which one must fit."""
-        if self.part == "header":
-            return head.get_all(self.name)
-        find = find_cookie if self.part == "cookie" else _parameter
-        value = find(head, self.name)
-        return () if value is None else (value,)
+    def reader(self) -> Read:
+        """What gives the request's values of it, of which one must fit."""
+        name = self.name
+        match self.part:
+            case "header":
+                return lambda head: head.get_all(name)
+            case "cookie":
+                return lambda head: _known(find_cookie(head, name))
+            case "query_parameter":
+                return lambda head: _known(first_parameter(head.query, name))
 
 
-def _parameter(head: RequestHead, name: str) -> str | None:
-    return first_parameter(head.query, name)
+def _known(value: str | None) -> Sequence[str]:
+    return () if value is None else (value,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +62,33 @@ class IndexedRoute:
 class Candidates:
     """Some routes: `plain` ones, ascending, and those to be `looked_up` by something of the request."""
 
-    __slots__ = ("_parts", "closed", "first", "looked_up", "plain")
+    __slots__ = ("_parts", "closed", "first", "looked_up", "plain", "settled")
 
     def __init__(self, plain: tuple[int, ...], looked_up: tuple[_LookUp, ...], closed: int, first: int) -> None:
         self.plain = plain
         self.looked_up = looked_up
         self.closed = closed
         self.first = first
+        self.settled = not looked_up  # whether `plain` says it all
         self._parts: tuple[Candidates, ...] = ()
 
     def gather(self, head: RequestHead, into: list[int]) -> None:
         """Add the routes that can match a request."""
         into += self.plain
         for look_up in self.looked_up:
-            look_up.gather(head, into)
+            for value in look_up.read(head):
+                for found in look_up.find(value):
+                    if found.settled:
+                        into += found.plain
+                    else:
+                        found.gather(head, into)
         for part in self._parts:
             part.gather(head, into)
 
-    @property
-    def settled(self) -> bool:
-        """Whether `plain` says it all."""
-        return not self.looked_up and not self._parts
+    def _add(self, parts: tuple[Candidates, ...]) -> Candidates:
+        self._parts = parts
+        self.settled = not self.looked_up and not parts
+        return self
 
     def joined(self, above: Candidates) -> Candidates:
         """These and those of a shorter prefix, without what comes after a route that takes all."""
@@ -86,17 +98,9 @@ class Candidates:
         own, more = _until(self.plain, closed), _until(above.plain, closed)
         first = min(self.first, above.first)
         if len(more) <= _COPIED and not above._parts:
-            both = Candidates(
-                tuple(sorted({*own, *more})),
-                tuple(each for each in (*self.looked_up, *above.looked_up) if each.first < closed),
-                closed,
-                first,
-            )
-            both._parts = self._parts
-            return both
-        both = Candidates(own, self.looked_up, closed, first)
-        both._parts = (*self._parts, above)
-        return both
+            looked_up = tuple(each for each in (*self.looked_up, *above.looked_up) if each.first < closed)
+            return Candidates(tuple(sorted({*own, *more})), looked_up, closed, first)._add(self._parts)
+        return Candidates(own, self.looked_up, closed, first)._add((*self._parts, above))
 
 
 NOTHING = Candidates((), (), NEVER_CLOSED, NEVER_CLOSED)
@@ -107,19 +111,14 @@ def _until(indexes: tuple[int, ...], closed: int) -> tuple[int, ...]:
 
 
 class _LookUp:
-    """Routes by the value of a key."""
+    """Routes by the values that `read` gives."""
 
-    __slots__ = ("_index", "_key", "first")
+    __slots__ = ("find", "first", "read")
 
     def __init__(self, key: Key, index: TextIndex[Candidates], first: int) -> None:
-        self._key = key
-        self._index = index
+        self.read = key.reader()
+        self.find = index.find
         self.first = first
-
-    def gather(self, head: RequestHead, into: list[int]) -> None:
-        for value in self._key.values(head):
-            for found in self._index.find(value):
-                found.gather(head, into)
 
 
 class RouteIndex:

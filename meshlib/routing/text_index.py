@@ -4,7 +4,7 @@ regular expressions as one RE2 set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from meshlib.routing.prefix_trie import PrefixTrie
@@ -39,20 +39,24 @@ class _Literals(Generic[J]):
     every shorter prefix, so one look-up is enough.
     """
 
-    __slots__ = ("_exact", "_prefixes")
+    __slots__ = ("_exact", "_nothing", "_prefixes")
 
     def __init__(self, found: Mapping[Pattern, J], join: Join[J], nothing: J) -> None:
         prefixes = {pattern.text: item for pattern, item in found.items() if pattern.kind == "prefix"}
-        self._prefixes = PrefixTrie(prefixes, lambda key, above: join(prefixes[key], above), nothing)
+        trie = PrefixTrie(prefixes, lambda key, above: join(prefixes[key], above), nothing)
         self._exact = {
-            pattern.text: join(item, self._prefixes.find(pattern.text))
+            pattern.text: join(item, trie.find(pattern.text))
             for pattern, item in found.items()
             if pattern.kind == "exact"
         }
+        self._prefixes = trie.find if prefixes else None
+        self._nothing = nothing
 
     def find(self, text: str) -> J:
         found = self._exact.get(text)
-        return self._prefixes.find(text) if found is None else found
+        if found is not None:
+            return found
+        return self._nothing if self._prefixes is None else self._prefixes(text)
 
 
 class TextIndex(Generic[J]):
@@ -78,11 +82,9 @@ class TextIndex(Generic[J]):
         if self._any_case is None:
             if self._regexes is None or found.closed < self._first_regex:
                 return (found,)
-            return (found, *self._matching(self._regexes, text))
+            places = self._regexes.find(text)
+            return (found, *[self._of_regexes[place] for place in places]) if places else (found,)
         folded = self._any_case.find(ascii_lower(text))
         if self._regexes is None or min(found.closed, folded.closed) < self._first_regex:
             return (found, folded)
-        return (found, folded, *self._matching(self._regexes, text))
-
-    def _matching(self, regexes: RegexSet, text: str) -> Iterable[J]:
-        return [self._of_regexes[place] for place in regexes.find(text)]
+        return (found, folded, *[self._of_regexes[place] for place in self._regexes.find(text)])
