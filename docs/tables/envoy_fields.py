@@ -11,6 +11,7 @@ from google.protobuf import descriptor_pool
 
 from meshlib.sources.xds import decode
 from meshlib.sources.xds.decode import matchers
+from meshlib.sources.xds.decode.added_protos import added_message, is_added
 from meshlib.sources.xds.decode.context import NOT_APPLIED, Fields
 from tables import markdown
 
@@ -19,6 +20,7 @@ _LISTENER, _ENDPOINT = "envoy.config.listener.v3", "envoy.config.endpoint.v3"
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3"
 _FILTERS, _LB = "envoy.extensions.filters.http", "envoy.extensions.load_balancing_policies"
 _TLS = "envoy.extensions.transport_sockets.tls.v3"
+_CARES = "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
 # (message, the decoder's module and the name of its Fields there), in the order of a configuration.
 MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_LISTENER}.Listener", "listener._LISTENER"),
@@ -61,13 +63,17 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_CLUSTER}.Cluster.CommonLbConfig.ConsistentHashingLbConfig", "lb._CONSISTENT_HASHING"),
     (f"{_CLUSTER}.Cluster.LbSubsetConfig", "lb._SUBSET"),
     (f"{_CLUSTER}.Cluster.LbSubsetConfig.LbSubsetSelector", "lb._SELECTOR"),
-    ("envoy.extensions.clusters.dns.v3.DnsCluster", "cluster._DNS_FIELDS"),
+    ("envoy.extensions.clusters.dns.v3.DnsCluster", "dns._EXTENSION"),
+    (_CARES, "dns._RESOLVER"),
+    (f"{_CORE}.DnsResolverOptions", "dns._OPTIONS"),
     (f"{_LB}.round_robin.v3.RoundRobin", "lb._ROUND_ROBIN"),
     (f"{_LB}.least_request.v3.LeastRequest", "lb._LEAST_REQUEST"),
     (f"{_LB}.random.v3.Random", "lb_extension._RANDOM"),
     (f"{_LB}.ring_hash.v3.RingHash", "lb._RING_HASH"),
     (f"{_LB}.wrr_locality.v3.WrrLocality", "lb_extension._WRR_LOCALITY"),
-    (f"{_LB}.common.v3.LocalityLbConfig", "lb_extension._LOCALITY_LB"),
+    (f"{_LB}.load_aware_locality.v3.LoadAwareLocality", "lb_locality._LOAD_AWARE"),
+    (f"{_LB}.common.v3.LocalityLbConfig", "lb_locality._LOCALITY_LB"),
+    (f"{_LB}.common.v3.LocalityLbConfig.ZoneAwareLbConfig", "lb_locality._ZONE_AWARE"),
     (f"{_CLUSTER}.CircuitBreakers", "protection._BREAKERS"),
     (f"{_CLUSTER}.CircuitBreakers.Thresholds", "protection._THRESHOLDS"),
     (f"{_CLUSTER}.CircuitBreakers.Thresholds.RetryBudget", "protection._RETRY_BUDGET"),
@@ -97,6 +103,7 @@ _MODULES = (
     f"{_FILTERS}.router.v3.router_pb2",
     f"{_FILTERS}.local_ratelimit.v3.local_rate_limit_pb2",
     "envoy.extensions.clusters.dns.v3.dns_cluster_pb2",
+    "envoy.extensions.network.dns_resolver.cares.v3.cares_dns_resolver_pb2",
     "envoy.extensions.upstreams.http.v3.http_protocol_options_pb2",
     f"{_TLS}.tls_pb2",
     *(f"{_LB}.{name}.v3.{name}_pb2" for name in ("round_robin", "least_request", "random", "ring_hash")),
@@ -111,6 +118,9 @@ def tables() -> str:
     markdown.complete("MESSAGES", known.keys() - _EMPTY, [where for _, where in MESSAGES])
     for module in _MODULES:
         importlib.import_module(module)
+    for name, _ in MESSAGES:
+        if is_added(name):
+            added_message(name)
     pool = descriptor_pool.Default()
     sections = [_section(pool.FindMessageTypeByName(name), known[where], where) for name, where in MESSAGES]
     return "\n\n".join([*sections, _route_match(pool.FindMessageTypeByName(f"{_ROUTE}.RouteMatch"))])
