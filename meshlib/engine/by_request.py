@@ -24,17 +24,19 @@ class ByRequest:
         self.hasher = hasher
         self._sources = sources
 
-    def addresses(self, head: RequestHead) -> Iterator[str]:
-        """What the request asks for, from all sources in their order; none of it has to be there."""
+    def addresses(self, head: RequestHead, upstream: RequestHead) -> Iterator[str]:
+        """What the request asks for, from all sources in their order; none of it has to be there. Headers are those
+        that the endpoint sees (`upstream`), metadata is that of the caller's `head`.
+        """
         for source in self._sources:
-            said = _header(head, source.header) if source.header else _metadata(head, source)
+            said = _header(upstream, source.header) if source.header else _metadata(head, source)
             for address in said.split(","):
                 if address.strip():
                     yield address.strip()
 
-    def host(self, head: RequestHead, balancer: ClusterBalancer) -> Host | None:
+    def host(self, head: RequestHead, upstream: RequestHead, balancer: ClusterBalancer) -> Host | None:
         """The first endpoint that the request asks for and that is there, whatever its health."""
-        return next((host for address in self.addresses(head) if (host := balancer.host_at(address))), None)
+        return next((host for address in self.addresses(head, upstream) if (host := balancer.host_at(address))), None)
 
 
 def by_request(config: Cluster) -> ByRequest | None:

@@ -97,7 +97,7 @@ def _copy(runtime: Runtime, mirror: Mirror, head: RequestHead, now: float) -> Fl
         if refused is not None:
             yield refused
             return
-    yield from Attempts(runtime, decision, head, info, now, deadline, True, "").flow()
+    yield from attempts_for(decision)(runtime, decision, head, info, now, deadline, True, "").flow()
 
 
 def _stages(

@@ -20,10 +20,10 @@ class RequestedAttempts(Attempts):
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
         asks = self.decision.cluster.by_request
-        self._asked_for = iter(()) if asks is None else asks.addresses(self.head)
+        self._asked_for = iter(()) if asks is None else asks.addresses(self.head, self.upstream)
         if asks is not None and asks.hasher is not None:
             source_ip: str = given[-1]
-            found = asks.hasher(self.head, source_ip, self.runtime.rng)
+            found = asks.hasher(self.upstream, source_ip, self.runtime.rng)
             self.request_hash = None if found is None else found.hash
             self.set_cookie = None if found is None else found.set_cookie
 

@@ -146,8 +146,8 @@ class Explainer:
             result.filters = self._filtered(decision.share)
         result.cluster = decision.cluster_name or None
         match decision:
-            case Refusal(flag=flag, reason=reason):
-                result.response_flag, result.reason = flag, reason
+            case Refusal(flag=flag, reason=reason, status=status):
+                result.response_flag, result.reason, result.failure_status = flag, reason, status
             case Answer():
                 _answer(result, decision, head)
             case Forward():
@@ -168,11 +168,11 @@ class Explainer:
         asks = cluster.by_request
         hasher = route.hasher if asks is None or asks.hasher is None else asks.hasher
         upstream = upstream_head(decision, heard(head)[0])
-        hashed = hasher(upstream if hasher is route.hasher else head, "", self._rng) if hasher is not None else None
+        hashed = hasher(upstream, "", self._rng) if hasher is not None else None
         result.request_hash = hashed.hash if hashed is not None else None
         if not self._brief:
             result.balancing = self._balanced(decision)
-        chosen = (asks and asks.host(head, cluster.balancer)) or cluster.balancer.pick(
+        chosen = (asks and asks.host(head, upstream, cluster.balancer)) or cluster.balancer.pick(
             result.request_hash, share.criteria, self._rng
         )
         result.session, sticky = actions.session(decision, head, time.time())

@@ -41,8 +41,10 @@ def test_requests_go_to_the_endpoints_they_ask_for(
     override = policy("override_host.v3.OverrideHost", override_host_sources=sources, fallback_policy=ring)
     hashed = {"hash_policy": [{"header": {"header_name": "x-user"}}]}
     route = {"match": {"prefix": "/"}, "route": {"cluster": "up", "retry_policy": RETRIES, **hashed}}
-    twin = make_twin([virtual_host([route])], [balanced("up", backends, override, down=1)])
     a, b, c, d = (backend.address for backend in backends)
+    added = {"header": {"key": PICK, "value": c}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    changed = {**route, "match": {"prefix": "/added"}, "request_headers_to_add": [added]}
+    twin = make_twin([virtual_host([changed, route])], [balanced("up", backends, override, down=1)])
     user, fails = ("x-user", "u7"), ("x-fail", "1")
     asked: list[tuple[tuple[str, str], ...]] = [
         ((PICK, a),),  # unhealthy, and taken nevertheless
@@ -60,6 +62,7 @@ def test_requests_go_to_the_endpoints_they_ask_for(
         (fails,),
     ]
     calls = [Call(str(number), headers=(*headers, user)) for number, headers in enumerate(asked)]
+    calls.append(Call("added", "/added", ((PICK, d), user)))
     for call, (theirs, ours) in zip(calls, twin.both(calls), strict=True):
         assert (ours.status, ours.backend) == (theirs.status, theirs.backend), call
         assert attempts(backends, "mesh", call) == attempts(backends, "envoy", call), call
@@ -76,10 +79,12 @@ def test_a_balancers_own_hash_policies_take_the_place_of_the_routes(
     make_twin: Callable[..., Twin], fast_backend: Callable[..., FastBackend], name: str
 ) -> None:
     backends = [fast_backend(f"b{number}", Reply(body=b"")) for number in range(6)]
-    own = {"hash_policy": [{"header": {"header_name": "x-user"}}, {"query_parameter": {"name": "q"}}]}
+    policies = [{"header": {"header_name": "x-user"}}, {"query_parameter": {"name": "q"}}]
+    own = {"hash_policy": [*policies, {"header": {"header_name": "x-added"}}]}
     balancing = policy(name, consistent_hashing_lb_config=own)
     hashed = {"hash_policy": [{"header": {"header_name": "x-call-id"}}]}  # differs between the two
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "up", **hashed}}
+    added = [{"header": {"key": "x-added", "value": "%REQ(x-user)%-and-more"}}]
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "up", **hashed}, "request_headers_to_add": added}
     twin = make_twin([virtual_host([route])], [balanced("up", backends, balancing)])
     calls = [Call(str(n), f"/?q={n % 3}", (("x-user", f"u{n % 7}"),)) for n in range(40)]
     answers = twin.both(calls)
