@@ -59,6 +59,7 @@ def measure(quick: bool, cores: Cores) -> dict[str, Any]:
             "servers": _part("servers", cores, options),
             "telemetry": _part("telemetry", cores, options),
             "grpc": _grpc(quick, cores),
+            "slow_pod": _part("slow_pod", cores, options | {"server_core": cores.server}),
             "mtls": _part("mtls", cores, options | {"server_core": cores.server}),
         }
 

@@ -84,6 +84,7 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
         *_grpc(results["grpc"]),
         *_servers(results["servers"]),
         *_telemetry(results["telemetry"]),
+        *_slow_pod(results["slow_pod"]),
         (
             "Size",
             ("", "", ""),
@@ -150,6 +151,13 @@ def _telemetry(figures: Mapping[str, Mapping[str, Any]]) -> Iterable[Table]:
         )
         added = [(name, f"{cost:.1f}") for name, cost in figures["added"].items()]
         yield "What spans add to a call, CPU (µs)", ("", ""), added
+
+
+def _slow_pod(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterable[Table]:
+    for title, found in (("over HTTP", figures["http"]), ("in model time", figures["model"])):
+        kinds = list(next(iter(found.values())))
+        rows = [(name, *(f"{time:.1f}" for time in times.values())) for name, times in found.items()]
+        yield f"The slow-pod test {title}: p99 of ten pods (ms)", ("policy", *kinds), rows
 
 
 def _by_kind(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:

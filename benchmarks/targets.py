@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import grpc_calls, mtls, servers, telemetry, updates
+from benchmarks import grpc_calls, mtls, servers, slow_pod, telemetry, updates
 from benchmarks.calls import BARE, BARE2, KINDS, MESH, OWN, RELATIVE, TWO
 from benchmarks.changes import DELTA, FILES, SOTW
 from benchmarks.consul import FROM_ITS_ANSWER
@@ -80,6 +80,14 @@ def _used(results: Results) -> float:
     return float(times[updates.MESH]["p50"] / times[updates.GRPCIO]["p50"])
 
 
+def _slow_pod(policy: str) -> Callable[[Results], float]:
+    def ratio(results: Results) -> float:
+        times = results["slow_pod"]["http"][policy]
+        return float(times[slow_pod.SLOW] / times[slow_pod.HEALTHY])
+
+    return ratio
+
+
 TARGETS = (
     Target("async p50, 1 in flight, to bare httpx", 0.5, True, "x", lambda r: _p50(r, MESH, BARE)),
     Target("async p50, 1 in flight, to httpx by two Envoys", 0.4, True, "x", lambda r: _p50(r, MESH, TWO)),
@@ -108,6 +116,8 @@ TARGETS = (
     Target("a change of 10 000 endpoints to its first call, to xds:///", 1.1, True, "x", _used),
     Target("a traced call", 40, True, " µs", lambda r: float(r["telemetry"]["call"][telemetry.TRACED]["thread"])),
     Target("ASGI middleware", 20, True, " µs", lambda r: float(r["servers"]["asgi"][servers.OURS])),
+    Target("p99 with a slow pod, least request, to all healthy", 1.3, True, "x", _slow_pod("least request")),
+    Target("p99 with a slow pod, peak EWMA, to all healthy", 1.3, True, "x", _slow_pod("peak EWMA")),
     Target("change to effect, p99, files", 50, True, " ms", _change(FILES)),
     Target("change to effect, p99, control plane SotW", 50, True, " ms", _change(SOTW)),
     Target("change to effect, p99, control plane delta", 50, True, " ms", _change(DELTA)),
