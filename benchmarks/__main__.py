@@ -17,7 +17,7 @@ from benchmarks import plots, report, targets
 from benchmarks.cores import Cores
 from benchmarks.processes import envoy_binary, redis, server, sidecar, work
 
-MICRO = ("routing", "balancing", "policies", "parsers", "wire")
+MICRO = ("routing", "balancing", "slow_pod", "policies", "parsers", "wire")
 HERE = Path(__file__).parent
 POLICIES = (
     "Every mesh and sidecar carries all of these policies: a route with a header match, weighted clusters, retries "

@@ -84,7 +84,7 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
         *_grpc(results["grpc"]),
         *_servers(results["servers"]),
         *_telemetry(results["telemetry"]),
-        *_slow_pod(results["slow_pod"]),
+        *(_slow_pod(results["slow_pod"]) if "slow_pod" in results else ()),
         (
             "Size",
             ("", "", ""),
