@@ -100,17 +100,22 @@ def _below(limit: int, words: Iterator[int]) -> int:
 
 
 def mersenne_twister(seed: int) -> Iterator[int]:
-    """MT19937 seeded with one number, as C++'s `std::mt19937`: Python's own generator seeds otherwise."""
+    """MT19937 seeded with one number, as C++'s `std::mt19937`: Python's own generator seeds otherwise.
+
+    A number costs the part of the seeding that it needs: the first 398 of 624 words, and seldom more is taken.
+    """
     state = [seed & _WORD]
-    for index in range(1, 624):
-        state.append((1812433253 * (state[-1] ^ state[-1] >> 30) + index) & _WORD)
+    word = state[0]
     position = 0
     while True:
+        for index in range(len(state), min(position + 398, 624)):
+            word = (1812433253 * (word ^ word >> 30) + index) & _WORD
+            state.append(word)
         mixed = (state[position] & 0x80000000) | (state[(position + 1) % 624] & 0x7FFFFFFF)
-        word = state[(position + 397) % 624] ^ mixed >> 1 ^ (0x9908B0DF if mixed & 1 else 0)
-        state[position] = word
+        found = state[(position + 397) % 624] ^ mixed >> 1 ^ (0x9908B0DF if mixed & 1 else 0)
+        state[position] = found
         position = (position + 1) % 624
-        word ^= word >> 11
-        word ^= word << 7 & 0x9D2C5680
-        word ^= word << 15 & 0xEFC60000
-        yield (word ^ word >> 18) & _WORD
+        found ^= found >> 11
+        found ^= found << 7 & 0x9D2C5680
+        found ^= found << 15 & 0xEFC60000
+        yield (found ^ found >> 18) & _WORD
