@@ -38,7 +38,8 @@ class Explanation:
     `max_retries` and `retry_budget` (percent, which then takes the place of `max_retries`).
 
     `response_flag` is Envoy's word when no upstream is reached and nothing answers, and `reason` says why (an unknown
-    host is NR too; `pass_through` tells that the mesh lets such calls go on unchanged).
+    host is NR too; `pass_through` tells that the mesh lets such calls go on unchanged). `failure_status` is the HTTP
+    status a proxy answers with then, where the route decides: a missing route or cluster.
     """
 
     method: str
@@ -61,6 +62,7 @@ class Explanation:
     thresholds: dict[str, Any] | None = None
     pass_through: bool = False
     response_flag: str | None = None
+    failure_status: int | None = None
     reason: str | None = None
     trials: list[dict[str, Any]] = field(default_factory=list)
     weights: list[dict[str, Any]] = field(default_factory=list)

@@ -141,7 +141,8 @@ def _outcome(result: Explanation) -> Iterator[str]:
     if result.pass_through:
         yield _line("passes through", result.reason)
     elif result.response_flag is not None:
-        yield _line("fails", f"{result.response_flag}: {result.reason}")
+        status = f" ({result.failure_status})" if result.failure_status else ""
+        yield _line("fails", f"{result.response_flag}{status}: {result.reason}")
 
 
 def _line(label: str, value: object) -> str:

@@ -27,7 +27,7 @@ ORIGINAL_PATH, ORIGINAL_HOST = "x-envoy-original-path", "x-envoy-original-host"
 
 
 def _refused(name: str, reason: str) -> ResourceError:
-    return ResourceError("value", f"%{name}% {reason}")
+    return ResourceError("value", f"{name} {reason}")
 
 
 def _plain(value: Operator) -> Make:

@@ -16,7 +16,6 @@ import httpx
 from meshlib import Mesh
 from meshlib.errors import CallError
 from meshlib.explain import Explainer
-from meshlib.flags import ResponseFlag
 from parts.envoy_server import EnvoyServer
 
 Json = dict[str, Any]
@@ -27,16 +26,6 @@ ROUTER = {
 }
 CALL_ID = "x-call-id"
 AUTHORITY = "mesh.test"
-
-# What Envoy answers where a mesh raises; the flag is compared beside it.
-STATUS_OF = {
-    ResponseFlag.NR: 404,
-    ResponseFlag.UT: 504,
-    ResponseFlag.SI: 504,
-    ResponseFlag.UPE: 502,
-    ResponseFlag.RL: 429,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -193,7 +182,7 @@ def _request(call: Call) -> httpx.Request:
 
 
 def _refused(error: CallError) -> Answer:
-    return Answer(STATUS_OF.get(error.flag, 503), flag=error.flag)
+    return Answer(error.status, flag=error.flag)
 
 
 def _answer(response: httpx.Response, body: bytes, broken: CallError | None = None) -> Answer:

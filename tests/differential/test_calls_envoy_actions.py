@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from differential.actions_generate import Asked, requests, routes
-from differential.calls_twin import EXTENSIONS, STATUS_OF, Twin, cluster, endpoint, virtual_host
+from differential.calls_twin import EXTENSIONS, Twin, cluster, endpoint, virtual_host
 from meshlib.errors import CallError
 from parts.fast_backend import FastBackend, Reply, Request
 
@@ -79,7 +79,7 @@ def of_mesh(client: httpx.Client, number: int, asked: Asked, reasons: Counter[st
             asked.method, f"http://{asked.host}{asked.path}", headers=headers, content=asked.body or None
         )
     except CallError as error:
-        return STATUS_OF.get(error.flag, 503), ""
+        return error.status, ""
     why = response.extensions["meshlib"].why_not_redirected
     if why:
         reasons[why] += 1

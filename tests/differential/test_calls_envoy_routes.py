@@ -139,7 +139,7 @@ def explained(explainer: Explainer, call: Call) -> Observed:
     """What `meshlib explain` says of a call, in the same words; the upstream's own response headers it cannot know."""
     result = explainer.explain(call.method, f"http://{call.authority}{call.path}", call.sent)
     if result.response_flag is not None:
-        return Observed("", 404 if result.response_flag == "NR" else 503)
+        return Observed("", result.failure_status or 503)
     headers = [(name, value) for name, value in result.response_headers]
     answer = result.redirect or result.direct_response
     if answer is not None:
