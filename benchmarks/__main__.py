@@ -17,6 +17,7 @@ from benchmarks import plots, report, targets
 from benchmarks.cores import Cores
 from benchmarks.processes import envoy_binary, redis, server, sidecar, work
 
+ALONE = ("routing", "decisions", "scale", "parsers", "servers", "telemetry")
 MICRO = ("routing", "balancing", "slow_pod", "policies", "parsers", "wire")
 HERE = Path(__file__).parent
 POLICIES = (
@@ -33,6 +34,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a minute at most; the figures are rough")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--micro", choices=[*MICRO, "all"], help="run a benchmark of one part instead")
+    parser.add_argument("--only", choices=ALONE, help="measure one part anew; the others' figures are the last run's")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for results.json and the plots")
     parser.add_argument("--docs", type=Path, help="also write benchmarks.md and its plots into this folder")
     return parser.parse_args(given)
@@ -53,6 +55,7 @@ def measure(quick: bool, cores: Cores) -> dict[str, Any]:
             "calls": _part("calls", cores, options | sidecars | shared),
             "decisions": _part("decisions", cores, options),
             "changes": _part("changes", cores, options) | _part("consul", cores, options),
+            "routing": _part("routing", cores, options),
             "scale": _part("scale", cores, options),
             "updates": _part("updates", cores, options | {"server_core": cores.server}),
             "parsers": _part("parsers", cores, options),
@@ -112,7 +115,13 @@ def main() -> int:
         return max(
             subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode for name in names
         )
-    verdicts = publish(measure(options.quick, Cores.of_this_machine()), options)
+    cores = Cores.of_this_machine()
+    if options.only:
+        results = json.loads((options.out / "results.json").read_text())
+        results[options.only] = _part(options.only, cores, {"quick": options.quick})
+    else:
+        results = measure(options.quick, cores)
+    verdicts = publish(results, options)
     missed = any(verdict.met is False for verdict in verdicts)
     return 1 if missed and options.check else 0
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import routing
 from benchmarks.calls import KINDS, MESH, MESH2, OWN, SHARED
 
-NAMES = ("throughput", "latency", "bodies")
+NAMES = ("throughput", "latency", "bodies", "routing")
 _MESHES = (MESH, MESH2, OWN, SHARED)
 _OURS, _OTHERS = "#00796b", "#b0bec5"
 
@@ -22,10 +23,9 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[str]:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    calls = results["calls"]
-    for name, paint in zip(NAMES, (_throughput, _latency, _bodies), strict=True):
+    for name, paint in zip(NAMES, (_throughput, _latency, _bodies, _routing), strict=True):
         figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
-        paint(axes, calls)
+        paint(axes, results["routing" if paint is _routing else "calls"])
         axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(folder / f"{name}.png", dpi=110)
         pyplot.close(figure)
@@ -55,6 +55,15 @@ def _bodies(axes: Any, calls: Mapping[str, Any]) -> None:
         axes.barh(places, [calls["bodies"][name][kind] for name in names], height=0.2, label=kind)
     axes.set_yticks(range(len(names)), names)
     axes.set(title="Bodies of 1 MB, asyncio", xlabel="MB/s")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _routing(axes: Any, figures: Mapping[str, Any]) -> None:
+    for name, costs in figures["match_us"].items():
+        sizes = sorted(costs, key=int)
+        style = "--" if name not in routing.TOLD_APART else "-"
+        axes.plot([int(size) for size in sizes], [costs[size] for size in sizes], style, marker="o", label=name)
+    axes.set(title="Finding a route", xlabel="routes (log scale)", ylabel="µs (log scale)", xscale="log", yscale="log")
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 

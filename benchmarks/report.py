@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import routing
 from benchmarks.cores import Cores
 from benchmarks.targets import Verdict
 
@@ -80,7 +81,8 @@ def tables(results: Mapping[str, Any], verdicts: Iterable[Verdict]) -> list[Tabl
             ("response", *next(iter(parsers.values()))),
             [(name, *(f"{cost:.1f}" for cost in costs.values())) for name, costs in parsers.items()],
         ),
-        _updates(results["updates"]),
+        *((_updates(results["updates"]),) if "updates" in results else ()),
+        *(routing.tables(results["routing"]) if "routing" in results else ()),
         *_grpc(results["grpc"]),
         *_servers(results["servers"]),
         *_telemetry(results["telemetry"]),

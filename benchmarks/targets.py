@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import grpc_calls, mtls, servers, slow_pod, telemetry, updates
+from benchmarks import grpc_calls, mtls, routing, servers, slow_pod, telemetry, updates
 from benchmarks.calls import BARE, BARE2, KINDS, MESH, OWN, RELATIVE, TWO
 from benchmarks.changes import DELTA, FILES, SOTW
 from benchmarks.consul import FROM_ITS_ANSWER
@@ -88,6 +88,15 @@ def _slow_pod(policy: str) -> Callable[[Results], float]:
     return ratio
 
 
+def _routes(results: Results) -> float:
+    return max(routing.growth(results["routing"]["match_us"]).values())
+
+
+def _hosts(results: Results) -> float:
+    costs = results["routing"]["virtual_host_us"]
+    return float(costs["10000"]["asked before"] / costs["10"]["asked before"])
+
+
 TARGETS = (
     Target("async p50, 1 in flight, to bare httpx", 0.5, True, "x", lambda r: _p50(r, MESH, BARE)),
     Target("async p50, 1 in flight, to httpx by two Envoys", 0.4, True, "x", lambda r: _p50(r, MESH, TWO)),
@@ -114,6 +123,14 @@ TARGETS = (
     Target("memory of one endpoint of 10 000", 1024, True, " B", _update("bytes_each")),
     Target("a change of one endpoint of 10 000 into force", 5, True, " ms", _update("change_ms")),
     Target("a change of 10 000 endpoints to its first call, to xds:///", 1.1, True, "x", _used),
+    Target(
+        "500 routes, to 5, of the dearest kind",
+        2,
+        True,
+        "x",
+        _routes,
+    ),
+    Target("10 000 virtual hosts, to 10", 1.5, True, "x", _hosts),
     Target("a traced call", 40, True, " µs", lambda r: float(r["telemetry"]["call"][telemetry.TRACED]["thread"])),
     Target("ASGI middleware", 20, True, " µs", lambda r: float(r["servers"]["asgi"][servers.OURS])),
     Target("p99 with a slow pod, least request, to all healthy", 1.3, True, "x", _slow_pod("least request")),
