@@ -100,7 +100,10 @@ def _parse(text: str) -> list[_Part]:
         elif found[0] == "%":
             raise ResourceError("value", f"{text!r}: a percent sign that is not part of an operator is written %%")
         else:
-            parts.append(_operator(found["name"], found["arguments"] or "", found["length"]))
+            try:
+                parts.append(_operator(found["name"], found["arguments"] or "", found["length"]))
+            except ResourceError as error:
+                raise ResourceError("value", f"{found[0]}: {error.reason}") from error
     parts.append(text[end:])
     return [part for part in parts if part != ""]
 
@@ -114,9 +117,7 @@ def _operator(name: str, arguments: str, length: str | None) -> Operator:
     if name in NO_VALUE:
         return lambda scene: None
     near = ", ".join(sorted(known for known in KNOWN if known.startswith(name.partition("_")[0])))
-    raise ResourceError(
-        "value", f"%{name}% is no operator that is known here" + (f"; there are {near}" if near else "")
-    )
+    raise ResourceError("value", f"{name} is no operator that is known here" + (f"; there are {near}" if near else ""))
 
 
 def _cut(make: Operator, length: str | None) -> Operator:
