@@ -13,6 +13,7 @@ from meshlib.engine.cluster import BreakerLike, ClusterPlan
 from meshlib.engine.clusters import compile_clusters
 from meshlib.engine.filters import FilterStates
 from meshlib.engine.lanes import lane_rules
+from meshlib.engine.prepare import prepare_subsets
 from meshlib.engine.table import Outbound, VirtualHostPlan, listener_names
 from meshlib.model.snapshot import Snapshot
 from meshlib.model.zones import NOWHERE, Local
@@ -65,6 +66,7 @@ class Plan:
         self.outbound = Outbound(snapshot, filters, previous.outbound if previous else None)
         self.lanes = lane_rules(snapshot.clusters.values())
         self.clusters = compile_clusters(snapshot, state, attached, previous.clusters if previous else {})
+        prepare_subsets(snapshot, self.clusters)
 
     def find(self, scheme: str, authority: str) -> VirtualHostPlan | None:
         """The virtual host that speaks for an authority."""

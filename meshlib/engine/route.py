@@ -228,7 +228,7 @@ class RoutePlan:
         return Share(
             cluster=_cluster_name(share, route),
             cluster_by=_cluster_by(share, route),
-            criteria=_criteria(share, route),
+            criteria=criteria_of(share, route),
             filters=compile_filters(
                 scope.listener,
                 scope.filters,
@@ -295,7 +295,7 @@ def _named_by_header(name: str) -> Callable[[RequestHead], str]:
     return lambda head: next(iter(head.get_all(name)), "")
 
 
-def _criteria(share: WeightedCluster | None, route: Route) -> Struct:
+def criteria_of(share: WeightedCluster | None, route: Route) -> Struct:
     """Metadata match of the route, overlaid with the share's."""
     base = route.action.metadata_match if isinstance(route.action, RouteAction) else EMPTY_STRUCT
     if share is None or not share.metadata_match.items:

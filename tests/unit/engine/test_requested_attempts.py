@@ -7,12 +7,20 @@ import pytest
 
 from meshlib.engine.commands import Start
 from meshlib.engine.runtime import Runtime
-from meshlib.model.endpoint import HealthStatus
-from meshlib.model.lb import Maglev, OverrideHost, OverrideHostSource, PickFirst, RingHash
-from meshlib.model.metadata import Metadata
+from meshlib.model.endpoint import Address, HealthStatus, LbEndpoint
+from meshlib.model.lb import (
+    LbSubsetConfig,
+    Maglev,
+    OverrideHost,
+    OverrideHostSource,
+    PickFirst,
+    RingHash,
+    SubsetSelector,
+)
+from meshlib.model.metadata import Metadata, Struct
 from meshlib.model.outcome import Failure
 from meshlib.model.request import RequestHead
-from meshlib.model.route import HashPolicy, RetryPolicy, Route, RouteAction
+from meshlib.model.route import HashPolicy, RetryPolicy, Route, RouteAction, WeightedCluster, WeightedClusters
 from meshlib.sources.static import static_cluster, static_snapshot
 from parts.flow import ADDRESSES, Player, get, runtime_of
 
@@ -113,3 +121,18 @@ def test_pick_first_stays_with_the_first_endpoint_that_can_be_reached() -> None:
 def test_other_clusters_ask_nothing() -> None:
     assert runtime().plan.clusters["payments"].by_request is None
     assert not runtime().plan.clusters["payments"].guarded
+
+
+def test_the_subsets_that_routes_ask_for_are_there_before_the_first_request() -> None:
+    labelled = tuple(
+        LbEndpoint(Address("10.0.0.1", 80 + number), metadata=Metadata.of({"envoy.lb": {"version": f"v{number}"}}))
+        for number in range(3)
+    )
+    config = LbSubsetConfig((SubsetSelector(("version",)),))
+    cluster = replace(static_cluster("payments", labelled), subsets=config, lb_policy=Maglev(251))
+    shares = tuple(WeightedCluster("payments", 1, Struct.of({"version": f"v{number}"})) for number in (0, 2))
+    match = static_snapshot({"payments": ADDRESSES}).routes["static"].virtual_hosts[0].routes[0].match
+    routes = {"payments": [Route(match, RouteAction(WeightedClusters(shares)))]}
+    plan = runtime_of(static_snapshot({"payments": cluster}, routes=routes)).plan
+    made = plan.clusters["payments"].balancer._compiled._views
+    assert set(made) == {(("version", "'v0'"),), (("version", "'v2'"),)}
