@@ -19,8 +19,9 @@ from itertools import count
 from meshlib.balancing.base import Balancer, Host, Rng
 from meshlib.balancing.compiled import Compiled
 from meshlib.balancing.hosts import by_priority, hosts_of
-from meshlib.balancing.registry import compile_cost
+from meshlib.balancing.registry import compile_cost, goes_by_time
 from meshlib.balancing.report import BalancerReport, report
+from meshlib.balancing.slow_start import joined
 from meshlib.balancing.subset import SubsetIndex
 from meshlib.balancing.subsetting import subset_of
 from meshlib.balancing.view import Settings, View
@@ -33,6 +34,7 @@ from meshlib.state.cells import ClusterState
 SMALL = 512
 INFINITY = float("inf")
 HEAVY_TICK = 1.0  # seconds between two weighings of many hosts
+IDLE_TICK = 1.0  # the same for balancers that may come into use, of a subset or a priority
 STALE_ATTEMPTS = 8  # picks from an old view that may meet an ejected host before the view is compiled after all
 
 _NO_ENDPOINTS = ClusterLoadAssignment("")
@@ -56,6 +58,7 @@ class ClusterBalancer:
         "_stale_picks",
         "_state",
         "_subsets",
+        "_warm_until",
         "hosts",
         "needs_refresh",
     )
@@ -96,6 +99,7 @@ class ClusterBalancer:
         self._by_address: dict[str, Host] | None = None
         self._stale_picks = count()
         self._now: float | None = None
+        self._warm_until = INFINITY if self._subsets is not None and goes_by_time(cluster.lb_policy) else -INFINITY
         self.needs_refresh = False
 
     @property
@@ -212,17 +216,22 @@ class ClusterBalancer:
         to `refresh`.
         """
         timed = self._compiled.timed()
+        idle = now + IDLE_TICK if now < self._warm_until else INFINITY
         if not timed:
-            return INFINITY
+            return idle
         self._now = now
         if not any(balancer.heavy for balancer in timed):
-            return min(balancer.tick(now) for balancer in timed)
+            return min(idle, *(balancer.tick(now) for balancer in timed))
         self.needs_refresh = True
         return now + HEAVY_TICK
 
     def begin(self, now: float) -> None:
         """The balancer is in force from `now`: new endpoints have joined. Off the hot path, like `refresh`."""
         self._now = now
+        slow_start = getattr(self._settings.policy, "slow_start", None)
+        if slow_start is not None:  # the time of hosts that nobody asks yet begins too
+            latest = max((joined(host, now) for host in self.hosts), default=-INFINITY)
+            self._warm_until = max(self._warm_until, latest + slow_start.window)
         for balancer in self._compiled.timed():
             balancer.tick(now)
 

@@ -80,6 +80,12 @@ def compile_cost(policy: LbPolicy, hosts: int) -> int:
     return hosts if isinstance(builder, ByTurn) else max(hosts, builder.entries(policy, hosts) // ENTRIES_PER_HOST)
 
 
+def goes_by_time(policy: LbPolicy) -> bool:
+    """Whether a policy's balancers are `Timed`."""
+    slow_start = getattr(policy, "slow_start", None)
+    return slow_start is not None or isinstance(policy, (ClientSideWeightedRoundRobin, PeakEwma))
+
+
 def builder_of(policy: LbPolicy) -> ByTurn | ByHash:
     """The policy's builder; round robin for what this version does not have (decoding has said so)."""
     return BUILDERS.get(type(policy), BUILDERS[RoundRobin])

@@ -38,13 +38,20 @@ def warming(config: SlowStart, weigh: Weigh) -> Weigh:
     return weighed
 
 
-def _age(host: Host, now: float) -> float:
+def joined(host: Host, now: float) -> float:
+    """When a host was first healthy, which may be now; before all time for one that is not yet, and whose weight is
+    whole meanwhile, as in Envoy.
+    """
     cell = host.cell
     if cell.joined is None:
-        if host.availability != "healthy":  # not yet; meanwhile its weight is whole, as in Envoy
-            return float("inf")
+        if host.availability != "healthy":
+            return float("-inf")
         cell.joined = now
-    return now - cell.joined
+    return cell.joined
+
+
+def _age(host: Host, now: float) -> float:
+    return now - joined(host, now)
 
 
 def as_configured(hosts: Sequence[Host], now: float) -> tuple[Sequence[float], float]:

@@ -5,7 +5,17 @@ import math
 import pytest
 
 from meshlib.balancing.slow_start import STEPS, factor
-from meshlib.model.lb import ClientSideWeightedRoundRobin, LbPolicy, LeastRequest, RoundRobin, SlowStart
+from meshlib.model.endpoint import ClusterLoadAssignment
+from meshlib.model.lb import (
+    ClientSideWeightedRoundRobin,
+    LbPolicy,
+    LbSubsetConfig,
+    LeastRequest,
+    RoundRobin,
+    SlowStart,
+    SubsetSelector,
+)
+from meshlib.model.metadata import Struct
 from parts.balancing import Bench, address, assignment, endpoint, flat, group
 
 MINUTE = SlowStart(60.0)
@@ -125,3 +135,32 @@ def test_many_endpoints_are_weighed_off_the_hot_path() -> None:
     assert bench.balancer.needs_refresh
     bench.balancer.refresh()
     assert share(bench, 1_030.0, 600, 12_010) == pytest.approx(0.5 / 600.5, rel=0.3)
+
+
+def test_subsets_are_told_the_time_when_they_come_into_use() -> None:
+    versions = [endpoint(0, version="v1"), endpoint(1, version="v1")]
+    subsets = LbSubsetConfig((SubsetSelector(("version",)),))
+    bench = Bench(assignment(group(versions)), lb_policy=RoundRobin(MINUTE), subsets=subsets)
+    bench.balancer.begin(0.0)
+    bench.update(assignment(group([*versions, endpoint(2, version="v1")])))
+    bench.balancer.begin(1_000.0)
+    wanted = Struct.of({"version": "v1"})
+    assert bench.balancer.tick(1_000.0) == 1_001.0
+    bench.pick(None, wanted)
+    bench.balancer.tick(1_030.0)
+    assert bench.picks(5_000, wanted)[address(2)] == pytest.approx(1_000, abs=2)
+
+
+def test_the_time_of_a_priority_that_is_not_in_use_goes_on() -> None:
+    def priorities(*second: int, healthy: bool) -> ClusterLoadAssignment:
+        first = [endpoint(0, health="HEALTHY" if healthy else "UNHEALTHY")]
+        return assignment(group(first), group([endpoint(number) for number in second], priority=1))
+
+    bench = Bench(priorities(1, healthy=True), lb_policy=RoundRobin(MINUTE))
+    bench.balancer.begin(0.0)
+    bench.update(priorities(1, 2, healthy=True))
+    bench.balancer.begin(1_000.0)
+    assert bench.balancer.tick(1_001.0) == 1_002.0, "an endpoint is new, though nobody asks it"
+    bench.eject(address(0))
+    bench.balancer.refresh()
+    assert abs(share(bench, 1_030.0, 2) - 0.5 / 1.5) < 0.002
