@@ -20,7 +20,7 @@ from meshlib.engine.decision import Decision, Forward, decide
 from meshlib.engine.judging import sweep
 from meshlib.engine.plan import Plan
 from meshlib.engine.requested import RequestedAttempts
-from meshlib.engine.session import Session, SessionFilter, choose
+from meshlib.engine.session import Session, choose
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.model.request import RequestHead
 from meshlib.model.route import RouteAction
@@ -82,8 +82,10 @@ class StickyAttempts(RequestedAttempts):
 
     __slots__ = ("session",)
 
-    def __init__(self, *given: Any, sessions: tuple[SessionFilter, ...], **more: Any) -> None:
+    def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
+        actions = self.share.actions
+        sessions = () if actions is None else actions.sessions
         self.session = Session(sessions, self.head, self.runtime.wall_clock())
 
     def pick(self, now: float) -> Host | None:

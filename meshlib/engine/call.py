@@ -13,6 +13,7 @@ from typing import Any
 from meshlib.balancing.base import Host
 from meshlib.engine import grpc_status
 from meshlib.engine.acting import Redirected, StickyAttempts, act
+from meshlib.engine.actions import Actions
 from meshlib.engine.attempt import Attempts
 from meshlib.engine.commands import (
     Abandoned,
@@ -40,6 +41,7 @@ from meshlib.engine.decision import (
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply
 from meshlib.engine.lanes import entered
+from meshlib.engine.plan import Plan
 from meshlib.engine.requested import attempts_for
 from meshlib.engine.runtime import Runtime
 from meshlib.engine.table import VirtualHostPlan
@@ -113,23 +115,16 @@ def _stages(
     # 1 Configuration, before anything: there is nothing to decide with until it is there.
     plan = runtime.plan
     host = plan.outbound.find(head.scheme, head.authority) if redirected is None else redirected.host
-    if host is None and plan.may_come(head.scheme, head.authority):
-        limit = now + runtime.fetch_timeout
-        wanted = Fetch(head.authority, limit if deadline is None else min(limit, deadline))
-        now = yield from _asked(wanted, runtime, head, now, CallInfo())
-        plan = runtime.plan
-        host = plan.outbound.find(head.scheme, head.authority)
     if host is None:
-        yield _unknown(runtime, head, now)
-        return
+        host, now = yield from _fetched(runtime, head, now, deadline)
+        if host is None:
+            yield _unknown(runtime, head, now)
+            return
+        plan = runtime.plan
     # 2 Route, before the filters: which filters run, and how, is the route's say.
-    if redirected is None:
-        decision = (decide_once if head.shared else decide)(plan, host, head, runtime.rng)
-        info = _info(host, decision)
-    else:
-        decision = redirected.decision
-        info = _info(host, decision)
-        info.internal_redirects = redirected.count
+    choose = decide_once if head.shared else decide
+    decision = choose(plan, host, head, runtime.rng) if redirected is None else redirected.decision
+    info = _info(host, decision, redirected)
     if isinstance(decision, Refusal):
         yield _failed(runtime, head, now, decision.flag, decision.reason, info, decision.status)
         return
@@ -140,11 +135,8 @@ def _stages(
             yield reply
             return
     # 4 Redirects and direct responses: the router's own answers, the last filter of the chain.
-    if isinstance(decision, Answer):
-        yield _reply(runtime, decision, head, now, info)
-        return
-    if decision.cluster.passthrough:
-        yield PassThrough(head)
+    if isinstance(decision, Answer) or decision.cluster.passthrough:
+        yield _reply(runtime, decision, head, now, info) if isinstance(decision, Answer) else PassThrough(head)
         return
     # 5 What protects the cluster, whatever route led to it: limits from code, then the control plane's overload drop.
     attempts_of: type[Attempts] = Attempts
@@ -154,22 +146,43 @@ def _stages(
             yield refused
             return
         attempts_of = attempts_for(decision)
-    # 6 Attempts.
+    # 6 Attempts, and what few routes do with them: sticky sessions, copies, redirects that begin anew with the route.
     actions = decision.share.actions
     if actions is None:
         attempts = attempts_of(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
         yield from attempts.flow()
         return
-    # 7 What few routes do with them: a sticky session, copies; and a redirect begins anew with the route.
-    given = (runtime, decision, head, info, now, deadline, replayable, source_ip)
-    if actions.sessions:
-        attempts = StickyAttempts(*given, stand_in=stand_in, sessions=actions.sessions)
-    else:
-        attempts = attempts_of(*given, stand_in=stand_in)
+    attempts_of = StickyAttempts if actions.sessions else attempts_of
+    attempts = attempts_of(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
+    yield from _acted(attempts, actions, plan, host, redirected, deadline, source_ip)
+
+
+def _acted(
+    attempts: Attempts,
+    actions: Actions,
+    plan: Plan,
+    host: VirtualHostPlan,
+    redirected: Redirected | None,
+    deadline: float | None,
+    source_ip: str,
+) -> Flow:
+    """The attempts with the route's actions, and what a redirect makes of the call."""
     again = yield from act(attempts, actions, plan, host, redirected)
     if again is not None:
-        replayable = replayable or again.bodiless
-        yield from _stages(runtime, again.head, again.now, deadline, replayable, source_ip, stand_in, again)
+        runtime, replayable = attempts.runtime, attempts.replayable or again.bodiless
+        yield from _stages(runtime, again.head, again.now, deadline, replayable, source_ip, attempts.stand_in, again)
+
+
+def _fetched(
+    runtime: Runtime, head: RequestHead, now: float, deadline: float | None
+) -> Generator[Command, Any, tuple[VirtualHostPlan | None, float]]:
+    """What speaks for an authority that nothing speaks for yet, once it has been waited for."""
+    if not runtime.plan.may_come(head.scheme, head.authority):
+        return None, now
+    limit = now + runtime.fetch_timeout
+    wanted = Fetch(head.authority, limit if deadline is None else min(limit, deadline))
+    now = yield from _asked(wanted, runtime, head, now, CallInfo())
+    return runtime.plan.outbound.find(head.scheme, head.authority), now
 
 
 def _protect(
@@ -210,9 +223,12 @@ def _asked(
         raise
 
 
-def _info(host: VirtualHostPlan, decision: Decision) -> CallInfo:
+def _info(host: VirtualHostPlan, decision: Decision, redirected: Redirected | None) -> CallInfo:
     route = decision.route
-    return CallInfo(host.table.config.name, route.label if route else "", decision.cluster_name)
+    info = CallInfo(host.table.config.name, route.label if route else "", decision.cluster_name)
+    if redirected is not None:
+        info.internal_redirects = redirected.count
+    return info
 
 
 def _unknown(runtime: Runtime, head: RequestHead, now: float) -> PassThrough | Fail:
