@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from meshlib import Mesh
 from meshlib.balancing.subsetting import subset_of
 from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.lb import PickFirst, RandomSubsetting
+from meshlib.sources.static import static_cluster
 from parts.balancing import Bench, address, assignment, endpoint, flat, group
 
 
@@ -92,3 +94,13 @@ def test_pick_first_shuffles_once(seed: int) -> None:
     assert len(bench.picks(20)) == 1
     firsts = {Bench(flat(40), lb_policy=PickFirst(shuffle_address_list=True), seed=s).pick() for s in range(10)}
     assert len(firsts) > 3
+
+
+def test_every_mesh_has_a_subset_of_its_own() -> None:
+    cluster = replace(static_cluster("c", [address(number) for number in range(40)]), subsetting=RandomSubsetting(3))
+    subsets = set()
+    for seed in (1, 1, 2, 3):
+        with Mesh.static({"c": cluster}, seed=seed) as mesh:
+            subsets.add(mesh.plan.clusters["c"].addresses)
+    assert len(subsets) == 3
+    assert {len(addresses) for addresses in subsets} == {3}

@@ -1,6 +1,7 @@
 """Balancers of the application: asked, and watched."""
 
 import logging
+import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from meshlib import Mesh
 from meshlib.balancing.base import Host
 from meshlib.model.lb import UserLbPolicy
-from meshlib.model.metadata import Struct
+from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.plugins import register_balancer
 from parts.balancing import Bench, address, flat
 from parts.fast_backend import FastBackend
@@ -108,3 +109,43 @@ def test_from_code_and_by_entry_point_of_an_installed_distribution(
             assert {http.get("http://up/").headers["x-backend"] for _ in range(8)} == {last.name}
     finally:
         sys.modules.pop("acme_lb", None)
+
+
+def test_from_a_file(tmp_path: Path) -> None:
+    endpoints = "\n".join(
+        f"        - endpoint: {{address: {{socket_address: {{address: 10.0.0.{number}, port_value: 80}}}}}}"
+        for number in (1, 2, 3)
+    )
+    (tmp_path / "mesh.yaml").write_text(
+        f"""
+static_resources:
+  clusters:
+  - name: up
+    load_balancing_policy:
+      policies:
+      - typed_extension_config:
+          name: gone
+          typed_config:
+            "@type": type.googleapis.com/xds.type.v3.TypedStruct
+            type_url: type.googleapis.com/acme.test.NotInstalled
+            value: {{}}
+      - typed_extension_config:
+          name: last
+          typed_config:
+            "@type": type.googleapis.com/xds.type.v3.TypedStruct
+            type_url: type.googleapis.com/acme.test.LastOnes
+            value: {{count: 1}}
+    load_assignment:
+      cluster_name: up
+      endpoints:
+      - lb_endpoints:
+{endpoints}
+"""
+    )
+    with Mesh.from_file(tmp_path / "mesh.yaml") as mesh:
+        mesh.wait_ready()
+        (issue,) = mesh.issues
+        assert "NotInstalled is not supported; last is used" in issue.reason
+        balancer = mesh.plan.clusters["up"].balancer
+        picks = {balancer.pick(None, EMPTY_STRUCT, random.Random(1)) for _ in range(6)}
+    assert {host and host.address for host in picks} == {"10.0.0.3:80"}
