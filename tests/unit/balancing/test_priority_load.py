@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshlib.balancing.priority import HostCounts, PriorityLoad, priority_loads
+from meshlib.balancing.priority import HostCounts, PriorityLoad, loads_without, priority_loads
 
 
 def loads(*healthy: int, panic: float = 50.0) -> list[int]:
@@ -125,3 +125,31 @@ def test_draining_hosts_are_not_missed_but_count_in_total_panic() -> None:
 def test_the_overprovisioning_factor_decides_when_to_spill() -> None:
     counts = [HostCounts(100, 90, 0), HostCounts(100, 100, 0)]
     assert [load.healthy for load in priority_loads(counts, 100, 50.0)] == [90, 10]
+
+
+def test_health_goes_by_weight_where_it_is_to() -> None:
+    light = HostCounts(2, 1, 0, weights=(10, 9, 0))  # one of two hosts, with nine tenths of the weight
+    assert light.health(100) == (90, 0)
+    assert HostCounts(2, 1, 0).health(100) == (50, 0)
+    heavy = HostCounts(4, 1, 1, excluded=1, weights=(10, 1, 4))
+    assert heavy.health(140) == (14, 56)
+    assert [load.healthy for load in priority_loads([light, HostCounts(2, 2, 0)], 100, 50.0)] == [90, 10]
+    # Panic goes by the number of hosts all the same.
+    assert [load.panic for load in priority_loads([HostCounts(4, 1, 0, weights=(10, 7, 0))], 100, 50.0)] == [True]
+
+
+def test_a_priority_may_have_a_factor_of_its_own() -> None:
+    counts = [HostCounts(10, 5, 0, factor=100), HostCounts(10, 5, 0, factor=200)]
+    assert [load.healthy for load in priority_loads(counts, 140, 50.0)] == [50, 50]
+
+
+def test_priorities_that_have_been_tried_are_left_out() -> None:
+    counts = [HostCounts(10, 10, 0), HostCounts(10, 5, 0), HostCounts(10, 10, 0)]
+    loads = priority_loads(counts, 140, 50.0)
+    assert [load.healthy for load in loads] == [100, 0, 0]
+    assert [load.healthy for load in loads_without({0}, loads, counts, 140)] == [0, 70, 30]
+    assert [load.healthy for load in loads_without({0, 2}, loads, counts, 140)] == [0, 100, 0]
+    assert loads_without({0, 1, 2}, loads, counts, 140) == loads  # nothing is left: as before
+    degraded = [HostCounts(10, 10, 0), HostCounts(10, 0, 10)]
+    first = priority_loads(degraded, 140, 50.0)
+    assert [(load.healthy, load.degraded) for load in loads_without({0}, first, degraded, 140)] == [(0, 0), (0, 100)]
