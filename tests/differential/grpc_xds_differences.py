@@ -18,8 +18,8 @@ what Envoy does with the same configuration. Everything else that differs is a b
    `max_stream_duration` and five words. A stream of requests is bounded by `max_stream_duration` alone here too.
 10. The first configuration being refused (NACK), a call waits for a better one until `fetch_timeout`; grpcio's fails at
     once.
-11. Of a route's `max_stream_duration` and `grpc_timeout_header_max` the former counts, with the caller's own deadline;
-    grpcio prefers the latter. (Istio sends both alike.)
+11. `grpc_timeout_header_max` bounds the timeout of a call that has one, as in Envoy; one without has the route's
+    `max_stream_duration`. In grpcio the former bounds every call. (Istio sends both alike.)
 12. Balancers and filters grpcio does not know (LEAST_REQUEST, RANDOM, a local rate limit) make it refuse the whole
     resource; here they work, or are left out and reported.
 """

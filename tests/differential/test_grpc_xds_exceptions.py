@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -155,9 +156,11 @@ def test_10_a_refused_first_configuration(world: World, echo_backends: Backends)
 def test_11_how_long_a_call_may_take(world: World, echo_backends: Backends) -> None:
     limits = {"max_stream_duration": "30s", "grpc_timeout_header_max": "0.1s"}
     world.put([route(world.cluster("a"), max_stream_duration=limits)], {"a": echo_backends(1)})
-    call = GrpcCall(script={"delay": 0.3})
+    call = GrpcCall(script={"delay": 0.3}, timeout=None)
     eventually(lambda: world.ours(call)[0].code == "OK", "ours")
     eventually(lambda: world.theirs(call)[0].code == "DEADLINE_EXCEEDED", "theirs")
+    bounded = replace(call, timeout=5)
+    assert [one.code for one in world.both(bounded)[0]] == ["DEADLINE_EXCEEDED"] * 2
 
 
 @pytest.mark.parametrize("policy", ["LEAST_REQUEST", "RANDOM"])
