@@ -54,6 +54,7 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_ROUTE}.DirectResponseAction", "route_answers._DIRECT_RESPONSE"),
     (f"{_CORE}.HeaderValueOption", "common._HEADER_OPTION"),
     (f"{_CORE}.RuntimeFractionalPercent", "common._RUNTIME_FRACTION"),
+    ("envoy.service.runtime.v3.Runtime", "runtime._RUNTIME"),
     ("envoy.type.matcher.v3.RegexMatcher", "regex._MATCHER"),
     ("envoy.type.matcher.v3.RegexMatchAndSubstitute", "regex._REWRITE"),
     (f"{_CLUSTER}.Cluster", "cluster._CLUSTER"),

@@ -54,7 +54,10 @@ def fractional_percent(message: Any) -> FractionalPercent:
     return FractionalPercent(message.numerator, _DENOMINATORS[message.denominator])
 
 
-_RUNTIME_FRACTION = fields("default_value", harmless={"runtime_key": "there is no runtime; the default value counts"})
+_RUNTIME_FRACTION = fields(
+    "default_value",
+    harmless={"runtime_key": "only routes match by what a runtime says; elsewhere the default value counts"},
+)
 
 
 def runtime_fraction(ctx: Context, message: Any, path: str) -> FractionalPercent:

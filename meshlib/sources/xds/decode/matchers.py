@@ -19,7 +19,7 @@ from meshlib.model.re2_program import re2_program
 from meshlib.model.report import ResourceError
 from meshlib.model.uri_template import parse_template
 from meshlib.sources.xds.decode.common import fractional_percent, unpack, wrapped
-from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
+from meshlib.sources.xds.decode.context import Context, UnsupportedError, join
 from meshlib.sources.xds.decode.context_matchers import filter_state_matcher, metadata_matcher, tls_context
 from meshlib.sources.xds.decode.cookies import cookie_matchers
 from meshlib.sources.xds.decode.regex import regex
@@ -44,7 +44,6 @@ _ROUTE_MATCH = frozenset(
         "cookies",
     }
 )
-_RUNTIME_FRACTION = fields("default_value", "runtime_key")
 _TEMPLATE = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
 _TEMPLATE_MODULE = {_TEMPLATE: "envoy.extensions.path.match.uri_template.v3.uri_template_match_pb2"}
 _DEPRECATED_HEADER_KINDS: dict[str, Any] = {
@@ -113,8 +112,7 @@ def _path_template(message: Any, path: str) -> PathMatcher:
     return PathMatcher("uri_template", found.path_template)
 
 
-def _fraction(ctx: Context, message: Any, path: str) -> FractionalPercent:
-    ctx.check_fields(message, path, _RUNTIME_FRACTION)
+def _fraction(message: Any) -> FractionalPercent:
     return replace(fractional_percent(message.default_value), runtime_key=message.runtime_key)
 
 
@@ -125,7 +123,7 @@ def route_match(ctx: Context, message: Any, path: str) -> RouteMatch:
             raise UnsupportedError(join(path, descriptor.name), "this matcher is not supported")
     fraction = None
     if message.HasField("runtime_fraction"):
-        fraction = _fraction(ctx, message.runtime_fraction, join(path, "runtime_fraction"))
+        fraction = _fraction(message.runtime_fraction)
     headers = enumerate(message.headers)
     parameters = enumerate(message.query_parameters)
     return RouteMatch(
