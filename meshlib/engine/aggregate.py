@@ -47,7 +47,8 @@ class AggregatePlan(ClusterPlan):
         self.children = tuple(children)
         self.aggregate = AggregateBalancer([child.balancer for child in children], config.healthy_panic_threshold)
         self.next_sweep = ALWAYS  # so that the attempt loop, which looks at this anyway, finds out
-        self.awaited = any(child.awaited for child in children) and not self.aggregate.hosts
+        # Those that come first are waited for, though there may be others: as gRPC waits before it fails over (A56).
+        self.awaited = next((child.awaited for child in children if child.awaited or child.balancer.hosts), False)
         self.guarded = self.guarded or self.awaited
 
 

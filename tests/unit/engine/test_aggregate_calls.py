@@ -189,6 +189,16 @@ def test_a_call_waits_for_the_first_answer_about_names() -> None:
     assert isinstance(Player(runtime).last, Start)  # nobody waits any more
 
 
+def test_an_aggregate_waits_for_the_names_of_what_comes_first_only() -> None:
+    named, other = static_cluster("named", ["payments.test:80"]), leaf("a", "HEALTHY")
+    for children, awaited in ((("named", "a"), True), (("a", "named"), False), (("nobody", "named"), True)):
+        clusters = {"named": named, "a": other, "payments": row("payments", *children)}
+        snapshot = static_snapshot(clusters, routes={"payments": "payments"})
+        runtime = runtime_of(replace(snapshot, resolved={}))
+        runtime.first_lookup = Looked
+        assert isinstance(Player(runtime).last, Query) is awaited, children
+
+
 def test_a_name_that_is_not_looked_up_in_time_is_no_endpoint() -> None:
     named = static_cluster("payments", ["payments.test:80"])
     runtime = runtime_of(replace(static_snapshot({"payments": named}), resolved={}))
