@@ -32,6 +32,7 @@ MEANING = {
     "`retry_budget` (percent; takes the place of `max_retries`)",
     "pass_through": "the call leaves the mesh unchanged",
     "response_flag": "Envoy's word when no endpoint is reached and nothing answers",
+    "failure_status": "of a missing route or cluster: the HTTP status a proxy answers with",
     "reason": "why, in a sentence",
     "trials": "the routes tried, in order: `route`, `index`, `matched`, `failed` (the condition that did not hold)",
     "weights": "the shares of a weighted route: `cluster`, `weight`, `chosen`",
@@ -42,6 +43,7 @@ MEANING = {
     "`endpoints`); an endpoint has `address`, `locality`, `weight`, `health`, `availability`, `ejected`, `active`",
     "cluster_state": "what the cluster is doing now: `requests`, `ejected`, `breaker`; at rest unless a live process "
     "was asked",
+    "chosen_because": "why the endpoint was chosen, in a sentence",
     "by_chance": "whether the cluster was drawn among several",
     "mirrors": "the copies of the request: cluster, whether it exists, percent, host, headers",
     "internal_redirect": "which redirect responses the mesh follows, in the policy's words; null: none",

@@ -21,6 +21,7 @@ from meshlib.explain import actions, facts
 from meshlib.explain.chance import FixedChance
 from meshlib.explain.explanation import Explanation
 from meshlib.explain.request import HeaderInput, head_from
+from meshlib.explain.why import chosen_because
 from meshlib.flags import ResponseFlag
 from meshlib.model.metadata import Struct
 from meshlib.model.report import Issue
@@ -172,9 +173,8 @@ class Explainer:
         result.request_hash = hashed.hash if hashed is not None else None
         if not self._brief:
             result.balancing = self._balanced(decision)
-        chosen = (asks and asks.host(head, upstream, cluster.balancer)) or cluster.balancer.pick(
-            result.request_hash, share.criteria, self._rng
-        )
+        asked = asks.host(head, upstream, cluster.balancer) if asks is not None else None
+        chosen = asked or cluster.balancer.pick(result.request_hash, share.criteria, self._rng)
         result.session, sticky = actions.session(decision, head, time.time())
         if result.session is not None and (
             sticky is not None or (result.session["strict"] and result.session["wanted"])
@@ -185,6 +185,9 @@ class Explainer:
             result.reason = f"no healthy endpoint in cluster {cluster.name!r}"
         else:
             result.endpoint = chosen.address
+            result.chosen_because = chosen_because(
+                result, cluster, chosen, asked=chosen is asked, session=chosen is sticky
+            )
             limit, _ = attempt_deadline(decision, route.timeout, 0.0)
             upstream = attempt_head(decision, head, upstream, chosen.endpoint.hostname, 1, limit)
         result.authority, result.path = upstream.authority, upstream.path

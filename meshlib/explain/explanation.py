@@ -21,6 +21,7 @@ class Explanation:
     `{"priority", "healthy_load", "degraded_load", "panic", "endpoints"}` (loads in percent), an endpoint
     `{"address", "locality", "weight", "health", "availability", "ejected", "active"}`. `cluster_state` is what the
     cluster is doing now, `{"requests", "ejected", "breaker"}`: at rest unless a live process was asked.
+    `chosen_because` says why the endpoint was chosen, in a sentence.
 
     Beside that: `mirrors` are the copies the request has, `{"cluster", "exists", "percent", "authority", "headers"}`;
     `internal_redirect` says which redirects the mesh follows, in the words of the policy; `session` is
@@ -71,6 +72,7 @@ class Explanation:
     request_hash: int | None = None
     balancing: dict[str, Any] | None = None
     cluster_state: dict[str, Any] | None = None
+    chosen_because: str | None = None
     by_chance: bool = False
     mirrors: list[dict[str, Any]] = field(default_factory=list)
     internal_redirect: dict[str, Any] | None = None

@@ -47,6 +47,8 @@ def _upstream(result: Explanation) -> Iterator[str]:
         yield from _balancing(result.balancing, result.endpoint)
     elif result.endpoint is not None:
         yield _line("endpoint", result.endpoint)
+    if result.chosen_because is not None:
+        yield _line("chosen", result.chosen_because)
     if result.session is not None:
         yield _line("session", _session(result.session))
     if result.endpoint is not None:
