@@ -22,6 +22,13 @@ from meshlib.policy.classify import Classification, classify
 if TYPE_CHECKING:
     from meshlib.engine.attempt import Attempts
 
+def slow_at(now: float) -> Outcome:
+    """An attempt that has had its time."""
+    outcome = Outcome(failure=Failure.PER_TRY_TIMEOUT)
+    outcome.at = now
+    return outcome
+
+
 _SLOW = classify(Outcome(failure=Failure.PER_TRY_TIMEOUT))
 
 
@@ -117,6 +124,8 @@ class _Race:
             start.cluster.stats["upstream_rq_per_try_timeout"].add()
             if start.cluster.detector is not None:
                 detect(call, start.cluster.detector, start, _SLOW, now)
+            if start.cluster.observe is not None:  # it will be cancelled, and never be heard of again
+                start.cluster.observe(start, slow_at(now), _SLOW)
             if call.rules is None or not call.rules.policy.retry_on:
                 continue  # a policy that retries nothing hedges nothing, as in Envoy
             delay = grant(call, Outcome(failure=Failure.PER_TRY_TIMEOUT), self.granted, now)

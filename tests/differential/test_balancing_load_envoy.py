@@ -443,3 +443,33 @@ def test_an_endpoint_that_joins_begins_with_less(
     for name in configs:
         client.picks(name, 12)
         same(client.picks(name, 500), ours[name].at(WINDOW + 1).picks(500), name)
+
+
+@pytest.mark.slow  # it waits for a window to pass
+def test_an_endpoint_that_comes_back_from_ejection_has_its_full_weight(
+    start: Callable[..., Client], backends: list[FastBackend]
+) -> None:
+    ports = [backend.port for backend in backends[:3]]
+    slow = {"slow_start_window": "3s", "min_weight_percent": {"value": 10.0}}
+    made = cluster("c", ports, "round_robin.v3.RoundRobin", {"slow_start_config": slow})
+    ejecting = {"consecutive_5xx": 1, "interval": "0.2s", "base_ejection_time": "1s", "max_ejection_percent": 50}
+    client = start([{**made, "outlier_detection": ejecting}])
+    begun = time.monotonic()
+    client.picks("c", 6)
+    time.sleep(max(0.0, begun + 3.3 - time.monotonic()))
+    backends[0].behave(Reply(503, body=b""))
+    failing = http.client.HTTPConnection("127.0.0.1", client.port, timeout=10)
+    statuses: list[int] = []
+    while 503 not in statuses:
+        failing.request("GET", "/", headers={"x-cluster": "c"})
+        response = failing.getresponse()
+        response.read()
+        statuses.append(response.status)
+    failing.close()
+    backends[0].behave(answer)
+    ejected = time.monotonic()
+    while str(ports[0]) not in client.picks("c", 9):
+        assert time.monotonic() < ejected + 20
+    assert time.monotonic() - ejected > 0.5, "it was away"
+    found = client.picks("c", 300)
+    assert abs(found.count(str(ports[0])) - 100) <= 5, Counter(found)
