@@ -1,5 +1,6 @@
 """Decoding is total: any bytes, and any mutation of good bytes, give a model or a ResourceError."""
 
+import importlib
 from typing import Any
 
 import pytest
@@ -10,6 +11,13 @@ from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode import decode, references
 from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION
 from parts import xds_resources as xds
+
+for _module in (  # the types that stand in an Any below
+    "envoy.config.route.v3.route_components_pb2",
+    "envoy.extensions.path.match.uri_template.v3.uri_template_match_pb2",
+    "envoy.type.matcher.v3.http_inputs_pb2",
+):
+    importlib.import_module(_module)
 
 Json = dict[str, Any]
 _LIMIT = {
@@ -36,8 +44,42 @@ _MATCH = {
         {"name": "x-b", "range_match": {"start": 1, "end": 9}},
     ],
     "query_parameters": [{"name": "q", "present_match": True}],
-    "runtime_fraction": {"default_value": {"numerator": 5}},
+    "runtime_fraction": {"default_value": {"numerator": 5}, "runtime_key": "k"},
+    "tls_context": {"presented": False},
+    "dynamic_metadata": [
+        {"filter": "f", "path": [{"key": "k"}], "value": {"or_match": {"value_matchers": [{"bool_match": True}] * 2}}}
+    ],
+    "filter_state": [{"key": "k", "address_match": {"ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]}}],
 }
+_TYPE = "type.googleapis.com/"
+_TEMPLATE = {
+    "path_match_policy": {
+        "name": "t",
+        "typed_config": {
+            "@type": f"{_TYPE}envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig",
+            "path_template": "/a/{b=c/*}/**.d",
+        },
+    }
+}
+_HEADER = {
+    "name": "h",
+    "typed_config": {"@type": f"{_TYPE}envoy.type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": "x"},
+}
+_LEAD = {
+    "action": {"name": "r", "typed_config": {"@type": f"{_TYPE}envoy.config.route.v3.Route", **xds.route()}},
+}
+_SINGLE = {"single_predicate": {"input": _HEADER, "value_match": {"prefix": "a"}}}
+_TREE = {"matcher_tree": {"input": _HEADER, "prefix_match_map": {"map": {"a": _LEAD, "ab": _LEAD}}}}
+_MATCHER = {
+    "matcher_list": {
+        "matchers": [
+            {"predicate": {"not_matcher": _SINGLE}, "on_match": {"matcher": _TREE}},
+            {"predicate": {"or_matcher": {"predicate": [_SINGLE, _SINGLE]}}, "on_match": _LEAD},
+        ]
+    },
+    "on_no_match": _LEAD,
+}
+_TREE_HOST = {"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "matcher": _MATCHER}]}
 _CLUSTER = {
     "lb_policy": "RING_HASH",
     "ring_hash_lb_config": {"minimum_ring_size": 64},
@@ -51,6 +93,8 @@ SEEDS: list[tuple[str, Json]] = [
     (LISTENER, xds.api_listener(http_filters=[_LIMIT, xds.ROUTER])),
     (LISTENER, xds.socket_listener("0.0.0.0_80", 80, "routes")),
     (ROUTE_CONFIGURATION, xds.route_configuration("routes", {"match": _MATCH, "route": _ACTION}, xds.route())),
+    (ROUTE_CONFIGURATION, xds.route_configuration("routes", {"match": _TEMPLATE, "route": {"cluster": "a"}})),
+    (ROUTE_CONFIGURATION, _TREE_HOST),
     (CLUSTER, xds.eds_cluster(**_CLUSTER)),
     (CLUSTER_LOAD_ASSIGNMENT, xds.assignment("a", xds.endpoint(load_balancing_weight=3), xds.endpoint("::1"))),
 ]
