@@ -16,7 +16,10 @@ else that differs is a bug of the translation.
    call is balanced by the service's cluster. From files such a call passes through.
 6. Where `failoverPriority` divides the endpoints of a service that is resolved by DNS, istiod of 2026-08 ends in a
    panic. From files they are divided. Not generated.
-7. From files a service has the listener of a proxyless client besides, found by its name first: with the same routes.
+7. A service with several addresses: istiod routes requests for one of them, which one is chance, and lists every
+   endpoint as often as there are addresses. From files requests for all of them are routed. Of several hosts with the
+   same address one has it; without a VirtualService it is chance which, from files the first by name. Not generated.
+8. From files a service has the listener of a proxyless client besides, found by its name first: with the same routes.
 """
 
 from dataclasses import replace

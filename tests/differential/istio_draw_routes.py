@@ -20,6 +20,8 @@ class Routes(Chance):
         hosts = [self.rng.choice((host, short))]
         if self.maybe(0.2):
             hosts.append(f"extra{number}.example.com")
+        if self.maybe(0.15):
+            hosts = [self.rng.choice((f"*.{host.partition('.')[2]}", "*.com", f"*{number}.example.com"))]
         routes = [self.route(entry, entries, last=False) for _ in range(self.rng.randint(0, 4))]
         if self.maybe(0.3):
             index = self.rng.randint(0, len(routes))

@@ -36,6 +36,8 @@ class Rules(Chance):
         if self.maybe(0.15):  # of another namespace: of the callers there, or of the mesh
             place = self.rng.choice((*NAMESPACES, ROOT))
             over = self.rng.choice((host, f"*.{host.partition('.')[2]}"))
+            self.by_name = self.by_name or over.startswith("*")  # it may meet such a service
+            subsets = [self.subset(version, entry) for version in VERSIONS]
             spec = {"host": over, "subsets": subsets, "trafficPolicy": self.policy(entry)}
             yield document("DestinationRule", f"s{number}-c", spec | self.exported(0.3), place)
 

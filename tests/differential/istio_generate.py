@@ -93,8 +93,15 @@ class _Draw(Rules, Routes):
             **self.some({"subjectAltNames": ["spiffe://cluster.local/ns/default/sa/named"]}, 0.2),
         }
         namespace = self.namespace(host)
+        if self.maybe(0.05):
+            spec["exportTo"] = ["~"]
         if self.maybe(0.3) and not host.startswith("*"):
-            spec["addresses"] = [f"10.7.0.{number + 1}"]
+            block = self.rng.choice(("", "/32")) if resolution in {"STATIC", "NONE"} else ""
+            spec["addresses"] = [f"10.7.0.{number + 1}{block}"]
+        all_http = all(port.get("protocol") not in {"TCP", None} for port in spec["ports"])
+        is_free = "addresses" not in spec and not host.startswith("*")
+        if all_http and is_free and self.maybe(0.3):  # Istio wants one host for what is not HTTP
+            spec["hosts"].append(f"also{number}.example.com")
         entry = document("ServiceEntry", f"s{number}", spec, namespace)
         if resolution == "NONE":
             yield entry
@@ -172,7 +179,8 @@ class _Draw(Rules, Routes):
     def requests(self, entry: Json, count: int) -> Iterator[Any]:
         spec = entry["spec"]
         for _ in range(count):
-            host = self.rng.choice([*self.names(spec["hosts"][0]), *spec.get("addresses", ())])
+            named = [name for known in spec["hosts"] for name in self.names(known)]
+            host = self.rng.choice([*named, *(address.removesuffix("/32") for address in spec.get("addresses", ()))])
             port = self.rng.choice([*(port["number"] for port in spec["ports"]), 80, 4321])
             query = self.rng.choice(("", "?q=1", "?q=abc&page=2", "?page="))
             names = self.rng.sample(HEADERS, self.rng.randint(0, 2))

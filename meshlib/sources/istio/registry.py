@@ -114,16 +114,14 @@ def _problems(document: IstioDocument, caller: Caller) -> Iterator[Problem]:
 
 
 def _reached(service: Service, virtual: Iterable[VirtualService], caller: Caller) -> Service | None:
-    """The service with the ports that routes lead to; None if none does."""
+    """The service with those of its first entry's ports that routes lead to; None if none does."""
     ports: set[int] = set()
     for found in virtual:
         for route in found.http:
             if _is_for(route, caller):
                 ports |= {_port(destination) for _, destination in destinations_of(route)
                           if destination["host"] == service.host}  # fmt: skip
-    if 0 in ports:
-        return service
-    kept = tuple(port for port in service.ports if port.number in ports)
+    kept = tuple(port for port in service.first_ports if 0 in ports or port.number in ports)
     return replace(service, ports=kept) if kept else None
 
 

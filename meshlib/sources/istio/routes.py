@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from meshlib.sources.istio.clusters import PASSTHROUGH_CLUSTER
@@ -44,7 +45,8 @@ def ports_of(registry: Registry) -> list[int]:
 
 
 def hosts_on(registry: Registry, port: int) -> list[HostRoutes]:
-    """Every host of a port with its routes, sorted by name; the first VirtualService that claims a host has it.
+    """Every host of a port with its routes: those of VirtualServices in their order, then the others by name. The first
+    VirtualService that claims a host has it, and the first host that claims an address.
 
     A VirtualService that speaks for a service of the port brings its other hosts along, whether or not they have that
     port; on port 80 it needs none, so that hosts can be routed that no service has (both as istiod does it).
@@ -62,10 +64,10 @@ def hosts_on(registry: Registry, port: int) -> list[HostRoutes]:
             found.setdefault(host, HostRoutes(host, None, routes))
         for service in claimed:
             found.setdefault(service.host, HostRoutes(service.host, service, routes))
-    for service in services.values():
-        if service.host not in found:
-            found[service.host] = HostRoutes(service.host, service, (_default_route(service, port, registry),))
-    return [found[host] for host in sorted(found)]
+    for host, service in sorted(services.items()):
+        if host not in found:
+            found[host] = HostRoutes(host, service, (_default_route(service, port, registry),))
+    return list(found.values())
 
 
 def sidecar_table(hosts: Iterable[HostRoutes], port: int, registry: Registry) -> Json:
@@ -84,7 +86,10 @@ def sidecar_table(hosts: Iterable[HostRoutes], port: int, registry: Registry) ->
             virtual_hosts.append(_virtual_host(entry, port, free))
     return {
         "name": str(port),
-        "virtual_hosts": [*virtual_hosts, _block_all() if registry.scope.registry_only else _allow_any()],
+        "virtual_hosts": [
+            *sorted(virtual_hosts, key=itemgetter("name")),
+            _block_all() if registry.scope.registry_only else _allow_any(),
+        ],
         "validate_clusters": False,
         "max_direct_response_body_size_bytes": _MAX_DIRECT_RESPONSE_BODY,
         "ignore_port_in_host_matching": True,

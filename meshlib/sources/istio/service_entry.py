@@ -76,7 +76,7 @@ class Endpoint:
 @dataclass(frozen=True, slots=True)
 class Service:
     """A host with its ports and endpoints. `names` are what the certificates of its workloads may be for; `external`
-    is a service outside the mesh.
+    is a service outside the mesh. `first_ports`: without those that other entries of the host add.
     """
 
     host: str
@@ -88,6 +88,7 @@ class Service:
     external: bool
     names: tuple[str, ...]
     origin: Origin
+    first_ports: tuple[Port, ...]
 
     def port(self, number: int) -> Port | None:
         """The port of that number."""
@@ -140,8 +141,6 @@ def services_of(document: IstioDocument, workloads: Iterable[Workload]) -> Itera
     resolution = (spec.get("resolution") or "NONE").replace("DYNAMIC_DNS", "NONE")
     found = list(_workloads(document, workloads, resolution))
     endpoints = tuple(Endpoint(workload, _targets(workload, ports)) for workload in found)
-    # CIDR blocks catch connections of a sidecar; no request is addressed to one.
-    addresses = tuple(address for address in spec.get("addresses") or () if "/" not in address)
     external = spec.get("location") != "MESH_INTERNAL"
     names = tuple(spec.get("subjectAltNames") or ())
     for host in spec["hosts"]:
@@ -151,8 +150,14 @@ def services_of(document: IstioDocument, workloads: Iterable[Workload]) -> Itera
             itself = Workload(name)
             own = (Endpoint(itself, _targets(itself, ports)),)
         yield Service(
-            name, addresses, ports, resolution, own, document.namespace, external, names, document.origin
+            name, _addresses(spec), ports, resolution, own, document.namespace, external, names, document.origin, ports
         )  # fmt: skip
+
+
+def _addresses(spec: Any) -> tuple[str, ...]:
+    """The addresses that requests may be made for. Blocks catch connections of a sidecar; no request is for one."""
+    listed = (address.removesuffix("/32").removesuffix("/128") for address in spec.get("addresses") or ())
+    return tuple(address for address in listed if "/" not in address)
 
 
 def _workloads(document: IstioDocument, workloads: Iterable[Workload], resolution: str) -> Iterator[Workload]:
