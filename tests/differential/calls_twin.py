@@ -36,6 +36,7 @@ class Call:
     headers: tuple[tuple[str, str], ...] = ()
     method: str = "GET"
     authority: str = AUTHORITY
+    body: bytes | None = None
 
     @property
     def sent(self) -> list[tuple[str, str]]:
@@ -85,7 +86,9 @@ class Twin:
         connection.putrequest(call.method, call.path, skip_host=True, skip_accept_encoding=True)
         for name, value in call.sent:
             connection.putheader(name, value)
-        connection.endheaders()
+        if call.body is not None:
+            connection.putheader("content-length", str(len(call.body)))
+        connection.endheaders(call.body)
         response = connection.getresponse()
         headers = tuple((name.lower(), value) for name, value in response.getheaders())
         try:
@@ -178,7 +181,7 @@ async def _ask(transport: httpx.AsyncBaseTransport, call: Call) -> Answer:
 
 
 def _request(call: Call) -> httpx.Request:
-    return httpx.Request(call.method, f"http://{call.authority}{call.path}", headers=call.sent)
+    return httpx.Request(call.method, f"http://{call.authority}{call.path}", headers=call.sent, content=call.body)
 
 
 def _refused(error: CallError) -> Answer:
@@ -192,7 +195,7 @@ def _answer(response: httpx.Response, body: bytes, broken: CallError | None = No
 
 
 def marked(prefix: str, call: Call) -> Call:
-    return Call(f"{prefix}-{call.id}", call.path, call.headers, call.method, call.authority)
+    return Call(f"{prefix}-{call.id}", call.path, call.headers, call.method, call.authority, call.body)
 
 
 def bootstrap(
