@@ -253,10 +253,7 @@ class VirtualHost:
 
 @dataclass(frozen=True, slots=True)
 class RouteConfiguration:
-    """`envoy.config.route.v3.RouteConfiguration`. A domain stands in at most one virtual host (checked at decode).
-
-    With `vhds` further virtual hosts come on demand, one resource each.
-    """
+    """`envoy.config.route.v3.RouteConfiguration`. A domain stands in at most one virtual host (checked at decode)."""
 
     name: str
     virtual_hosts: tuple[VirtualHost, ...] = ()
@@ -265,5 +262,4 @@ class RouteConfiguration:
     most_specific_header_mutations_wins: bool = False
     ignore_port_in_host_matching: bool = False
     typed_per_filter_config: tuple[PerFilterConfig, ...] = field(default=())
-    vhds: bool = False
     request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()

@@ -12,8 +12,9 @@
    generated.
 5. Envoy skips a regex rewrite whose substitution names a group the pattern does not have; meshlib refuses the route,
    so that somebody learns of it. Not generated.
-6. A header whose value has formatters other than `%REQ%` and `%REQUEST_HEADER%` is left as it is, and reported: their
-   facts are a proxy's. Not generated.
+6. Operators whose facts a library does not have (`%DOWNSTREAM_...%`, `%FILTER_STATE%`, `%DYNAMIC_METADATA%`, sizes,
+   connections) have no value, and are reported; `%CEL%` is not known: its header is left as it is, and reported.
+   `%CONNECTION_ID%`, `%BYTES_SENT%` and their like are numbers in Envoy. Not generated.
 7. A path rewrite that takes the leading slash makes Envoy answer 503; meshlib puts the slash back, as Envoy itself does
    in redirects. Not generated.
 8. Regexes are refused above a program size of 32 768 (Istio's setting), in Envoy above a runtime key.
