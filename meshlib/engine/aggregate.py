@@ -48,8 +48,12 @@ class AggregatePlan(ClusterPlan):
         self.aggregate = AggregateBalancer([child.balancer for child in children], config.healthy_panic_threshold)
         self.next_sweep = ALWAYS  # so that the attempt loop, which looks at this anyway, finds out
         # Those that come first are waited for, though there may be others: as gRPC waits before it fails over (A56).
-        self.awaited = next((child.awaited for child in children if child.awaited or child.balancer.hosts), False)
+        self.awaited = next((child.awaited for child in children if child.awaited or _serves(child)), False)
         self.guarded = self.guarded or self.awaited
+
+
+def _serves(child: ClusterPlan) -> bool:
+    return any(count.healthy or count.degraded for count in child.balancer.whole().counts)
 
 
 def leaves(name: str, clusters: Mapping[str, Cluster]) -> tuple[str, ...]:

@@ -66,9 +66,12 @@ class World:
         *,
         manager: Json | None = None,
         without: Sequence[str] = (),
+        others: Sequence[Json] = (),
         **configuration: Any,
     ) -> None:
-        """Serve a configuration. A cluster is its backends, or `{"endpoints": load assignment, **fields of it}`."""
+        """Serve a configuration. A cluster is its backends, or `{"endpoints": load assignment, **fields of it}`;
+        `others` are clusters as they are.
+        """
         listener = xds_resources.api_listener(self.name, self.cluster("routes"), **(manager or {}))
         table = xds_resources.route_configuration(self.cluster("routes"), *routes, **configuration)
         resources = [(LISTENER, listener), (ROUTE_CONFIGURATION, table)]
@@ -78,6 +81,7 @@ class World:
             assignment = {"cluster_name": self.cluster(name), **localities}
             resources.append((CLUSTER, xds_resources.eds_cluster(self.cluster(name), **fields)))
             resources.append((CLUSTER_LOAD_ASSIGNMENT, assignment))
+        resources += [(CLUSTER, other) for other in others]
         self._plane.put(self.name, [pair for pair in resources if pair[0] not in without])
 
     def theirs(self, *calls: GrpcCall, together: bool = False) -> list[Ended]:

@@ -191,8 +191,13 @@ def test_a_call_waits_for_the_first_answer_about_names() -> None:
 
 def test_an_aggregate_waits_for_the_names_of_what_comes_first_only() -> None:
     named, other = static_cluster("named", ["payments.test:80"]), leaf("a", "HEALTHY")
-    for children, awaited in ((("named", "a"), True), (("a", "named"), False), (("nobody", "named"), True)):
-        clusters = {"named": named, "a": other, "payments": row("payments", *children)}
+    for children, awaited in (
+        (("named", "a"), True),
+        (("a", "named"), False),
+        (("nobody", "named"), True),
+        (("b", "named"), True),
+    ):
+        clusters = {"named": named, "a": other, "b": leaf("b", "UNHEALTHY"), "payments": row("payments", *children)}
         snapshot = static_snapshot(clusters, routes={"payments": "payments"})
         runtime = runtime_of(replace(snapshot, resolved={}))
         runtime.first_lookup = Looked
