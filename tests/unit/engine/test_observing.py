@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from meshlib.engine.commands import BodyEnd, Start
+from meshlib.engine.commands import BodyEnd, Launch, Start
 from meshlib.engine.runtime import Runtime
 from meshlib.model.lb import ClientSideWeightedRoundRobin, LbPolicy, LeastRequest, PeakEwma, RoundRobin, SlowStart
 from meshlib.model.orca import HEADER_BIN, LoadReport
 from meshlib.model.outcome import Failure
+from meshlib.model.retry import RetryPolicy
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.static import static_snapshot
 from meshlib.state.latency import Estimate
@@ -114,3 +115,21 @@ def test_the_clock_of_slow_start_is_that_of_the_calls() -> None:
     asked = [sent(Player(runtime, now=1_050.0 + number / 10_000)).host.address for number in range(300)]
     assert abs(asked.count("10.0.0.2:80") - 100) <= 2, "half its weight at half of the window"
     assert cluster.next_sweep == 1_051.0
+
+
+def test_a_hedged_attempt_that_is_slow_is_timed_though_it_is_cancelled() -> None:
+    retries = RetryPolicy(("5xx",), num_retries=2, per_try_timeout=1.0)
+    made = with_policy(PeakEwma(), retries=retries, timeout=10.0)
+    routes = {
+        name: replace(
+            table, virtual_hosts=tuple(replace(host, hedge_on_per_try_timeout=True) for host in table.virtual_hosts)
+        )
+        for name, table in made.routes.items()
+    }
+    runtime = runtime_of(replace(made, routes=routes))
+    player = Player(runtime, now=0.0)
+    assert isinstance(player.last, Launch)
+    slow = player.last.start
+    player.send(0.0)
+    player.send(1.0)  # nothing has ended at the per-try timeout
+    assert latency(runtime, slow) == Estimate(1.0, 1.0)
