@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from meshlib.model.metadata import EMPTY_METADATA, Metadata
 from meshlib.model.request import RawHeaders, RequestHead
 
-__all__ = ["NOTHING", "CallFacts", "Scene"]
-
 
 @dataclass(frozen=True, slots=True)
 class CallFacts:
