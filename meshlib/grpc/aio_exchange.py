@@ -206,7 +206,7 @@ class OneResponse(AsyncExchange):
         except aio.AioRpcError as error:
             self._lost(self.call)
             take_trailers(start, error.trailing_metadata())
-            return failed(error, start.host.endpoint.address, self.out_of_time())
+            return failed(error, start.host.endpoint.targets[0], self.out_of_time())
         finally:
             self._entered = None
             if subchannel is not None:
@@ -226,7 +226,7 @@ class OneResponse(AsyncExchange):
             outcome = answered(received(await call.initial_metadata()), response=response)
         except aio.AioRpcError as error:
             take_trailers(start, error.trailing_metadata())
-            outcome = failed(error, start.host.endpoint.address, self.out_of_time())
+            outcome = failed(error, start.host.endpoint.targets[0], self.out_of_time())
         finally:
             call.cancel()  # which does nothing to a call that is over
             subchannel.leave(start)

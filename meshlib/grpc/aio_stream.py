@@ -84,7 +84,7 @@ class ManyResponses(AsyncExchange):
         except TimeoutError:
             return _cut_off(failure)
         except aio.AioRpcError as error:
-            return failed(error, start.host.endpoint.address, self.out_of_time())
+            return failed(error, start.host.endpoint.targets[0], self.out_of_time())
         return answered(received(metadata), GRPC_STATUS_PENDING, call)
 
     async def _at_once(self, call: Any) -> Outcome | None:
@@ -159,7 +159,7 @@ class ManyResponses(AsyncExchange):
         if self._timed_out is not None:
             outcome = _cut_off(self._timed_out)
         else:
-            outcome = failed(error, start.host.endpoint.address, self.out_of_time())
+            outcome = failed(error, start.host.endpoint.targets[0], self.out_of_time())
         self.finish(outcome.failure, outcome.grpc_status)
         self.error = stream_exception(outcome, self.info, "aio")
 

@@ -88,7 +88,7 @@ class BlockingCopy(_Copy):
                 pass
             return answered(None, response=self.call)
         except grpc.RpcError as error:
-            return failed(error, start.host.endpoint.address, self.out_of_time())
+            return failed(error, start.host.endpoint.targets[0], self.out_of_time())
         finally:
             subchannel.leave(start)
 
@@ -123,7 +123,7 @@ class AsyncCopy(_Copy):
                 pass
             return answered(None, response=call)
         except grpc_aio.AioRpcError as error:
-            return failed(error, start.host.endpoint.address, self.out_of_time())
+            return failed(error, start.host.endpoint.targets[0], self.out_of_time())
         finally:
             if call is not None:
                 call.cancel()

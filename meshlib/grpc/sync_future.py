@@ -43,7 +43,7 @@ class FutureProgress(Progress):
             attempt = self.method.on(subchannel).future(self.request(), **self.options(start))
         except grpc.RpcError as error:  # the request could not be serialized
             subchannel.leave(start)
-            ended(failed(error, start.host.endpoint.address, None))
+            ended(failed(error, start.host.endpoint.targets[0], None))
             return
         self.watch(start, attempt, lambda: self._attempt_ended(attempt, subchannel, start, ended))
 
@@ -85,4 +85,4 @@ class FutureProgress(Progress):
         if attempt.code() is grpc.StatusCode.OK:
             ended(answered(received(early_metadata(attempt)), response=attempt))
         else:
-            ended(single(failed(attempt, start.host.endpoint.address, self.out_of_time())))
+            ended(single(failed(attempt, start.host.endpoint.targets[0], self.out_of_time())))

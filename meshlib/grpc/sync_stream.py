@@ -62,7 +62,7 @@ class StreamProgress(Progress):
             call = self.method.on(subchannel)(self.request(), **self.options(start, streams=True))
         except grpc.RpcError as error:  # the request could not be serialized
             subchannel.leave(start)
-            ended(failed(error, start.host.endpoint.address, None))
+            ended(failed(error, start.host.endpoint.targets[0], None))
             return
         self._under_way(Attempt(call, ended, start, subchannel))
 
@@ -123,7 +123,7 @@ class StreamProgress(Progress):
     def _outcome(self, attempt: Attempt) -> Outcome:
         if attempt.timed_out is not None:
             return attempt.out_of_time(attempt.timed_out)
-        address = attempt.start.host.endpoint.address if attempt.start is not None else None
+        address = attempt.start.host.endpoint.targets[0] if attempt.start is not None else None
         return failed(attempt.call, address, self.out_of_time())
 
     def _commit(self, attempt: Attempt) -> None:

@@ -98,7 +98,7 @@ class BlockingCall(Exchange):
             return answered(headers, response=response)
         except grpc.RpcError as error:
             take_trailers(start, error.trailing_metadata())
-            return single(failed(error, start.host.endpoint.address, self.out_of_time()))
+            return single(failed(error, start.host.endpoint.targets[0], self.out_of_time()))
         finally:
             subchannel.leave(start)
 
@@ -117,7 +117,7 @@ class BlockingCall(Exchange):
             headers = received(early_metadata(call)) if self.with_call else None
             return answered(headers, response=(response, call) if self.with_call else response)
         except grpc.RpcError as error:
-            return single(failed(error, start.host.endpoint.address, self.out_of_time()))
+            return single(failed(error, start.host.endpoint.targets[0], self.out_of_time()))
         except grpc.FutureCancelledError:
             return Outcome(failure=Failure.LOCAL)
         finally:
