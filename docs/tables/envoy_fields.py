@@ -9,9 +9,9 @@ from typing import Any
 
 from google.protobuf import descriptor_pool
 
+from meshlib.sources.files.type_registry import message_class
 from meshlib.sources.xds import decode
 from meshlib.sources.xds.decode import matchers
-from meshlib.sources.xds.decode.added_protos import added_message, is_added
 from meshlib.sources.xds.decode.context import NOT_APPLIED, Fields
 from tables import markdown
 
@@ -62,6 +62,7 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_CORE}.SubstitutionFormatString", "route_answers._BODY_FORMAT"),
     (f"{_CORE}.HeaderValueOption", "common._HEADER_OPTION"),
     (f"{_CORE}.RuntimeFractionalPercent", "common._RUNTIME_FRACTION"),
+    (f"{_CORE}.RuntimeFractionalPercent", "mirror._FRACTION"),
     ("envoy.service.runtime.v3.Runtime", "runtime._RUNTIME"),
     ("envoy.type.matcher.v3.RegexMatcher", "regex._MATCHER"),
     ("envoy.type.matcher.v3.RegexMatchAndSubstitute", "regex._REWRITE"),
@@ -70,15 +71,23 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_CLUSTER}.Cluster.OriginalDstLbConfig", "cluster._ORIGINAL_DST"),
     (f"{_CLUSTER}.Cluster.CommonLbConfig", "cluster._COMMON_LB"),
     (f"{_CLUSTER}.Cluster.CommonLbConfig.ConsistentHashingLbConfig", "lb._CONSISTENT_HASHING"),
-    (f"{_CLUSTER}.Cluster.LbSubsetConfig", "lb._SUBSET"),
-    (f"{_CLUSTER}.Cluster.LbSubsetConfig.LbSubsetSelector", "lb._SELECTOR"),
+    (f"{_CLUSTER}.Cluster.LbSubsetConfig", "lb_subset._SUBSET"),
+    (f"{_CLUSTER}.Cluster.LbSubsetConfig.LbSubsetSelector", "lb_subset._SELECTOR"),
     ("envoy.extensions.clusters.dns.v3.DnsCluster", "dns._EXTENSION"),
     (_CARES, "dns._RESOLVER"),
     (f"{_CORE}.DnsResolverOptions", "dns._OPTIONS"),
-    (f"{_LB}.round_robin.v3.RoundRobin", "lb._ROUND_ROBIN"),
-    (f"{_LB}.least_request.v3.LeastRequest", "lb._LEAST_REQUEST"),
+    (f"{_LB}.round_robin.v3.RoundRobin", "lb_load._ROUND_ROBIN"),
+    (f"{_LB}.least_request.v3.LeastRequest", "lb_load._LEAST_REQUEST"),
+    (f"{_LB}.common.v3.SlowStartConfig", "lb_load._SLOW_START"),
+    (f"{_CORE}.RuntimeDouble", "lb_load._AGGRESSION"),
+    (f"{_LB}.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin", "lb_load._CLIENT_SIDE"),
+    (f"{_LB}.peak_ewma.v3.PeakEwma", "lb_load._PEAK_EWMA"),
     (f"{_LB}.random.v3.Random", "lb_extension._RANDOM"),
+    (f"{_LB}.pick_first.v3.PickFirst", "lb_extension._PICK_FIRST"),
     (f"{_LB}.ring_hash.v3.RingHash", "lb._RING_HASH"),
+    (f"{_LB}.maglev.v3.Maglev", "lb._MAGLEV"),
+    (f"{_LB}.override_host.v3.OverrideHost", "lb_extension._OVERRIDE_HOST"),
+    (f"{_LB}.random_subsetting.v3.RandomSubsetting", "lb_extension._SUBSETTING"),
     (f"{_LB}.wrr_locality.v3.WrrLocality", "lb_extension._WRR_LOCALITY"),
     (f"{_LB}.load_aware_locality.v3.LoadAwareLocality", "lb_locality._LOAD_AWARE"),
     (f"{_LB}.common.v3.LocalityLbConfig", "lb_locality._LOCALITY_LB"),
@@ -102,36 +111,20 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_ENDPOINT}.LocalityLbEndpoints", "endpoint._LOCALITY"),
     (f"{_ENDPOINT}.ClusterLoadAssignment.Policy", "endpoint._POLICY"),
 )
-_WHERE = {"connection_manager._COMMON": " (of a listener)", "upstream_http._COMMON": " (of a cluster)"}
+_WHERE = {
+    "connection_manager._COMMON": " (of a listener)",
+    "upstream_http._COMMON": " (of a cluster)",
+    "mirror._FRACTION": " (of a mirror policy)",
+}
 _EMPTY = {"context.NOTHING", "upstream_http.NOTHING"}  # for messages of which every field is reported
-_MODULES = (
-    "envoy.config.listener.v3.listener_pb2",
-    "envoy.config.cluster.v3.cluster_pb2",
-    "envoy.config.route.v3.route_pb2",
-    f"{_HCM}.http_connection_manager_pb2",
-    f"{_FILTERS}.router.v3.router_pb2",
-    f"{_FILTERS}.local_ratelimit.v3.local_rate_limit_pb2",
-    f"{_FILTERS}.cors.v3.cors_pb2",
-    f"{_FILTERS}.header_mutation.v3.header_mutation_pb2",
-    "envoy.extensions.clusters.dns.v3.dns_cluster_pb2",
-    "envoy.extensions.network.dns_resolver.cares.v3.cares_dns_resolver_pb2",
-    "envoy.extensions.upstreams.http.v3.http_protocol_options_pb2",
-    f"{_TLS}.tls_pb2",
-    *(f"{_LB}.{name}.v3.{name}_pb2" for name in ("round_robin", "least_request", "random", "ring_hash")),
-    f"{_LB}.wrr_locality.v3.wrr_locality_pb2",
-    f"{_LB}.common.v3.common_pb2",
-)
 
 
 def tables() -> str:
     """A section per message: applied, of no consequence, left out and what happens instead."""
     known = dict(_decoders())
     markdown.complete("MESSAGES", known.keys() - _EMPTY, [where for _, where in MESSAGES])
-    for module in _MODULES:
-        importlib.import_module(module)
     for name, _ in MESSAGES:
-        if is_added(name):
-            added_message(name)
+        message_class(name)  # imports it
     pool = descriptor_pool.Default()
     sections = [_section(pool.FindMessageTypeByName(name), known[where], where) for name, where in MESSAGES]
     return "\n\n".join([*sections, _route_match(pool.FindMessageTypeByName(f"{_ROUTE}.RouteMatch"))])
