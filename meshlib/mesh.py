@@ -265,7 +265,9 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         self._ready = threading.Event()
         self._waiting = {}
         self.__dict__.pop("upstreams", None)
-        self.__dict__.pop("load_reports", None)
+        parents: OutOfBandReports | None = self.__dict__.pop("load_reports", None)
+        if parents is not None:
+            parents.keep()
         self.__dict__.pop("mirrors", None)
         known: Runtime | None = self.__dict__.get("runtime")
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret

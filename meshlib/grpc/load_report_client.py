@@ -17,6 +17,8 @@ import grpc
 from meshlib.balancing.client_side import take_in
 from meshlib.engine.commands import Start
 from meshlib.errors import ConfigurationError
+from meshlib.grpc import unpatched
+from meshlib.grpc.forked import refusals, refusing
 from meshlib.grpc.subchannels import Settings, SubChannels
 from meshlib.model.lb import ClientSideWeightedRoundRobin
 from meshlib.model.orca import LoadReport, report_request
@@ -33,13 +35,16 @@ log = logging.getLogger("meshlib")
 PATH = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics"
 FIRST_WAIT, LONGEST_WAIT, GROWTH = 1.0, 120.0, 1.6  # gRPC's connection back-off, in seconds
 Key = tuple[str, str]
+_parents: list[OutOfBandReports] = []
 
 
 class OutOfBandReports:
     """The streams of one mesh. `follow` makes them those of a plan."""
 
     def __init__(self, mesh: Mesh) -> None:
-        self._subchannels = SubChannels(mesh.upstreams, _channel, lambda channel: channel.close())
+        refused, _ = refusals(bool(_parents), ())
+        make = refusing(refused) if refused else unpatched.channel
+        self._subchannels = SubChannels(mesh.upstreams, make, lambda channel: channel.close())
         self._streams: dict[Key, ReportStream] = {}
         self._plan: Plan = mesh.plan
         self._lock = threading.Lock()  # over plans, not over streams
@@ -72,6 +77,10 @@ class OutOfBandReports:
         call = subchannel.channel.unary_stream(PATH)(report_request(policy.oob_reporting_period))
         call.add_done_callback(lambda _: subchannel.leave(start))
         return call
+
+    def keep(self) -> None:
+        """In a forked child: these are the parent's. To let go of its channels would close them, which may hang."""
+        _parents.append(self)
 
     def close(self) -> None:
         """End every stream."""
@@ -142,9 +151,3 @@ class ReportStream:
             log.debug("a load report of %s cannot be read: %s", host.address, error)
             return
         take_in(policy, host, report, time.monotonic())
-
-
-def _channel(target: str, options: Any, credentials: Any) -> Any:
-    if credentials is None:
-        return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, credentials, options)
