@@ -17,14 +17,19 @@ def hears(mesh: Mesh, address: str) -> bool:
     return mesh.runtime.state.cluster("payments").endpoint(address).load is not None
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main(address: str) -> None:
     policy = ClientSideWeightedRoundRobin(oob_reporting_period=0.02)
     mesh = Mesh.static({"payments": [address]}, lb_policy=policy).start()
-    print("parent hears", hears(mesh, address), flush=True)
+    say(f"parent hears {hears(mesh, address)}")
     child = os.fork()
     if child == 0:
         mesh.start()
-        print("child hears", hears(mesh, address), flush=True)
+        say(f"child hears {hears(mesh, address)}")
         os._exit(0)
     os.waitpid(child, 0)
     mesh.close()

@@ -36,8 +36,12 @@ def test_a_forked_child_asks_anew() -> None:
     try:
         environment = {**os.environ, "PYTHONPATH": str(HERE.parents[2])}
         argv = [sys.executable, str(HERE / "load_reports_forking.py"), f"127.0.0.1:{port}"]
-        said = subprocess.run(argv, capture_output=True, text=True, timeout=40, env=environment, check=False)
-        assert said.stdout.splitlines() == ["parent hears True", "child hears True"], said.stderr
+        for _ in range(3):  # grpcio with a thread inside it: one child in some 200 dies (`meshlib.grpc.forked`)
+            said = subprocess.run(argv, capture_output=True, text=True, timeout=40, env=environment, check=False)
+            if said.stdout.splitlines() == ["parent hears True", "child hears True"]:
+                break
+        else:
+            pytest.fail(said.stdout + said.stderr)
     finally:
         done.set()
         busy.join()
