@@ -12,10 +12,13 @@ from typing import Protocol
 from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
 from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerFilterConfig
+from meshlib.model.header_mutation import MutationStep
 from meshlib.model.request import RequestHead
 from meshlib.model.session import StatefulSession
 from meshlib.policy.rate_limit import LocalRateLimiter
 from meshlib.policy.rng import Rng
+from meshlib.routing.header_filter import compile_steps
+from meshlib.routing.headers import Headers
 
 _RESOURCE_EXHAUSTED = 8
 
@@ -56,17 +59,15 @@ class LocalRateLimitFilter:
         self.config = config
         self._limiter = LocalRateLimiter(config)
         self._grpc_status = _RESOURCE_EXHAUSTED if config.rate_limited_as_resource_exhausted else None
-        self._headers = [
-            (option.name.encode("latin-1"), option.value.encode("latin-1")) for option in config.response_headers
-        ]
+        self._mutate = compile_steps([MutationStep(append=option) for option in config.response_headers], "response")
 
     def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | None:
         """Take a token; over the limit, answer."""
         if self._limiter.check(now, rng).allowed:
             return None
         name = self.config.stat_prefix or "local_rate_limit"
-        headers, body = list(self._headers), b"local_rate_limited"
-        return LocalReply(self.config.status, headers, body, ResponseFlag.RL, name, self._grpc_status)
+        headers: Headers = [] if self._mutate is None else self._mutate([], head)
+        return LocalReply(self.config.status, headers, b"local_rate_limited", ResponseFlag.RL, name, self._grpc_status)
 
 
 _BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {

@@ -44,6 +44,10 @@ HTTP_FILTERS: tuple[Json, ...] = (
     mutating(False, "first"),
     mutating(True, "second"),
     {**mutating(False, "asleep"), "disabled": True},
+    {
+        "name": "limit",
+        "typed_config": {"@type": f"{FILTERS}.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "limit"},
+    },
 )
 EVERY_STEP = {
     "request_mutations": [
@@ -134,6 +138,19 @@ def configured(by_level: dict[str, Json], **cors: Json) -> Json:
     return {"virtual_hosts": [{"name": "h", "domains": ["*"], "routes": routes, **level("vhost")}], **level("rc")}
 
 
+def limit(tokens: int) -> Json:
+    """A local rate limit that lets so many requests pass; its answer has headers of its own."""
+    stamp = [append("x-limited", "%REQ(x-in)%|%PATH(NQ)%")["append"], append("x-order", "limit")["append"]]
+    return {
+        "@type": f"{FILTERS}.local_ratelimit.v3.LocalRateLimit",
+        "stat_prefix": "limit",
+        "token_bucket": {"max_tokens": tokens, "fill_interval": "1000s"},
+        "filter_enabled": share(100),
+        "filter_enforced": share(100),
+        "response_headers_to_add": stamp,
+    }
+
+
 def cors_policy(**fields: Any) -> Json:
     return {"@type": f"{FILTERS}.cors.v3.CorsPolicy", **fields}
 
@@ -209,6 +226,20 @@ def test_header_mutation_filters(filtering_envoy: RoutingEnvoy) -> None:
         ours = runtime(config, filtering_envoy.ports, HTTP_FILTERS)
         for ask in REQUESTS:
             assert called(ours, ask) == filtering_envoy.ask(ask), f"{name}: {ask}"
+
+
+def test_the_answer_of_a_filter_has_the_headers_of_the_route_and_of_the_filters_before(
+    filtering_envoy: RoutingEnvoy,
+) -> None:
+    config = configured({"route": {"typed_per_filter_config": {"limit": limit(1)}}})
+    filtering_envoy.push(config)
+    ours = runtime(config, filtering_envoy.ports, HTTP_FILTERS)
+    statuses = []
+    for ask in (REQUESTS[0], REQUESTS[0], REQUESTS[1]):
+        seen = filtering_envoy.ask(ask)
+        assert called(ours, ask) == seen
+        statuses.append(seen.status)
+    assert statuses == [200, 429, 429]
 
 
 @pytest.mark.timeout(300)
