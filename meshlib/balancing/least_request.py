@@ -136,7 +136,7 @@ class WarmingLeastRequest(Timed):
         self._choices = choices
         self._scheduled = scheduled
         self._weigh = weigh
-        self._inner: Balancer = choices
+        self._inner: Balancer = choices if equal_weights(hosts) else scheduled
 
     @property
     def heavy(self) -> bool:  # type: ignore[override]

@@ -32,8 +32,8 @@ class Timed:
 
 
 class Reweighed(Timed):
-    """A balancer made anew whenever its hosts' weights have changed. Picks from other threads meet the old or the new
-    one, both whole.
+    """A balancer made anew whenever its hosts' weights have changed; all are equal until it is told the time. Picks from
+    other threads meet the old or the new one, both whole.
     """
 
     __slots__ = ("_build", "_hosts", "_inner", "_weigh", "_weights")
@@ -42,7 +42,7 @@ class Reweighed(Timed):
         self._hosts = tuple(hosts)
         self._weigh = weigh
         self._build = build
-        self._weights: Sequence[float] = [host.weight for host in hosts]
+        self._weights: Sequence[float] = [1] * len(hosts)
         self._inner = build(self._hosts, self._weights)
 
     @property
