@@ -23,7 +23,12 @@ Json = dict[str, Any]
 
 _TYPES = {"STATIC": "EDS", "DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS", "NONE": "ORIGINAL_DST"}
 _DNS_TYPES = frozenset({"STRICT_DNS", "LOGICAL_DNS"})
-_DNS = {"dns_refresh_rate": "60s", "respect_dns_ttl": True, "dns_lookup_family": "V4_ONLY"}
+_DNS = {
+    "dns_refresh_rate": "60s",
+    "dns_jitter": "0.100s",
+    "respect_dns_ttl": True,
+    "dns_lookup_family": "V4_ONLY",
+}
 DEFAULTS = frozenset(_DNS)
 """Fields of every generated cluster that no Istio object can say."""
 _UNLIMITED = 2**32 - 1
