@@ -64,7 +64,8 @@ def client_side_weighted_round_robin(policy: ClientSideWeightedRoundRobin, hosts
         usual = median(known)
         return [usual if weight is None else weight for weight in found], now + period
 
-    return Reweighed(hosts, weigh if policy.slow_start is None else warming(policy.slow_start, weigh), by_weights)
+    scaled = weigh if policy.slow_start is None else warming(policy.slow_start, weigh)
+    return Reweighed(hosts, scaled, by_weights, [1] * len(hosts))
 
 
 def _valid(policy: ClientSideWeightedRoundRobin, load: ReportedLoad | None, now: float) -> float | None:

@@ -64,8 +64,7 @@ def by_weights(hosts: Sequence[Host], weights: Sequence[float]) -> Balancer:
 
 def round_robin(policy: LbPolicy, hosts: Sequence[Host]) -> Balancer:
     """The round robin balancer for these hosts."""
+    weights = [host.endpoint.weight for host in hosts]
     if isinstance(policy, RoundRobin) and policy.slow_start is not None:
-        return Reweighed(hosts, warming(policy.slow_start, as_configured), by_weights)
-    if equal_weights(hosts):
-        return EqualRoundRobin(hosts)
-    return WeightedRoundRobin(hosts, [host.endpoint.weight for host in hosts])
+        return Reweighed(hosts, warming(policy.slow_start, as_configured), by_weights, weights)
+    return EqualRoundRobin(hosts) if equal_weights(hosts) else WeightedRoundRobin(hosts, weights)

@@ -32,18 +32,18 @@ class Timed:
 
 
 class Reweighed(Timed):
-    """A balancer made anew whenever its hosts' weights have changed; all are equal until it is told the time. Picks from
-    other threads meet the old or the new one, both whole.
+    """A balancer made anew whenever its hosts' weights have changed. Until it is told the time they are `weights`. Picks
+    from other threads meet the old or the new one, both whole.
     """
 
     __slots__ = ("_build", "_hosts", "_inner", "_weigh", "_weights")
 
-    def __init__(self, hosts: Sequence[Host], weigh: Weigh, build: Build) -> None:
+    def __init__(self, hosts: Sequence[Host], weigh: Weigh, build: Build, weights: Sequence[float]) -> None:
         self._hosts = tuple(hosts)
         self._weigh = weigh
         self._build = build
-        self._weights: Sequence[float] = [1] * len(hosts)
-        self._inner = build(self._hosts, self._weights)
+        self._weights = weights
+        self._inner = build(self._hosts, weights)
 
     @property
     def heavy(self) -> bool:  # type: ignore[override]
