@@ -74,6 +74,7 @@ drawn = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
+many = settings(drawn, max_examples=40, derandomize=False)  # of a soak
 
 
 def by_hash(client: EnvoyClient, made: Cluster, keys: Sequence[str]) -> tuple[list[str | None], list[str | None]]:

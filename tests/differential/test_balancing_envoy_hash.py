@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from differential.balancing_clusters import Start, by_hash, cluster, drawn, drawn_clusters, endpoint, group
+from differential.balancing_clusters import Start, by_hash, cluster, drawn, drawn_clusters, endpoint, group, many
 from differential.balancing_envoy import bootstrap, our_balancer, our_hash
 from meshlib.balancing.base import Host
 from meshlib.balancing.cluster import ClusterBalancer
@@ -90,12 +90,15 @@ def test_a_request_goes_to_the_same_endpoint(start: Start, ports: list[int]) -> 
         assert ours == theirs, made.name
 
 
-@drawn
-@given(
-    made=drawn_clusters(st.one_of(RINGS, TABLES), 24),
-    keys=st.lists(st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1), min_size=40, max_size=40),
-)
-def test_generated_clusters_go_to_the_same_endpoint(start: Start, ports: list[int], made: Any, keys: list[str]) -> None:
+GIVEN = {
+    "made": drawn_clusters(st.one_of(RINGS, TABLES), 24),
+    "keys": st.lists(
+        st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1), min_size=40, max_size=40
+    ),
+}
+
+
+def same_endpoints(start: Start, ports: list[int], made: Any, keys: list[str]) -> None:
     clusters = [make(f"c{number}", ports) for number, make in enumerate(made)]
     client = start(clusters)
     for one in clusters:
@@ -104,6 +107,21 @@ def test_generated_clusters_go_to_the_same_endpoint(start: Start, ports: list[in
         # Envoy's tables never hold degraded hosts, and answer 503 where there is no other; ours uses them then.
         different = [(key, them, us) for key, them, us in different if them is not None or us not in degraded(one)]
         assert not different, one
+
+
+@drawn
+@given(**GIVEN)
+def test_generated_clusters_go_to_the_same_endpoint(start: Start, ports: list[int], made: Any, keys: list[str]) -> None:
+    same_endpoints(start, ports, made, keys)
+
+
+@pytest.mark.slow
+@many
+@given(**GIVEN)
+def test_many_generated_clusters_go_to_the_same_endpoint(
+    start: Start, ports: list[int], made: Any, keys: list[str]
+) -> None:
+    same_endpoints(start, ports, made, keys)
 
 
 @pytest.mark.parametrize("policy", [RingHash(), Maglev(), Maglev(251, hash_balance_factor=200)])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from differential.balancing_clusters import Start, cluster, drawn, endpoint, group
+from differential.balancing_clusters import Start, cluster, drawn, endpoint, group, many
 from differential.balancing_envoy import EnvoyClient, our_balancer, our_hash
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import LbEndpoint
@@ -161,11 +161,10 @@ CRITERIA = st.builds(
 )
 
 
-@drawn
-@given(made=CLUSTERS, criteria=st.lists(CRITERIA, min_size=12, max_size=12))
-def test_generated_subsets_give_the_same_endpoints(
-    start: Start, ports: list[int], made: Any, criteria: list[Struct]
-) -> None:
+GIVEN = {"made": CLUSTERS, "criteria": st.lists(CRITERIA, min_size=12, max_size=12)}
+
+
+def same_by_ring(start: Start, ports: list[int], made: Any, criteria: list[Struct]) -> None:
     clusters = [make(f"c{number}", ports) for number, make in enumerate(made)]
     client = start(clusters, criteria=criteria)
     for one in clusters:
@@ -175,3 +174,20 @@ def test_generated_subsets_give_the_same_endpoints(
                 theirs = client.pick(one.name, key, str(number))
                 ours = balancer.pick(our_hash(key), wanted, rng)
                 assert (ours and ours.address) == theirs, (one, wanted, key)
+
+
+@drawn
+@given(**GIVEN)
+def test_generated_subsets_give_the_same_endpoints(
+    start: Start, ports: list[int], made: Any, criteria: list[Struct]
+) -> None:
+    same_by_ring(start, ports, made, criteria)
+
+
+@pytest.mark.slow
+@many
+@given(**GIVEN)
+def test_many_generated_subsets_give_the_same_endpoints(
+    start: Start, ports: list[int], made: Any, criteria: list[Struct]
+) -> None:
+    same_by_ring(start, ports, made, criteria)
