@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from meshlib.context import on_lane
+    from meshlib.context import call_metadata, on_lane
     from meshlib.decorators.attempt import Attempt, current_attempt
     from meshlib.errors import (
         CallError,
@@ -48,6 +48,7 @@ _HOMES = {
     "current_attempt": "decorators.attempt",
     "SharedRateLimit": "policy.shared_limit",
     "local_limit": "policy.notation",
+    "call_metadata": "context",
     "on_lane": "context",
 }
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "UpstreamProtocolError",
     "UpstreamResetError",
     "UpstreamTimeoutError",
+    "call_metadata",
     "current_attempt",
     "local_limit",
     "on_lane",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from meshlib.context import CallContext
+from meshlib.context import CallContext, CallHead
 from meshlib.model.request import RequestHead
 
 Classify = Callable[[Any, Exception | None], int | None]
@@ -34,7 +34,7 @@ class GuardPolicy:
         headers += [(name.lower().encode("latin-1"), str(value).encode("latin-1")) for name, value in given.items()]
         if context.headers:
             headers = context.added_to(headers)
-        return RequestHead(self.method, self.scheme, self.authority, self.path, headers)
+        return CallHead(self.method, self.scheme, self.authority, self.path, headers)
 
 
 def split_service(service: str, path: str | None) -> tuple[str, str, str]:

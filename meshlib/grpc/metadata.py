@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from meshlib.context import CallContext
+from meshlib.context import CallContext, CallHead
 from meshlib.engine.decision import EXPECTED_TIMEOUT
-from meshlib.model.request import RawHeaders, RequestHead
+from meshlib.model.request import RawHeaders
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 CONTENT_TYPE = (b"content-type", b"application/grpc")
@@ -18,7 +18,7 @@ _BARE: RawHeaders = (CONTENT_TYPE,)
 _OURS_TO_LEAVE_OUT = frozenset((b"content-type", b"te", b"host", b"user-agent", b"grpc-timeout", EXPECTED_TIMEOUT))
 
 
-class GrpcHead(RequestHead):
+class GrpcHead(CallHead):
     """The head of a gRPC call. Pseudo-headers and binary headers match no rule (gRFC A28)."""
 
     __slots__ = ()

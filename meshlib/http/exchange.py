@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from meshlib.context import NO_CONTEXT, CallContext, current
+from meshlib.context import NO_CONTEXT, CallContext, CallHead, current
 from meshlib.engine.call import call_flow
 from meshlib.engine.commands import BodyEnd, CallInfo, Commit, Fail, Flow, Reply, Start
 from meshlib.errors import CallFailure
@@ -175,4 +175,4 @@ def head_of(request: Any, context: CallContext = NO_CONTEXT) -> RequestHead:
     if context.headers:
         headers = context.added_to(headers)
     target = request.extensions.get("target") or url.raw_path
-    return RequestHead(request.method, url.scheme, authority, target.decode("latin-1"), headers)
+    return CallHead(request.method, url.scheme, authority, target.decode("latin-1"), headers)

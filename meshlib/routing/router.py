@@ -77,7 +77,8 @@ class VirtualHostTable:
     def __init__(self, config: VirtualHost, runtime: Struct = EMPTY_STRUCT) -> None:
         self.config = config
         self._routes = tuple(_compile_route(i, route, runtime) for i, route in enumerate(config.routes))
-        self.draws = any(route.fraction is not None for route in self._routes)  # whether chance has a part in a match
+        # Whether more than the head has a part in a match: chance, or what else the call carries.
+        self.draws = any(route.draws for route in self._routes) or config.matcher is not None
         self._candidates = self._compile_candidates([_index(i, route) for i, route in enumerate(config.routes)])
 
     def _compile_candidates(self, routes: Sequence[IndexedRoute]) -> Callable[[RequestHead], Sequence[int]]:
@@ -182,13 +183,14 @@ class _TlsTable(VirtualHostTable):
 class _CompiledRoute:
     """A route's conditions but for its path: the index has decided that."""
 
-    __slots__ = ("conditions", "fraction")
+    __slots__ = ("conditions", "draws", "fraction")
 
     def __init__(self, route: Route, runtime: Struct) -> None:
         with at("match"):
             self.conditions: tuple[Predicate, ...] = compile_conditions(route.match)
         percent = route.match.runtime_fraction
         self.fraction = FractionTest(percent.resolved(runtime)) if percent else None
+        self.draws = bool(percent or route.match.dynamic_metadata or route.match.filter_state)
 
 
 def _compile_host(index: int, host: VirtualHost, runtime: Struct) -> VirtualHostTable:
