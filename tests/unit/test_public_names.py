@@ -142,7 +142,7 @@ PUBLIC: dict[str, set[str]] = {
         "takes_hash",
     },
     "meshlib.model.dns": {"DEFAULT_DNS", "Dns", "DnsLookupFamily", "RefreshRate"},
-    "meshlib.model.zones": {"NOWHERE", "ZONE_AWARE", "Local", "ZoneAware"},
+    "meshlib.model.zones": {"NOWHERE", "ZONE_AWARE", "LoadAware", "Local", "ZoneAware"},
     "meshlib.resolve.resolver": {"Resolver"},
     "meshlib.model.endpoint": {
         "Address",
