@@ -32,8 +32,8 @@ class Timed:
 
 
 class Reweighed(Timed):
-    """A balancer made anew whenever its hosts' weights have changed; until it is told the time they are `weights`. Picks
-    from other threads meet the old one or the new one, both whole.
+    """A balancer made anew whenever its hosts' weights have changed; until it is told the time they are `weights`.
+    Picks from other threads meet the old one or the new one, both whole.
     """
 
     __slots__ = ("_build", "_hosts", "_inner", "_weigh", "_weights")
