@@ -5,6 +5,7 @@ import random
 from differential.routing_envoy import CLUSTERS, REQUEST_NOISE, RESPONSE_NOISE
 from differential.routing_generate_matches import RUNTIME
 from differential.routing_observed import ROUTE_HEADER, Arrived, Ask, Observed, joined
+from meshlib.context import CallHead
 from meshlib.engine.decision import Answer, Forward, Refusal, decide, rewrite_authority, upstream_head
 from meshlib.engine.route import Share
 from meshlib.engine.runtime import Runtime
@@ -49,7 +50,7 @@ def head_of(ask: Ask) -> RequestHead:
     headers = [("Host", ask.authority), *ask.headers]
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     scheme = "https" if ("x-forwarded-proto", "https") in ask.headers else "http"  # as Envoy takes it for the scheme
-    return RequestHead(ask.method, scheme, ask.authority, ask.path, raw)
+    return CallHead(ask.method, scheme, ask.authority, ask.path, raw)
 
 
 def _cluster(name: str) -> Cluster:

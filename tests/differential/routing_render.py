@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from meshlib.model.context_matchers import AnyValue, FilterStateMatcher, MetadataMatcher, TlsContextMatch
+from meshlib.model.context_matchers import (
+    AnyOf,
+    AnyValue,
+    DoubleMatch,
+    FilterStateMatcher,
+    ListHas,
+    MetadataMatcher,
+    TlsContextMatch,
+    ValueMatcher,
+)
 from meshlib.model.headers import HeaderMutations
 from meshlib.model.matcher_tree import AllOf, Matcher, MatcherList, Not, OneOf, OnMatch, Predicate, SinglePredicate
 from meshlib.model.matchers import (
@@ -143,19 +152,28 @@ def _tls_context(match: TlsContextMatch) -> Json:
 
 
 def _metadata(matcher: MetadataMatcher) -> Json:
-    match matcher.value:
-        case None:
-            value: Json = {"null_match": {}}
-        case bool(flag):
-            value = {"bool_match": flag}
-        case AnyValue(present=present):
-            value = {"present_match": present}
-        case StringMatcher() as text:
-            value = {"string_match": _string(text)}
-        case other:
-            raise TypeError(f"not rendered: {other!r}")
     path = [{"key": key} for key in matcher.path]
-    return {"filter": matcher.filter, "path": path, "value": value, "invert": matcher.invert}
+    return {"filter": matcher.filter, "path": path, "value": _value(matcher.value), "invert": matcher.invert}
+
+
+def _value(matcher: ValueMatcher) -> Json:
+    match matcher:
+        case None:
+            return {"null_match": {}}
+        case bool(flag):
+            return {"bool_match": flag}
+        case AnyValue(present=present):
+            return {"present_match": present}
+        case StringMatcher() as text:
+            return {"string_match": _string(text)}
+        case DoubleMatch(start=start, end=None):
+            return {"double_match": {"exact": start}}
+        case DoubleMatch(start=start, end=end):
+            return {"double_match": {"range": {"start": start, "end": end}}}
+        case ListHas(one_of=item):
+            return {"list_match": {"one_of": _value(item)}}
+        case AnyOf(matchers=some):
+            return {"or_match": {"value_matchers": [_value(each) for each in some]}}
 
 
 def _filter_state(matcher: FilterStateMatcher) -> Json:
