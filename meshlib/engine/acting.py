@@ -29,7 +29,9 @@ from meshlib.routing.internal_redirect import NO_ROUTE, NOT_REPLAYABLE, PREDICAT
 
 @dataclass(slots=True)
 class Redirected:
-    """A call that goes on elsewhere: what it asks there, how often that has happened, by which pairs of routes."""
+    """A call that goes on elsewhere: what it asks there, how often that has happened, by which pairs of routes. `began`
+    is when the caller called.
+    """
 
     head: RequestHead
     host: VirtualHostPlan
@@ -37,6 +39,7 @@ class Redirected:
     count: int
     seen: frozenset[tuple[str, str]]
     bodiless: bool
+    began: float
     now: float = 0.0
 
 
@@ -50,6 +53,8 @@ def act(
     run = call.flow()
     try:
         command = next(run)
+        if before is not None:
+            call.began = before.began  # only now: the attempts have begun where they were to
         first = command.start if isinstance(command, Launch) else command
         if actions.mirrors and isinstance(first, Start):
             yield from _mirrors(actions, call, first, plan)
@@ -174,4 +179,4 @@ def _target(
     if not redirects.accepts(name, start.head.scheme, target, to, seen):
         return PREDICATE
     bodiless = drops_body(start.head, target)
-    return Redirected(target, there, decision, followed + 1, seen | {(name, to)}, bodiless)
+    return Redirected(target, there, decision, followed + 1, seen | {(name, to)}, bodiless, call.began)

@@ -13,8 +13,8 @@ class InternalRedirectPolicy:
 
     `max_internal_redirects` for one call; `codes` are the statuses that count. `allow_cross_scheme`: from http to https
     and back too; with `safe_cross_scheme` not from http to https. `previous_routes`: from this route to none that it
-    has redirected the call to before. `allowed_routes`: only to routes of these names; None: to any. `headers_to_copy` (lower case)
-    are taken from the redirect response into the new request.
+    has redirected the call to before. `allowed_routes`: only to routes of these names; None: to any. `headers_to_copy`
+    (lower case) are taken from the redirect response into the new request.
     """
 
     max_internal_redirects: int = 1

@@ -247,6 +247,8 @@ def test_a_redirect_is_routed_again() -> None:
         ("/to", RouteAction("shadow", timeout=3.0)),
     )
     made = runtime(host)
+    events: list[Any] = []
+    made.observers = (events.append,)
     player = Player(made, get("up", "/from/x?y=1"))
     start = redirected(player, "http://other.test:81/to/z?q#fragment")
     assert isinstance(start, Start)
@@ -259,6 +261,7 @@ def test_a_redirect_is_routed_again() -> None:
     assert player.body_ends(4.0) == ENDED
     assert held(made) == {}
     assert made.state.cluster("up").stats["upstream_internal_redirect_succeeded_total"].value == 1
+    assert [event.duration for event in events if hasattr(event, "info")] == [4.0], "one call, from its beginning"
 
 
 @pytest.mark.parametrize(
