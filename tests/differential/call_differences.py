@@ -19,14 +19,15 @@
 9. A sidecar sends what it was given over the cluster's transport, plain text included. Here an `https` URL to a cluster
    without TLS is sent over TLS, verified against the system's authorities and the URL's host. Not generated.
    So is a request that an internal redirect leads to `https`.
-10. A copy (request mirroring) has no `x-envoy-internal` and no `x-forwarded-for`: they are a proxy's to write, and there
-    is none. A copy of a request without a timeout may take 15 seconds, and is told so; in Envoy it may take for ever.
+10. A copy (request mirroring) has no `x-envoy-internal` and no `x-forwarded-for`: they are a proxy's to write, and
+    there is none. A copy of a request without a timeout may take 15 seconds, and is told so; in Envoy it may take for
+    ever.
 11. A call that is answered well after a slow attempt could not be hedged (no retries left, no budget) has no flag here;
     in Envoy it keeps URX or UO.
 12. Requests that `retriable_request_headers` does not permit to be retried are not hedged either; Envoy hedges them.
     Where a hedge finds no healthy endpoint the other attempts go on; in Envoy the call ends (UH). Not generated.
-13. A retry whose back-off would end after the call's deadline, be it as long as a response asked for, is not waited for:
-    the response at hand is the answer. In Envoy the call waits for its timeout, and ends as UT.
+13. A retry whose back-off would end after the call's deadline, be it as long as a response asked for, is not waited
+    for: the response at hand is the answer. In Envoy the call waits for its timeout, and ends as UT.
 14. A body is kept for retries as long as the caller keeps it, unless `request_body_buffer_limit` or
     `per_request_buffer_limit_bytes` says how much; Envoy has a limit of its own (a connection's buffer, 1 MiB). The
     limit is held against `content-length`; gRPC streams have gRPC's own (256 KiB).
