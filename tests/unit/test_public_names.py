@@ -37,6 +37,7 @@ PUBLIC: dict[str, set[str]] = {
         "call_metadata",
         "on_lane",
     },
+    "meshlib.admin.socket": {"AdminSocket"},
     "meshlib.context": {"CallContext", "CallHead", "call_metadata", "current", "on_lane", "peer", "serving"},
     "meshlib.control.ads_server": {
         "AdsServer",
