@@ -62,13 +62,11 @@ def act(
             if isinstance(command, Start):
                 start = command
             elif start is not None and isinstance(command, Commit):
-                redirected = _redirected(actions.redirects, call, command, start, plan, host, before)
+                redirected = _committed(actions.redirects, call, command, start, plan, host, before)
                 if redirected is not None:
                     run.close()  # gives back what the attempt held; that the call has ended is not told yet
                     redirected.now = yield Discard(command.outcome, redirected.bodiless)
                     return redirected
-                if isinstance(call, StickyAttempts):
-                    call.tell(command, start)
             answer = yield command
             if isinstance(command, Listen) and isinstance(answer, tuple):
                 start = answer[0]  # of attempts that overlap, the one that has ended
@@ -132,6 +130,22 @@ def _mirrors(actions: Actions, call: Attempts, start: Start, plan: Plan) -> Gene
 
 
 # ---------------------------------------------------------------------------------------------------------- redirects
+
+
+def _committed(
+    redirects: InternalRedirects | None,
+    call: Attempts,
+    commit: Commit,
+    start: Start,
+    plan: Plan,
+    host: VirtualHostPlan,
+    before: Redirected | None,
+) -> Redirected | None:
+    """A response has come: where it sends the call, or else what it tells the caller of its session."""
+    redirected = _redirected(redirects, call, commit, start, plan, host, before)
+    if redirected is None and isinstance(call, StickyAttempts):
+        call.tell(commit, start)
+    return redirected
 
 
 def _redirected(

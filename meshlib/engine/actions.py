@@ -46,6 +46,9 @@ class Actions:
     body_limit: int = BODY_LIMIT
 
 
+NO_ACTIONS = Actions()
+
+
 def compile_actions(
     route: Route, host: VirtualHost, scope: RouteScope, filters: Iterable[Filter], make: MakeRoute
 ) -> Actions | None:

@@ -13,7 +13,7 @@ from typing import Any
 from meshlib.balancing.base import Host
 from meshlib.engine import grpc_status
 from meshlib.engine.acting import Redirected, StickyAttempts, act
-from meshlib.engine.actions import Actions
+from meshlib.engine.actions import NO_ACTIONS, Actions
 from meshlib.engine.attempt import Attempts
 from meshlib.engine.commands import (
     Abandoned,
@@ -148,10 +148,11 @@ def _stages(
         attempts_of = attempts_for(decision)
     # 6 Attempts, and what few routes do with them: sticky sessions, copies, redirects that begin anew with the route.
     actions = decision.share.actions
-    if actions is None:
+    if actions is None and redirected is None:
         attempts = attempts_of(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
         yield from attempts.flow()
         return
+    actions = actions or NO_ACTIONS
     attempts_of = StickyAttempts if actions.sessions else attempts_of
     attempts = attempts_of(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
     yield from _acted(attempts, actions, plan, host, redirected, deadline, source_ip)
