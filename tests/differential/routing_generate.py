@@ -224,7 +224,7 @@ def configurations(draw: st.DrawFn, max_routes: int = 5) -> RouteConfiguration:
                 named(f"h{number}/{index}", route)
                 for index, route in enumerate(draw(st.lists(routes(), min_size=1, max_size=max_routes)))
             ),
-            require_tls=draw(st.sampled_from((*("NONE",) * 10, "ALL", "EXTERNAL_ONLY"))),
+            require_tls=draw(st.sampled_from((*("NONE",) * 20, "ALL", "EXTERNAL_ONLY"))),
             request_headers=draw(request_mutations),
             response_headers=draw(response_mutations),
         )
@@ -232,7 +232,7 @@ def configurations(draw: st.DrawFn, max_routes: int = 5) -> RouteConfiguration:
         if group
     ]
     hosts = [
-        replace(host, matcher=draw(matchers(len(host.routes)))) if draw(st.integers(0, 5)) == 0 else host
+        replace(host, matcher=draw(matchers(len(host.routes)))) if draw(st.sampled_from(range(5))) == 4 else host
         for host in hosts
     ]
     return RouteConfiguration(

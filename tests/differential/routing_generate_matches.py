@@ -109,7 +109,7 @@ paths = st.one_of(
 )
 cookie_matchers = st.builds(CookieMatcher, st.sampled_from(("a", "b")), strings, st.booleans())
 fractions = st.builds(
-    FractionalPercent, st.sampled_from((0, 100)), st.just(100), st.sampled_from(("", "", *RUNTIME, "missing"))
+    FractionalPercent, st.sampled_from((0, 100, 100)), st.just(100), st.sampled_from(("", "", *RUNTIME, "missing"))
 )
 metadata_matchers = st.builds(
     MetadataMatcher,
@@ -122,18 +122,18 @@ state_matchers = st.builds(FilterStateMatcher, st.just("meshlib.key"), strings)
 tls_matches = st.builds(TlsContextMatch, st.sampled_from((None, False, True)), st.sampled_from((None, False)))
 
 
-def seldom(strategy: st.SearchStrategy[T], nothing: N) -> st.SearchStrategy[T | N]:
-    return st.integers(0, 15).flatmap(lambda n: strategy if n == 0 else st.just(nothing))
+def seldom(strategy: st.SearchStrategy[T], nothing: N, one_in: int = 16) -> st.SearchStrategy[T | N]:
+    return st.sampled_from(range(one_in)).flatmap(lambda n: strategy if n == one_in - 1 else st.just(nothing))
 
 
 matches = st.builds(
     RouteMatch,
     paths,
-    st.one_of(st.just(()), st.just(()), st.tuples(header_matchers), st.tuples(header_matchers, header_matchers)),
-    st.one_of(st.just(()), st.just(()), st.tuples(query_matchers)),
-    st.sampled_from((*(False,) * 9, True)),
-    st.one_of(*[st.none()] * 7, fractions, st.just(FractionalPercent(1_000_000, 1_000_000))),
-    st.one_of(*[st.just(())] * 5, st.tuples(cookie_matchers)),
+    seldom(st.one_of(st.tuples(header_matchers), st.tuples(header_matchers, header_matchers)), (), 3),
+    seldom(st.tuples(query_matchers), (), 5),
+    seldom(st.just(True), nothing=False),
+    seldom(st.one_of(fractions, st.just(FractionalPercent(1_000_000, 1_000_000))), None, 8),
+    seldom(st.tuples(cookie_matchers), (), 8),
     seldom(tls_matches, None),
     seldom(st.tuples(metadata_matchers), ()),
     seldom(st.tuples(state_matchers), ()),

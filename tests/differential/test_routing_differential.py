@@ -20,7 +20,7 @@ AGAINST_ENVOY = settings(deadline=None, suppress_health_check=list(HealthCheck),
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("examples", [80, pytest.param(250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [120, pytest.param(600, marks=pytest.mark.slow)])
 def test_generated_configurations_route_as_in_envoy(examples: int, routing_envoy: RoutingEnvoy) -> None:
     @settings(AGAINST_ENVOY, max_examples=examples)
     @given(st.data())
