@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from meshlib.engine.attempt import attempt_deadline, attempt_head
-from meshlib.engine.decision import Answer, Decision, Forward, Refusal, decide, upstream_head
+from meshlib.engine.decision import Answer, Decision, Forward, Refusal, decide, prepared, upstream_head
 from meshlib.engine.extras import heard
 from meshlib.engine.lanes import entered
 from meshlib.engine.route import Share
@@ -150,9 +150,9 @@ class Explainer:
             case Refusal(flag=flag, reason=reason, status=status):
                 result.response_flag, result.reason, result.failure_status = flag, reason, status
             case Answer():
-                _answer(result, decision, head)
+                _answer(result, decision, prepared(decision, head, time.time))
             case Forward():
-                self._forward(result, decision, head, answer)
+                self._forward(result, decision, prepared(decision, head, time.time), answer)
 
     def _forward(self, result: Explanation, decision: Forward, head: RequestHead, answer: RawHeaders) -> None:
         route, share, cluster = decision.route, decision.share, decision.cluster
@@ -168,7 +168,7 @@ class Explainer:
         result.overload_drops = {drop.category: drop.fraction for drop in cluster.drops}
         asks = cluster.by_request
         hasher = route.hasher if asks is None or asks.hasher is None else asks.hasher
-        upstream = upstream_head(decision, heard(head)[0])
+        upstream = upstream_head(decision, heard(head)[0], time.time)
         hashed = hasher(upstream, "", self._rng) if hasher is not None else None
         result.request_hash = hashed.hash if hashed is not None else None
         if not self._brief:
@@ -195,7 +195,9 @@ class Explainer:
         result.mirrors = actions.mirrors(self._plan, decision, head, upstream) if chosen is not None else []
         result.internal_redirect = actions.internal_redirect(decision)
         mutate = share.response_headers
-        result.response_headers = facts.texts(answer if mutate is None else mutate(list(answer), upstream))
+        if mutate is not None:
+            answer = mutate(list(answer), upstream, lambda: facts.answered(decision, chosen, time.time()))
+        result.response_headers = facts.texts(answer)
 
     def _filtered(self, share: Share) -> list[dict[str, Any]]:
         """The filters of a share, described once."""
@@ -216,7 +218,7 @@ class Explainer:
 def _answer(result: Explanation, answer: Answer, head: RequestHead) -> None:
     result.authority = result.path = None
     result.headers = []
-    headers, body = answer.content(head)
+    headers, body = answer.content(head, time.time)
     result.response_headers = facts.texts(headers)
     if answer.location:
         result.redirect = {"status": answer.status, "location": answer.location}

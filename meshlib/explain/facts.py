@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
+from meshlib.balancing.base import Host
 from meshlib.balancing.report import BalancerReport, HostReport
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.decision import Forward
+from meshlib.engine.facts import of_request
 from meshlib.engine.route import RoutePlan, Share
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.model.metadata import Struct
 from meshlib.model.outcome import Failure
 from meshlib.model.request import RawHeaders, RequestHead
 from meshlib.model.route import WeightedClusters
+from meshlib.routing.facts import CallFacts
 from meshlib.routing.router import Rng
 
 
@@ -38,6 +41,15 @@ def weights(route: RoutePlan, chosen: Share) -> list[dict[str, Any]]:
 def filters(share: Share) -> list[dict[str, Any]]:
     """The filters that run on the request, in order, with their settings."""
     return [{"type": type(each.config).__name__, **settings(each.config)} for each in share.filters]
+
+
+def answered(decision: Forward, host: Host | None, now: float) -> CallFacts:
+    """What operators in response headers would see, were the endpoint to answer at once."""
+    known = of_request(decision, lambda: now)
+    if host is None:
+        return known
+    tried = [(host.address, host.endpoint.hostname)]
+    return replace(known, attempted=tried, endpoint_metadata=host.endpoint.metadata, details="via_upstream")
 
 
 def settings(config: Any) -> dict[str, Any]:

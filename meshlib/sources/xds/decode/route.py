@@ -86,6 +86,7 @@ _ROUTE_CONFIGURATION = fields(
         "metadata": _ORIGIN,
         "validate_clusters": "a route to a missing cluster answers with cluster_not_found_response_code, as when unset",
     },
+    instead={"vhds": "virtual hosts are not fetched on demand; those that are listed count"},
 )
 
 
