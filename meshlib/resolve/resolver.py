@@ -204,7 +204,8 @@ class Resolver:
             if answer is not None:
                 news = self._names.answered(question, answer, now, self._rng)
             else:
-                _log.warning("name not resolved, the addresses known stay: %s", why)
+                if self._names.errors().get(question.name) != why:  # once, not at every refresh
+                    _log.warning("name not resolved, the addresses known stay: %s", why)
                 news = self._names.failed(question, why, now, self._rng)
             self._news = self._news or news
             wake.notify_all()

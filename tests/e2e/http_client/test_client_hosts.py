@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from e2e.http_client.doors import Door
-from meshlib import Mesh, UpstreamConnectError
+from meshlib import Mesh, NoHealthyUpstreamError, UpstreamConnectError
 from parts.fast_backend import FastBackend
 
 Static = Callable[..., Mesh]
@@ -38,7 +38,7 @@ def test_a_host_that_cannot_be_asked_for_in_tls(door: Door, static: Static, fast
 @pytest.mark.parametrize("host", [TOO_LONG, "a..b"])
 def test_an_endpoint_whose_name_cannot_be_looked_up(door: Door, static: Static, host: str) -> None:
     client = door.client(static({"payments": [f"{host}:80"]}, retries=0))
-    with pytest.raises(UpstreamConnectError) as failed:
+    with pytest.raises(NoHealthyUpstreamError) as failed:  # a name without addresses is no endpoint
         client.get("/")
     assert isinstance(failed.value, door.error("ConnectError"))
 
