@@ -124,14 +124,22 @@ class OtelCall:
         """Of those that have a response the last one's span goes on with its body: it is the call's."""
         if not isinstance(attempt, _Beside):
             raise TypeError(attempt)
-        if outcome is not None and outcome.failure is None and self._open is not None and self._last is not None:
-            self._close_attempt(self._open, self._last.at, self._last.grpc_status, None)
-        kept = self._open, self._last
-        self._number, self._target, self._sent, span = attempt
-        self._open, self._last = span, outcome
-        if outcome is None or outcome.failure is not None:
-            self._close_attempt(span, now, None if outcome is None else outcome.grpc_status, None)
-            self._open, self._last = kept
+        if outcome is not None and outcome.failure is None:
+            if self._open is not None and self._last is not None:
+                self._close_attempt(self._open, self._last.at, self._last.grpc_status, None)
+            self._turn_to(attempt, outcome)
+            return
+        waiting = (
+            None if self._open is None else (_Beside(self._number, self._target, self._sent, self._open), self._last)
+        )
+        self._turn_to(attempt, outcome)
+        self._close_attempt(attempt.span, now, None if outcome is None else outcome.grpc_status, None)
+        if waiting is not None:
+            self._turn_to(*waiting)
+
+    def _turn_to(self, attempt: _Beside, outcome: Outcome | None) -> None:
+        self._number, self._target, self._sent, self._open = attempt
+        self._last = outcome
 
     def retrying(self, delay: float, now: float) -> None:
         """An event of the call."""
