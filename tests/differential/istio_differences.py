@@ -32,6 +32,7 @@ from meshlib.model.route import VirtualHost
 
 _NAMES = ("listener", "route_configuration", "reason")
 _DRAWN = ("endpoint",)
+_OF_POLICIES = ("thresholds", "chosen_because")
 _REFUSING = ("block_all", "BlackHoleCluster")
 
 
@@ -78,7 +79,7 @@ def comparable_to_proxyless(explanation: Explanation) -> dict[str, Any]:
             for priority in found["balancing"]["priorities"]
             for endpoint in priority["endpoints"]
         ]
-    return {name: value for name, value in found.items() if name != "thresholds"}
+    return {name: value for name, value in found.items() if name not in _OF_POLICIES}
 
 
 def _without_order(balancing: dict[str, Any]) -> dict[str, Any]:

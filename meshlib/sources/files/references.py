@@ -98,6 +98,9 @@ def _cluster_names(action: Any) -> Iterator[tuple[str, FieldPath]]:
     for index, share in enumerate(action.weighted_clusters.clusters):
         if share.name:  # otherwise named by cluster_header, at request time
             yield share.name, ("weighted_clusters", "clusters", index, "name")
+    for index, policy in enumerate(action.request_mirror_policies):
+        if policy.cluster:
+            yield policy.cluster, ("request_mirror_policies", index, "cluster")
 
 
 def _check_aggregate(resource: LoadedResource, packed: Any, clusters: dict[str, LoadedResource]) -> Iterator[Issue]:

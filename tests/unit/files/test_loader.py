@@ -112,6 +112,13 @@ def test_a_route_configuration_that_stands_alone_may_name_what_comes_later(tmp_p
     )
 
 
+def test_the_cluster_of_copies_is_looked_for_too(tmp_path: Path) -> None:
+    mirrored = "{cluster_header: x-to, request_mirror_policies: [{cluster: copies}]}"
+    write(tmp_path, routes__yaml=ROUTES.replace("{cluster: payments}", mirrored))
+    (line,) = lines_of(tmp_path)
+    assert "route.request_mirror_policies[0].cluster: no cluster 'copies' is in the files" in line
+
+
 @pytest.mark.parametrize(
     "wrapped",
     [

@@ -1,10 +1,13 @@
 """Warming, told as stories: what arrives, what is subscribed to, what the snapshot holds. Time is a number."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from meshlib.model.cluster import Cluster
+from meshlib.model.mirror import RequestMirrorPolicy
+from meshlib.model.route import RouteAction
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.xds.decode.references import Resource, references
 from meshlib.sources.xds.dependencies import Dependencies
@@ -73,6 +76,22 @@ def test_subscriptions_follow_what_arrives() -> None:
     assert story.comes(routes("r", "a", "b")).wanted(CLUSTER) == {"a", "b"}
     assert story.comes(cluster("a", "service-a")).wanted(CLUSTER_LOAD_ASSIGNMENT) == {"service-a"}
     assert story.last is None
+
+
+def test_the_clusters_of_copies_are_subscribed_to_at_every_level() -> None:
+    table = routes("r", "a")
+    (host,) = table.virtual_hosts
+    (route, *_) = host.routes
+    assert isinstance(route.action, RouteAction)
+    action = replace(route.action, request_mirror_policies=(RequestMirrorPolicy("route"), RequestMirrorPolicy()))
+    host = replace(
+        host,
+        routes=(replace(route, action=action),),
+        request_mirror_policies=(RequestMirrorPolicy("host"),),
+    )
+    table = replace(table, virtual_hosts=(host,), request_mirror_policies=(RequestMirrorPolicy("table"),))
+    story = by_name().comes(listener("l", "r"), table)
+    assert story.wanted(CLUSTER) == {"a", "route", "host", "table"}
 
 
 def test_nothing_is_published_before_all_of_a_listener_is_there() -> None:

@@ -9,7 +9,14 @@ from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.listener import Listener
 from meshlib.model.matcher_tree import actions
-from meshlib.model.route import ClusterSpecifier, MatchedCluster, RouteAction, RouteConfiguration, WeightedClusters
+from meshlib.model.route import (
+    ClusterSpecifier,
+    MatchedCluster,
+    RouteAction,
+    RouteConfiguration,
+    VirtualHost,
+    WeightedClusters,
+)
 from meshlib.model.runtime import RuntimeLayer
 
 Resource = Listener | RouteConfiguration | Cluster | ClusterLoadAssignment | RuntimeLayer
@@ -39,11 +46,20 @@ def _specified(specifier: ClusterSpecifier) -> Iterator[str]:
 def _clusters(configuration: RouteConfiguration) -> frozenset[str]:
     return frozenset(
         name
-        for host in configuration.virtual_hosts
-        for route in host.routes
-        if isinstance(route.action, RouteAction)
-        for name in _specified(route.action.cluster)
+        for level in _levels(configuration)
+        for name in (
+            *(_specified(level.cluster) if isinstance(level, RouteAction) else ()),
+            *(policy.cluster for policy in level.request_mirror_policies if policy.cluster),
+        )
     )
+
+
+def _levels(configuration: RouteConfiguration) -> Iterator[RouteConfiguration | VirtualHost | RouteAction]:
+    """Whatever names clusters: routes, and the levels above them, whose mirrors hold for routes without their own."""
+    yield configuration
+    for host in configuration.virtual_hosts:
+        yield host
+        yield from (route.action for route in host.routes if isinstance(route.action, RouteAction))
 
 
 def _of_listener(listener: Listener) -> References:
