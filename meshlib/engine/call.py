@@ -261,7 +261,7 @@ def _failed(
     info: CallInfo,
     status: int = 0,
 ) -> Fail:
-    info.flag, info.grpc_status = flag, grpc_status.failed(head, flag)
+    info.flag, info.grpc_status = flag, grpc_status.failed(head, flag, None, status)
     runtime.emit(lambda: CallEnded(now, info, head.method, head.authority, head.path_only, None, flag, 0.0))
     return Fail(CallFailure(flag, reason, info.route, info.cluster, status=status))
 

@@ -14,8 +14,12 @@ BY_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14
 """`Grpc::Utility::httpToGrpcStatus`: what an HTTP status of the mesh's own is to a gRPC client; else UNKNOWN."""
 
 
-def failed(head: RequestHead, flag: ResponseFlag, outcome: Outcome | None = None) -> int | None:
-    """Of a call that failed: the last attempt's, else by the flag. None for a call that is not gRPC's."""
+def failed(head: RequestHead, flag: ResponseFlag, outcome: Outcome | None = None, http_status: int = 0) -> int | None:
+    """Of a call that failed: the last attempt's, else by the flag; `http_status` is what the route says a missing
+    cluster is (NC). None for a call that is not gRPC's.
+    """
+    if flag is ResponseFlag.NC and http_status and is_grpc(head):
+        return BY_HTTP.get(http_status, UNKNOWN)
     if outcome is not None and outcome.grpc_status is not None and outcome.grpc_status >= 0:
         return outcome.grpc_status
     return BY_FLAG.get(flag, UNAVAILABLE) if is_grpc(head) else None

@@ -46,6 +46,8 @@ def exception_for(fail: Fail, library: Library) -> Any:
     if failure.flag is ResponseFlag.DC and rpc_error is not None:
         return rpc_error
     code = _BY_FLAG.get(failure.flag, _UNAVAILABLE)
+    if failure.flag is ResponseFlag.NC and failure.status:
+        code = BY_HTTP.get(failure.status, grpc.StatusCode.UNKNOWN)
     if fail.outcome is not None and fail.outcome.grpc_status is not None:
         code = status_code(fail.outcome.grpc_status)
     debug = debug_string(rpc_error) if rpc_error is not None else None
