@@ -10,7 +10,7 @@ from typing import Any
 
 from meshlib.model.report import ResourceError
 
-__all__ = ["MAX_PATTERN_LENGTH", "MAX_PROGRAM_SIZE", "re2_program", "re2_set"]
+__all__ = ["MAX_PATTERN_LENGTH", "MAX_PROGRAM_SIZE", "has_re2", "re2_program", "re2_set"]
 
 MAX_PATTERN_LENGTH = 16_384
 """Characters; checked before any work is done. Longer ones are a mistake."""
@@ -22,6 +22,15 @@ this; Envoy's own default, 100, refuses patterns that Istio sends."""
 ANYTHING = rb"\C*"
 """Matches every text. In a set it tells a text that nothing else matches from a search that ran out of memory."""
 _SET_MEMORY = (8 << 20, 32 << 20, 128 << 20)  # bytes a set may use, tried in turn; most need a fraction of the first
+
+
+def has_re2() -> bool:
+    """Whether there is RE2 to run anything on."""
+    try:
+        import re2
+    except ImportError:
+        return False
+    return re2 is not None
 
 
 def re2_set(patterns: Sequence[str]) -> Any | None:

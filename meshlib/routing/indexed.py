@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meshlib.model.matchers import RouteMatch, StringMatcher
+from meshlib.model.re2_program import has_re2
 from meshlib.routing.located import at
 from meshlib.routing.paths import path_patterns
 from meshlib.routing.route_index import IndexedRoute, Key
@@ -45,6 +46,8 @@ def _pattern(match: object, *, or_missing: bool = False) -> Pattern | None:
             return Pattern("prefix", folded, match.ignore_case)
         case "safe_regex":
             return Pattern("regex", match.value)
+    if not has_re2():
+        return None
     any_case = "(?i)" if match.ignore_case else ""
     behind = r"\C*" if match.kind == "contains" else ""
     return Pattern("regex", rf"{any_case}\C*{_literal(match.value)}{behind}")

@@ -27,7 +27,7 @@ from meshlib.routing.regex_set import RegexSet
 from meshlib.routing.router import VirtualHostTable
 
 ANSWER = DirectResponseAction(200)
-TABLES = 500
+TABLES = 300
 REQUESTS = 40
 SEEDS = st.integers(0, 2**32)
 DEEP = ("/a/b/c/d", "/a/b/", "/a/b/1", "/a//b", "/a/b/c/", "/")

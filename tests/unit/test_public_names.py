@@ -225,7 +225,7 @@ PUBLIC: dict[str, set[str]] = {
     "meshlib.model.orca": {"HEADER", "HEADER_BIN", "LoadReport"},
     "meshlib.model.metadata": {"EMPTY_METADATA", "EMPTY_STRUCT", "Metadata", "Struct", "Value", "freeze"},
     "meshlib.model.mirror": {"RequestMirrorPolicy"},
-    "meshlib.model.re2_program": {"MAX_PATTERN_LENGTH", "MAX_PROGRAM_SIZE", "re2_program", "re2_set"},
+    "meshlib.model.re2_program": {"MAX_PATTERN_LENGTH", "MAX_PROGRAM_SIZE", "has_re2", "re2_program", "re2_set"},
     "meshlib.model.redirect": {"InternalRedirectPolicy"},
     "meshlib.model.report": {"Issue", "Report", "ResourceError", "in_resource"},
     "meshlib.model.request": {"RawHeaders", "RequestHead"},

@@ -1,8 +1,11 @@
 """The parts of the route index, and what bounds their cost."""
 
+import sys
+
 import pytest
 
 from meshlib.model.matchers import HeaderMatcher, PathMatcher, RouteMatch, StringMatcher
+from meshlib.model.report import ResourceError
 from meshlib.model.request import RequestHead
 from meshlib.routing import regex_set
 from meshlib.routing.indexed import indexed
@@ -83,3 +86,11 @@ def test_memory_enough_for_thousands_of_patterns() -> None:
     found = RegexSet([f".*/service-{number}/[^/]+/(v1|v2)(/.*)?" for number in range(3000)])
     assert found.find("/x/y/service-2718/a/v2/b") == [2718]
     assert found.find("/x/y/service-3000/a/v2") == []
+
+
+def test_without_re2_parts_of_a_header_are_tried_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "re2", None)
+    found = index(*[prefix("/", x_user("contains", f"u{number}")) for number in range(MANY)])
+    assert len(found.candidates(head("/", (b"x-user", b"u5")))) == MANY
+    with pytest.raises(ResourceError, match="google-re2"):
+        index(RouteMatch(PathMatcher("safe_regex", "/a.*")))
