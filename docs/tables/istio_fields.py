@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from meshlib.sources.istio import destination_rule, service_entry, sidecar, virtual_service, workload_entry
+from meshlib.sources.istio import (
+    destination_rule_fields,
+    service_entry,
+    sidecar,
+    virtual_service_fields,
+    workload_entry,
+)
 from meshlib.sources.istio.fields import Fields, Kind, ListOf, MapOf
 from tables import markdown
 
-SPECS = (virtual_service.SPEC, destination_rule.SPEC, service_entry.SPEC, workload_entry.SPEC, sidecar.SPEC)
+SPECS = (
+    virtual_service_fields.SPEC,
+    destination_rule_fields.SPEC,
+    service_entry.SPEC,
+    workload_entry.SPEC,
+    sidecar.SPEC,
+)
 _ELSEWHERE = {"endpoints": "WorkloadEntry"}
 """Fields whose message has a section of its own."""
 

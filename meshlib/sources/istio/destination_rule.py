@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from meshlib.sources.istio.destination_rule_fields import BLOCKS, SPEC
-
-__all__ = ["SPEC", "Rule", "Subset"]
+from meshlib.sources.istio.destination_rule_fields import BLOCKS
 
 
 @dataclass(frozen=True, slots=True)

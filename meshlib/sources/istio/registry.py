@@ -9,7 +9,14 @@ from typing import Any
 from meshlib.model.report import Issue
 from meshlib.sources.files.resources import IstioDocument
 from meshlib.sources.files.schema import Problem
-from meshlib.sources.istio import destination_rule, service_entry, sidecar, virtual_service, workload_entry
+from meshlib.sources.istio import (
+    destination_rule_fields,
+    service_entry,
+    sidecar,
+    virtual_service,
+    virtual_service_fields,
+    workload_entry,
+)
 from meshlib.sources.istio.caller import Caller
 from meshlib.sources.istio.destination_rule import Rule
 from meshlib.sources.istio.destinations import check_destinations, destinations_of
@@ -25,8 +32,8 @@ from meshlib.sources.istio.workload_entry import workloads_of
 _Documents = dict[str, list[IstioDocument]]
 _SPECS: dict[str, Fields] = {
     "ServiceEntry": service_entry.SPEC,
-    "VirtualService": virtual_service.SPEC,
-    "DestinationRule": destination_rule.SPEC,
+    "VirtualService": virtual_service_fields.SPEC,
+    "DestinationRule": destination_rule_fields.SPEC,
     "WorkloadEntry": workload_entry.SPEC,
     "Sidecar": sidecar.SPEC,
 }

@@ -12,9 +12,6 @@ from meshlib.sources.files.schema import Problem
 from meshlib.sources.istio.caller import Caller
 from meshlib.sources.istio.delegates import merged_routes
 from meshlib.sources.istio.names import is_visible, resolve
-from meshlib.sources.istio.virtual_service_fields import SPEC
-
-__all__ = ["SPEC", "VirtualService", "check_delegation", "check_for", "check_more", "misses", "virtual_services"]
 
 MESH = "mesh"
 _HOSTS_OF = ("route", "mirrors")

@@ -210,3 +210,16 @@ def test_hosts_that_are_not_in_the_registry(policy: str, generator: Callable[...
             assert refused.status_code == 502, "on a port of the mesh istiod answers by route"
             assert outside.count == 0
         assert http_names(client, ["http://ratings:9080/"]) == ["ratings-v1"]
+
+
+@BOTH
+def test_copies_go_where_no_route_leads(kind: Kind, mesh_of: Callable[..., Mesh], shop: Shop) -> None:
+    mirrored = routes(
+        "reviews", "[{route: [{destination: {host: reviews, subset: v1}}], mirror: {host: reviews, subset: v3}}]"
+    )
+    mesh = mesh_of(kind, subsets("reviews"), mirrored)
+    with mesh.http.client() as client:
+        assert http_names(client, [f"{REVIEWS}/{number}" for number in range(3)]) == ["reviews-v1"] * 3
+    eventually(lambda: shop["reviews-v3"].http.count == 3, "three copies")
+    assert {request.header("host") for request in shop["reviews-v3"].http.requests} == {"reviews:9080"}
+    assert shop.counted() == {"reviews-v1": 3, "reviews-v3": 3}

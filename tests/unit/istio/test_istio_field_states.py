@@ -9,13 +9,25 @@ import pytest
 from meshlib.model.report import Issue
 from meshlib.sources.files.loader import load
 from meshlib.sources.files.snapshot import build_snapshot
-from meshlib.sources.istio import destination_rule, service_entry, sidecar, virtual_service, workload_entry
+from meshlib.sources.istio import (
+    destination_rule_fields,
+    service_entry,
+    sidecar,
+    virtual_service_fields,
+    workload_entry,
+)
 from meshlib.sources.istio.fields import Fields, Kind, ListOf, MapOf
 from meshlib.sources.xds.node import sidecar_node
 from parts.istio_objects import entry, rule
 
 EVERY_FIELD = Path(__file__).with_name("every_field.yaml").read_text()
-SPECS = (virtual_service.SPEC, destination_rule.SPEC, service_entry.SPEC, workload_entry.SPEC, sidecar.SPEC)
+SPECS = (
+    virtual_service_fields.SPEC,
+    destination_rule_fields.SPEC,
+    service_entry.SPEC,
+    workload_entry.SPEC,
+    sidecar.SPEC,
+)
 SHOP = sidecar_node(ip="10.0.0.9", pod="shop", namespace="default", metadata={"LABELS": {"app": "shop"}})
 
 
