@@ -22,6 +22,7 @@ from meshlib.policy.classify import Classification, classify
 if TYPE_CHECKING:
     from meshlib.engine.attempt import Attempts
 
+
 def slow_at(now: float) -> Outcome:
     """An attempt that has had its time."""
     outcome = Outcome(failure=Failure.PER_TRY_TIMEOUT)
@@ -181,7 +182,11 @@ class _Race:
     def _won(self, start: Start, outcome: Outcome, verdict: Classification) -> Flow:
         """The response is the call's: the others are cancelled before it is handed over."""
         call = self.call
-        call.info.attempts, call.info.endpoint = start.attempt, start.host.address
+        call.info.attempts, call.info.cluster, call.info.endpoint = (
+            start.attempt,
+            start.cluster.name,
+            start.host.address,
+        )
         if not (call.rules is not None and call.rules.reason(outcome, verdict)):
             call.info.flag, call.info.why_not_retried = None, ""  # what kept a slow one from being hedged did no harm
         self.slow_at.clear()
