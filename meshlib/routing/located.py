@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from meshlib.model.report import ResourceError
 
 
-@contextmanager
-def at(path: str) -> Iterator[None]:
+class _At:
+    """A class rather than a generator: there are several for every route, and tables have thousands of routes."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ResourceError):
+            # An index follows its list, a field its message.
+            whole = self._path + ("" if error.path.startswith("[") or not error.path else ".") + error.path
+            raise ResourceError(whole, error.reason, error.resource) from error
+
+
+def at(path: str) -> _At:
     """Put a field in front of the path of a `ResourceError` raised inside."""
-    try:
-        yield
-    except ResourceError as error:
-        # An index follows its list, a field its message.
-        whole = path + ("" if error.path.startswith("[") or not error.path else ".") + error.path
-        raise ResourceError(whole, error.reason, error.resource) from error
+    return _At(path)
