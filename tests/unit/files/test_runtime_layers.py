@@ -1,13 +1,18 @@
 """The static layers of a bootstrap's runtime, and the fractions of routes that have a runtime key."""
 
+import random
 from pathlib import Path
 
 import pytest
 
+from meshlib.engine.runtime import Runtime
 from meshlib.explain import Explainer
-from meshlib.model.matchers import FractionalPercent
+from meshlib.model.matchers import FractionalPercent, PathMatcher, RouteMatch
 from meshlib.model.metadata import Struct
+from meshlib.model.request import RequestHead
+from meshlib.model.route import DirectResponseAction, Route, RouteConfiguration, VirtualHost
 from meshlib.model.runtime import RuntimeLayer, flattened, layered
+from meshlib.model.snapshot import Snapshot
 from meshlib.sources.files.loader import load
 from meshlib.sources.files.snapshot import build_snapshot
 
@@ -76,3 +81,20 @@ def test_what_a_key_may_say(said: object, share: float) -> None:
 def test_later_layers_win() -> None:
     layers = [RuntimeLayer("a", Struct.of({"x": 1, "y": 1})), RuntimeLayer("b", flattened(Struct.of({"y": "2"})))]
     assert layered(layers) == Struct.of({"x": 1, "y": 2})
+
+
+def test_tables_are_made_anew_when_the_runtime_says_otherwise() -> None:
+    match = RouteMatch(PathMatcher("prefix", "/"), runtime_fraction=FractionalPercent(0, runtime_key="k"))
+    config = RouteConfiguration("r", (VirtualHost("h", ("*",), (Route(match, DirectResponseAction(200)),)),))
+    runtime = Runtime(random.Random(1))
+    head = RequestHead("GET", "http", "shop", "/")
+    plan, matched = None, []
+    for said in ({}, {}, {"k": 100}, {"k": 0}):
+        before = plan
+        plan = runtime.compile(Snapshot(routes={"r": config}, runtime=Struct.of(said)), before)
+        if said == {} and before is not None:
+            assert plan.outbound.rest == before.outbound.rest  # taken over
+        host = plan.find("http", "shop")
+        assert host is not None
+        matched.append(host.table.match(head, runtime.rng))
+    assert matched == [-1, -1, 0, -1]
