@@ -174,7 +174,7 @@ class Explainer:
         if not self._brief:
             result.balancing = self._balanced(decision)
         asked = asks.host(head, upstream, cluster.balancer) if asks is not None else None
-        chosen = asked or cluster.balancer.pick(result.request_hash, share.criteria, self._rng)
+        chosen = asked or (cluster.aggregate or cluster.balancer).pick(result.request_hash, share.criteria, self._rng)
         result.session, sticky = actions.session(decision, head, time.time())
         if result.session is not None and (
             sticky is not None or (result.session["strict"] and result.session["wanted"])

@@ -43,7 +43,7 @@ def _usable(result: Explanation, cluster: ClusterPlan, host: Host) -> list[Host]
     """What it was chosen among: the endpoints of its priority, and subset, that are in the same health."""
     same = [
         other
-        for other in cluster.balancer.hosts
+        for other in (cluster.aggregate or cluster.balancer).hosts
         if other.availability == host.availability and other.priority == host.priority
     ]
     if result.balancing is None:
@@ -54,10 +54,11 @@ def _usable(result: Explanation, cluster: ClusterPlan, host: Host) -> list[Host]
 
 def _place(result: Explanation, host: Host) -> Any:
     priorities = result.balancing["priorities"] if result.balancing is not None else []
-    found = next((entry for entry in priorities if entry["priority"] == host.priority), None)
+    held = (entry for entry in priorities if any(one["address"] == host.address for one in entry["endpoints"]))
+    found = next(held, None)  # of an aggregate cluster it is one of the row's, and not of the host's own cluster's
     if found is not None and len(priorities) > 1:
         load = found["degraded_load"] if host.availability == "degraded" else found["healthy_load"]
-        yield f"priority {host.priority} takes {load} % of the load"
+        yield f"priority {found['priority']} takes {load} % of the load"
     if found is not None and found["panic"]:
         yield "in panic, so health does not count"
 
