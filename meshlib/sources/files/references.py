@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from meshlib.model.report import Issue
 from meshlib.sources.files.located import FieldPath
+from meshlib.sources.files.matched_routes import routes_of
 from meshlib.sources.files.resources import LoadedResource
 from meshlib.sources.files.schema import Problem
 from meshlib.sources.files.type_registry import ASSIGNMENT, CLUSTER, LISTENER, ROUTE_CONFIGURATION, message_class
@@ -79,13 +80,13 @@ def _check_routes(
     if table.HasField("validate_clusters"):
         strict = table.validate_clusters.value
     for i, host in enumerate(table.virtual_hosts):
-        for j, route in enumerate(host.routes):
+        for route, where in routes_of(host):
             if not route.HasField("route"):
                 continue
             for name, steps in _cluster_names(route.route):
                 if name in clusters:
                     continue
-                place = (*path, "virtual_hosts", i, "routes", j, "route", *steps)
+                place = (*path, "virtual_hosts", i, *where, "route", *steps)
                 fix = _known(clusters, "define the cluster")
                 reason = f"no cluster {name!r} is in the files"
                 severity: Literal["error", "degraded"] = "error" if strict else "degraded"
