@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,8 @@ from meshlib.sources.istio.caller import Caller
 from meshlib.sources.istio.destination_rule import Rule
 from meshlib.sources.istio.destinations import check_destinations, destinations_of
 from meshlib.sources.istio.fields import Fields, check
-from meshlib.sources.istio.names import is_visible, matches, resolve
+from meshlib.sources.istio.hosts import HostIndex, is_covered
+from meshlib.sources.istio.names import is_visible, resolve
 from meshlib.sources.istio.rules import Rules, rules_for
 from meshlib.sources.istio.service_entry import Service
 from meshlib.sources.istio.services import own_hidden_services, visible_services
@@ -45,7 +46,7 @@ _MORE: dict[str, Callable[[IstioDocument], Iterator[Problem]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Registry:
     """What one caller sees: services, each host once; `reached` ones are not imported, but routes lead to them."""
 
@@ -58,6 +59,10 @@ class Registry:
     reached: tuple[Service, ...]
     rules: Rules
     virtual_services: tuple[VirtualService, ...]
+    by_host: Mapping[str, Service]
+    """The services, imported or reached."""
+
+    owners: HostIndex[VirtualService]
 
     def rule_of(self, service: Service) -> Rule | None:
         """The DestinationRule that holds for a service."""
@@ -65,7 +70,11 @@ class Registry:
 
     def service(self, host: str) -> Service | None:
         """The service of that host, imported or reached."""
-        return next((service for service in (*self.services, *self.reached) if service.host == host), None)
+        return self.by_host.get(host)
+
+    def owner(self, host: str) -> VirtualService | None:
+        """The VirtualService in charge of a host: the first that names it, or the longest wildcard that covers it."""
+        return next(iter(self.owners.of(host)), None)
 
 
 def build_registry(documents: Iterable[IstioDocument], caller: Caller) -> tuple[Registry, list[Issue]]:
@@ -83,9 +92,14 @@ def build_registry(documents: Iterable[IstioDocument], caller: Caller) -> tuple[
     )  # fmt: skip
     known = {service.host for service in everything}
     own = (each for each in own_hidden_services(good["ServiceEntry"], workloads, caller) if each.host not in known)
-    others = (*(service for service in everything if service not in services), *own)
+    imported = {service.host for service in services}
+    others = (*(service for service in everything if service.host not in imported), *own)
     reached = tuple(found for service in others if (found := _reached(service, virtual, caller)) is not None)
-    registry = Registry(caller, scope, said_by, services, reached, rules_for(good["DestinationRule"], caller), virtual)
+    registry = Registry(
+        caller, scope, said_by, services, reached, rules_for(good["DestinationRule"], caller), virtual,
+        {service.host: service for service in (*reached, *services)},
+        HostIndex((host, found) for found in virtual for host in found.hosts),
+    )  # fmt: skip
     issues += [document.origin.issue(problem, document.label)
                for document, problem in virtual_service.check_delegation(good["VirtualService"])]  # fmt: skip
     issues += [*_without_service(everything, good["DestinationRule"]), *_check_together(registry)]
@@ -158,10 +172,10 @@ def _check_together(registry: Registry) -> Iterator[Issue]:
 
 
 def _without_service(services: Iterable[Service], rules: Iterable[IstioDocument]) -> Iterator[Issue]:
-    hosts = [service.host for service in services]
+    hosts = {service.host for service in services}
     for document in rules:
         host = resolve(document.spec["host"], document.namespace)
-        if not any(matches(host, known) for known in hosts):
+        if not is_covered(host, hosts):
             problem = Problem(("host",), f"no ServiceEntry has the host {host}", severity="degraded")
             yield document.origin.issue(problem, document.label)
 

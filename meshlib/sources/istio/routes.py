@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from meshlib.sources.istio.clusters import PASSTHROUGH_CLUSTER
+from meshlib.sources.istio.hosts import is_covered
 from meshlib.sources.istio.names import bracketed, cluster_name, domains, domains_with_port, matches
 from meshlib.sources.istio.registry import Registry
 from meshlib.sources.istio.route_action import action_of, default_action
@@ -55,7 +56,7 @@ def hosts_on(registry: Registry, port: int) -> list[HostRoutes]:
     known = {service.host for service in registry.services if service.port(port) is not None}
     found: dict[str, HostRoutes] = {}
     for virtual in registry.virtual_services:
-        claimed = [service for service in services.values() if _claims(virtual, service.host, registry)]
+        claimed = _claimed(virtual, services, registry)
         unknown = _unknown_hosts(virtual, known) if claimed or port == HTTP_PORT else []
         routes = tuple(_routes(virtual, port, registry)) if claimed or unknown else ()
         if not routes:
@@ -174,21 +175,18 @@ def _has_http(service: Service, number: int) -> bool:
     return port is not None and port.is_http
 
 
-def _claims(virtual: VirtualService, host: str, registry: Registry) -> bool:
-    """Whether it speaks for a service: each that names it, and of those with wildcards the one in charge."""
-    return (host in virtual.hosts and not host.startswith("*")) or _owner(registry, host) is virtual
-
-
-def _owner(registry: Registry, host: str) -> VirtualService | None:
-    """The VirtualService in charge of a host: one that names it, before the longest wildcard that covers it."""
-    found = [
-        (pattern == host, len(pattern), -index, virtual)
-        for index, virtual in enumerate(registry.virtual_services)
-        for pattern in virtual.hosts
-        if matches(pattern, host)
-    ]
-    return max(found, key=lambda entry: entry[:3])[3] if found else None
+def _claimed(virtual: VirtualService, services: Mapping[str, Service], registry: Registry) -> list[Service]:
+    """The services it speaks for: those it names, and under its wildcards those it is in charge of."""
+    found: dict[str, Service] = {}
+    for pattern in virtual.hosts:
+        if not pattern.startswith("*"):
+            found |= {pattern: services[pattern]} if pattern in services else {}
+            continue
+        for host, service in services.items():
+            if matches(pattern, host) and registry.owner(host) is virtual:
+                found[host] = service
+    return list(found.values())
 
 
 def _unknown_hosts(virtual: VirtualService, known: set[str]) -> list[str]:
-    return [host for host in virtual.hosts if not any(matches(host, name) for name in known)]
+    return [host for host in virtual.hosts if not is_covered(host, known)]

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from meshlib.sources.files.resources import IstioDocument
 from meshlib.sources.istio.caller import Caller
 from meshlib.sources.istio.destination_rule import Rule
-from meshlib.sources.istio.names import ROOT_NAMESPACE, matches, resolve
+from meshlib.sources.istio.hosts import HostIndex
+from meshlib.sources.istio.names import ROOT_NAMESPACE, resolve
 
 _OWN = "."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rules:
     """The rules of every namespace as one caller meets them."""
 
-    own: tuple[Rule, ...]
+    own: HostIndex[Rule]
     """Those of the caller's namespace."""
 
-    exported: tuple[Rule, ...]
-    """Those of all namespaces that are for others too."""
+    exported: Mapping[str, HostIndex[Rule]]
+    """Those that are for others too, by namespace."""
 
     caller: Caller
 
@@ -30,10 +31,10 @@ class Rules:
         the root's. In the first of them that speaks of the host the very host goes before the longest wildcard, and
         there a rule that selects this caller before one for all.
         """
-        if found := _of_host(self.own, host):
+        if found := self.own.of(host):
             return self._selected(found)
         for place in (namespace, ROOT_NAMESPACE):
-            candidates = _of_host((rule for rule in self.exported if rule.namespace == place), host)
+            candidates = self.exported[place].of(host) if place in self.exported else ()
             if found := tuple(rule for rule in candidates if self._is_exported(rule)):
                 return self._selected(found)
         return None
@@ -57,8 +58,14 @@ def rules_for(documents: Iterable[IstioDocument], caller: Caller) -> Rules:
     own = [rule for rule in ordered if rule.namespace == caller.namespace and _is_for_own(rule)]
     if caller.namespace == ROOT_NAMESPACE:  # its rules for everybody are the last resort, for it as for others
         own = [rule for rule in own if _is_private(rule)]
-    exported = [rule for rule in ordered if not _is_private(rule)]
-    return Rules(tuple(_consolidated(own)), tuple(_consolidated(exported)), caller)
+    exported: dict[str, list[Rule]] = {}
+    for rule in _consolidated(rule for rule in ordered if not _is_private(rule)):
+        exported.setdefault(rule.namespace, []).append(rule)
+    return Rules(_index(_consolidated(own)), {place: _index(found) for place, found in exported.items()}, caller)
+
+
+def _index(rules: Iterable[Rule]) -> HostIndex[Rule]:
+    return HostIndex((rule.host, rule) for rule in rules)
 
 
 def _rule(document: IstioDocument) -> Rule:
@@ -77,12 +84,6 @@ def _is_for_own(rule: Rule) -> bool:
 
 def _is_private(rule: Rule) -> bool:
     return rule.export_to in ({_OWN}, {rule.namespace})
-
-
-def _of_host(rules: Iterable[Rule], host: str) -> tuple[Rule, ...]:
-    covering = [rule for rule in rules if matches(rule.host, host)]
-    best = max(((rule.host == host, len(rule.host)) for rule in covering), default=None)
-    return tuple(rule for rule in covering if (rule.host == host, len(rule.host)) == best)
 
 
 def _consolidated(rules: Iterable[Rule]) -> Iterator[Rule]:
