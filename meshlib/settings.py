@@ -104,12 +104,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("DECLARED", "a list of service names to subscribe to from the start", _is_list_of(_is_text)),
     Setting("UNKNOWN_HOSTS", "'pass_through' or 'reject'", lambda v: v in ("pass_through", "reject")),
     Setting("FETCH_TIMEOUT", "seconds, 0 or more", _is_seconds),
+    Setting("NAME_SERVERS", "a list of texts such as '10.0.0.2' or '10.0.0.2:5353'", _is_list_of(_is_text)),
+    Setting("LOCALITY", "where this process runs: 'region/zone/sub_zone'", _is_text),
+    Setting("LOCAL_CLUSTER", "the cluster this process is an endpoint of", _is_text),
     Setting("RATE_LIMITS", "a list of texts such as '100/minute', or of LocalRateLimit", _is_list_of(_is_limit)),
     Setting("READINESS_PATH", "a path that begins with '/'", lambda v: _is_text(v) and v.startswith("/")),
     Setting("ADMIN", "the path of the admin socket, with {pid} in it where there are several processes", _is_path),
     Setting("DRAIN_SECONDS", "seconds, 0 or more", _is_seconds),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
+_OF_MESH = ("NAME_SERVERS", "LOCALITY", "LOCAL_CLUSTER")
 _ONLY_WITH = {"DECLARED": ("XDS", "CONSUL")}
 
 
@@ -125,6 +129,7 @@ def mesh_from_settings(settings: Settings) -> Mesh:
         options["unknown_hosts"] = settings["UNKNOWN_HOSTS"]
     if "FETCH_TIMEOUT" in settings:
         options["fetch_timeout"] = float(settings["FETCH_TIMEOUT"])
+    options |= {name.lower(): settings[name] for name in _OF_MESH if name in settings}
     if "ADMIN" in settings:
         options["admin"] = settings["ADMIN"]
     (source,) = given_sources(settings)
@@ -208,7 +213,9 @@ def _wrong_sources(settings: Settings) -> Iterable[Mistake]:
         yield Mistake("CONFIG", "nothing says where configuration comes from", f"set one of {', '.join(SOURCES)}")
     elif len(given) > 1:
         yield Mistake(given[1], f"{' and '.join(given)} are set, and a mesh has one source", f"keep one of {given}")
-    elif given == ["MESH"] and (idle := [name for name in ("UNKNOWN_HOSTS", "FETCH_TIMEOUT") if name in settings]):
+    elif given == ["MESH"] and (
+        idle := [name for name in ("UNKNOWN_HOSTS", "FETCH_TIMEOUT", *_OF_MESH) if name in settings]
+    ):
         yield Mistake(idle[0], "MESH names a mesh that is already made", "give it to that mesh")
     inside = settings.get("CONSUL")
     if isinstance(inside, Mapping):

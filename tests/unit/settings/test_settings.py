@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from meshlib import ConfigurationError, Mesh, local_limit
+from meshlib.model.endpoint import Locality
+from meshlib.model.zones import Local
 from meshlib.settings import SETTINGS, SOURCES, configuration_issues, mesh_from_settings, mistakes, server_options
 from meshlib.sources.consul.source import ConsulSource
 from meshlib.sources.files.source import FileSource
@@ -55,6 +57,8 @@ def test_a_mesh_that_is_made_elsewhere(given: Any, module: None) -> None:
 
 
 def test_options_reach_the_mesh() -> None:
+    mesh = mesh_from_settings({"STATIC": {"a": ["1.2.3.4:1"]}, "LOCALITY": "eu/eu-1a", "LOCAL_CLUSTER": "a"})
+    assert mesh.runtime.attached.local == Local(Locality("eu", "eu-1a"), "a")
     mesh = mesh_from_settings({"STATIC": {"a": ["1.2.3.4:1"]}, "UNKNOWN_HOSTS": "reject", "FETCH_TIMEOUT": 3})
     assert (mesh.runtime.unknown_hosts, mesh.runtime.fetch_timeout) == ("reject", 3.0)
 
