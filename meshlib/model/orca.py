@@ -100,7 +100,10 @@ class LoadReport:
 
     @classmethod
     def _from_json(cls, text: str) -> LoadReport:
-        found = json.loads(text)
+        try:
+            found = json.loads(text)
+        except RecursionError:
+            raise ValueError("nested too deeply for a load report") from None
         if not isinstance(found, dict):
             raise ValueError("a load report in JSON is an object")  # noqa: TRY004  the text is wrong, not its type
         pairs: dict[str, float] = {}
@@ -207,7 +210,10 @@ def _base64(value: str) -> bytes:
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError("a metric is a number")  # noqa: TRY004  the text is wrong, not its type
-    return _finite(float(value))
+    try:
+        return _finite(float(value))
+    except OverflowError:  # a whole number of hundreds of digits
+        raise ValueError("a metric is a finite number") from None
 
 
 def _finite(value: float) -> float:
