@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 from meshlib.load_reports import LoadRecorder
@@ -52,14 +52,28 @@ class LoadReportWSGI:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""
-        failed = True
+        started = failed = False
 
         def start_with_report(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
-            nonlocal failed
-            failed = status.startswith("5")
+            nonlocal started, failed
+            started, failed = True, status.startswith("5")
             return start_response(status, [*headers, (HEADER_BIN, self.recorder.report().to_header())], *error)
 
         try:
-            return self.app(environ, start_with_report)
+            body = self.app(environ, start_with_report)
+        except BaseException:
+            self.recorder.served(failed=True)
+            raise
+        if not started:  # a generator: nothing of it has run yet
+            return self._counted(body, lambda: failed or not started)
+        self.recorder.served(failed=failed)
+        return body
+
+    def _counted(self, body: Iterable[bytes], failed: Callable[[], bool]) -> Iterator[bytes]:
+        """The body of a response that begins with it."""
+        try:
+            yield from body
         finally:
-            self.recorder.served(failed=failed)
+            self.recorder.served(failed=failed())
+            if hasattr(body, "close"):
+                body.close()
