@@ -15,7 +15,7 @@ class _Quiet(ThreadingHTTPServer):
 class TinyServer:
     """Answers every GET with its `name` and present `status`, after `delay` seconds; `address` is `127.0.0.1:port`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, port: int = 0) -> None:
         self.status = 200
         self.delay = 0.0
         owner = self
@@ -35,7 +35,7 @@ class TinyServer:
             def log_message(self, *_: object) -> None:
                 """Quiet: the caller's side is the example."""
 
-        self._server = _Quiet(("127.0.0.1", 0), Handler)
+        self._server = _Quiet(("127.0.0.1", port), Handler)
         self.port = self._server.server_address[1]
         self.address = f"127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True, name=name).start()
