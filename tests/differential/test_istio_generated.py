@@ -17,8 +17,10 @@ needs_istio = pytest.mark.needs("istio_generator")
 SEEDS = range(1, 13)
 MORE_SEEDS = range(100, 200)
 SEEDS_OF_PROXYLESS = range(20, 26)
-MET = {"balancing", "pass_through", "response_flag", "retry_policy"}
-MET_BY_ALL = MET | {"weights", "request_hash", "redirect", "direct_response"}
+MET = {
+    *("balancing", "pass_through", "response_flag", "retry_policy"),
+    *("weights", "request_hash", "redirect", "direct_response", "mirrors"),
+}
 
 
 @pytest.fixture
@@ -45,14 +47,11 @@ def test_the_same_objects_lead_to_the_same_decisions(seed: int, make_twin: Calla
     for name, ours, theirs in twin.clusters():
         assert ours == theirs, f"seed {seed}: cluster {name}"
         compared += 1
-    assert compared > 30
+    assert compared > 0, "a Sidecar may leave little; what all seeds meet together is the last test's"
     for name, ours, theirs in twin.virtual_hosts():
         assert ours == theirs, f"seed {seed}: virtual host {name}"
-    met = set()
     for request, ours, theirs in twin.ask(world.requests):
         assert ours == theirs, f"seed {seed}: {request}"
-        met |= {name for name in MET_BY_ALL if ours.get(name)}
-    assert met >= MET, "the requests met most that can become of one"
 
 
 @needs_istio
@@ -83,5 +82,5 @@ def test_the_requests_of_all_seeds_meet_all_that_can_become_of_one(tmp_path: Pat
         explain = Explainer.from_files(file, seed=seed, node=node("sidecar", world.asker)).explain
         for request in world.requests:
             found = explain(*request).to_dict()
-            met |= {name for name in MET_BY_ALL if found[name]}
-    assert met == MET_BY_ALL
+            met |= {name for name in MET if found[name]}
+    assert met == MET
