@@ -35,10 +35,10 @@ class FirstHost:
             self._hosts, self._shuffle = tuple(sorted(self._hosts, key=lambda _: rng.random())), False
         hosts = self._hosts
         for place, host in enumerate(hosts):
-            if not host.cell.unreached:
+            if not host.cell.learnt.unreached:
                 return hosts[(place + attempt) % len(hosts)]
         for host in hosts:
-            host.cell.unreached = False
+            host.cell.learnt.unreached = False
         return hosts[attempt % len(hosts)]
 
 
@@ -50,6 +50,6 @@ def pick_first(policy: PickFirst, hosts: Sequence[Host]) -> Balancer:
 def reached(host: Host, outcome: Outcome) -> None:
     """Note whether a connection to the host failed. What fails on one that is there is for outlier detection."""
     if outcome.failure in _UNREACHED:
-        host.cell.unreached = True
-    elif outcome.failure is None and host.cell.unreached:
-        host.cell.unreached = False
+        host.cell.learnt.unreached = True
+    elif outcome.failure is None and host.cell.learnt.unreached:
+        host.cell.learnt.unreached = False

@@ -43,11 +43,11 @@ def joined(host: Host, now: float) -> float:
     whole meanwhile, as in Envoy.
     """
     cell = host.cell
-    if cell.joined is None:
+    if cell.learnt.joined is None:
         if host.availability != "healthy":
             return float("-inf")
-        cell.joined = now
-    return cell.joined
+        cell.learnt.joined = now
+    return cell.learnt.joined
 
 
 def _age(host: Host, now: float) -> float:

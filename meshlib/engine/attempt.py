@@ -241,7 +241,7 @@ class Attempts:
             deadline, on_deadline = self.deadline, _TIMEOUT
         else:
             deadline, on_deadline = try_deadline(self.rules, self.deadline, now)
-        final, longest = self.deadline, self.cluster.config.max_stream_duration
+        final, longest = self.deadline, self.cluster.longest_stream
         if longest is not None and (final is None or now + longest < final):
             final = now + longest
             if deadline is None or final < deadline:

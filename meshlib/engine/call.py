@@ -102,7 +102,7 @@ def _copy(runtime: Runtime, mirror: Mirror, head: RequestHead, now: float) -> Fl
     yield from attempts_for(decision)(runtime, decision, head, info, now, deadline, True, "").flow()
 
 
-def _stages(
+def _stages(  # noqa: C901  the stages in their order; a function for each would cost as much as some of them
     runtime: Runtime,
     head: RequestHead,
     now: float,
@@ -129,11 +129,13 @@ def _stages(
         yield _failed(runtime, head, now, decision.flag, decision.reason, info, decision.status)
         return
     # 3 Filters, before the answer and before balancing: a refused request must cost no upstream anything.
-    if decision.share.filtered:
-        reply, head = _filtered(runtime, decision, head, now, info)
-        if reply is not None:
-            yield reply
+    for item in decision.share.filters:
+        refusal = item.on_request(head, now, runtime.rng)
+        if refusal is not None:
+            yield _local_reply(runtime, decision, head, now, refusal, info)
             return
+    if decision.share.prepare is not None:
+        head = prepared(decision, head, runtime.wall_clock)
     # 4 Redirects and direct responses: the router's own answers, the last filter of the chain.
     if isinstance(decision, Answer) or decision.cluster.passthrough:
         yield _reply(runtime, decision, head, now, info) if isinstance(decision, Answer) else PassThrough(head)
@@ -150,7 +152,7 @@ def _stages(
     actions = decision.share.actions
     if actions is None and redirected is None:
         attempts = attempts_of(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
-        yield from attempts.flow()
+        yield from attempts.run() if attempts.extras is None and not attempts.hedges else attempts.flow()
         return
     actions = actions or NO_ACTIONS
     attempts_of = StickyAttempts if actions.sessions else attempts_of
@@ -264,17 +266,6 @@ def _failed(
     info.flag, info.grpc_status = flag, grpc_status.failed(head, flag, None, status)
     runtime.emit(lambda: CallEnded(now, info, head.method, head.authority, head.path_only, None, flag, 0.0))
     return Fail(CallFailure(flag, reason, info.route, info.cluster, status=status))
-
-
-def _filtered(
-    runtime: Runtime, decision: Forward | Answer, head: RequestHead, now: float, info: CallInfo
-) -> tuple[Reply | None, RequestHead]:
-    """The answer of a filter, if one makes one, else the request as the filters leave it."""
-    for item in decision.share.filters:
-        refusal = item.on_request(head, now, runtime.rng)
-        if refusal is not None:
-            return _local_reply(runtime, decision, head, now, refusal, info), head
-    return None, prepared(decision, head, runtime.wall_clock)
 
 
 def _local_reply(

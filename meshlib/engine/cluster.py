@@ -66,6 +66,7 @@ class ClusterPlan:
         "lanes",
         "limits",
         "locality",
+        "longest_stream",
         "name",
         "next_sweep",
         "observe",
@@ -97,6 +98,7 @@ class ClusterPlan:
         self.state = state
         self.stats = state.stats
         self.connect_timeout = config.connect_timeout
+        self.longest_stream = config.max_stream_duration
         self.passthrough = config.type == "ORIGINAL_DST"
         self.limits = tuple(limits)
         self.drops = assignment.drop_overloads if assignment else ()

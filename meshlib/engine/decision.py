@@ -124,7 +124,10 @@ def decide_once(plan: Plan, host: VirtualHostPlan, head: RequestHead, rng: Rng) 
 
 def _choose_cluster(route: RoutePlan, action: RouteAction, plan: Plan, head: RequestHead, rng: Rng) -> Decision:
     choose = route.choose
-    share = route.shares[0] if choose is None else route.shares[drawn(route, choose, head, rng)]
+    if choose is None:
+        share = route.shares[0]
+    else:
+        share = route.shares[choose.pick(rng) if route.key is None else drawn(route, choose, head, rng)]
     name = share.cluster or route.cluster_name(share, head)
     cluster = plan.clusters.get(name)
     if cluster is not None:

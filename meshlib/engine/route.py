@@ -90,7 +90,6 @@ class Share:
         "cluster_by",
         "criteria",
         "filter_response",
-        "filtered",
         "filters",
         "prepare",
         "request_headers",
@@ -123,7 +122,6 @@ class Share:
         self.criteria = criteria
         self.filters = filters
         self.request_headers = request_headers
-        self.filtered = bool(filters) or prepare is not None
         self.prepare = prepare
         self.filter_response = filter_response
         self.route_response = response_headers  # without the filters: an answer of a filter has its own between them

@@ -124,24 +124,32 @@ class _LookUp:
 class RouteIndex:
     """The routes of a virtual host, or some of them (`among`, ascending; all without it)."""
 
-    __slots__ = ("_paths",)
+    __slots__ = ("_find", "_find_one")
 
     def __init__(self, routes: Sequence[IndexedRoute], among: Iterable[int] | None = None) -> None:
         of_path: dict[Pattern, list[int]] = {}
         for index in range(len(routes)) if among is None else among:
             for pattern in routes[index].paths:
                 of_path.setdefault(pattern, []).append(index)
-        self._paths = TextIndex(
+        paths = TextIndex(
             {pattern: _candidates(_reachable(indexes, routes), routes) for pattern, indexes in of_path.items()},
             Candidates.joined,
             NOTHING,
         )
+        self._find, self._find_one = paths.find, paths.find_one
 
     def candidates(self, head: RequestHead) -> Sequence[int]:
         """Indexes of routes whose path matches, ascending; some that others rule out are left out."""
-        found = self._paths.find(head.path_only)
-        if len(found) == 1 and (only := found[0]).settled:
-            return only.plain
+        path = head.path
+        if "?" in path or "#" in path:
+            path = head.path_only
+        if self._find_one is not None:
+            only = self._find_one(path)
+            if only.settled:
+                return only.plain
+            found: Sequence[Candidates] = (only,)
+        else:
+            found = self._find(path)
         gathered: list[int] = []
         for each in found:
             each.gather(head, gathered)

@@ -307,10 +307,10 @@ def test_a_stream_is_begun_anew_when_its_server_comes_back() -> None:
     with Mesh.static({"payments": [address]}, lb_policy=OUT_OF_BAND) as mesh:
         for _ in range(2):  # at first nobody listens; then the server goes, and comes back
             cell = mesh.runtime.state.cluster("payments").endpoint(address)
-            cell.load = None
+            cell.learnt.load = None
             server = serve()
             made.served()
-            until(lambda cell=cell: made.served() or cell.load is not None, "no report came")  # type: ignore[misc, func-returns-value]
+            until(lambda cell=cell: made.served() or cell.learnt.load is not None, "no report came")  # type: ignore[misc, func-returns-value]
             server.stop(None).wait()
 
 
