@@ -258,6 +258,9 @@ class Mesh(Doors, FromSources, Instrumented, Named):
     def _reset(self) -> None:
         """Everything that belongs to one process."""
         self._started = False
+        parents_admin: AdminSocket | None = self.__dict__.get("_admin")
+        if parents_admin is not None:
+            parents_admin.close()
         self._admin = None
         # Re-entrant: a source may publish inside `start`, and an observer of that may close the mesh.
         self._lock = threading.RLock()
@@ -272,7 +275,6 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         known: Runtime | None = self.__dict__.get("runtime")
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
-        self.runtime.state.seed = random.Random(self._seed).getrandbits(64)  # noqa: S311  nor does this
         self.runtime.state.seed = random.Random(self._seed).getrandbits(64)  # noqa: S311  nor does this
         self.runtime.first_lookup = partial(FirstLookup, self)
         if known is not None:

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from meshlib.admin.pages import Page, PageError
 
@@ -27,7 +29,9 @@ __all__ = ["AdminSocket"]
 log = logging.getLogger("meshlib.admin")
 _LONGEST_PATH = 107  # bytes; what `sun_path` holds besides its closing zero
 _LARGEST_BODY = 1 << 20
+_LENGTH = re.compile("[0-9]{1,10}")
 _TIMEOUT = 10.0  # seconds a client may take to ask
+_LAST_WAIT = 1.0  # seconds for the thread to end; it does not where somebody has removed the socket's file
 
 
 class AdminSocket:
@@ -47,20 +51,23 @@ class AdminSocket:
             if _answers(self.path):
                 raise OSError(f"{self.path} belongs to a running process: put {{pid}} into the name")
             self.path.unlink()
-        before = os.umask(0o177)  # from the first moment on nobody else may open it
-        try:
-            self._server = _Server(str(self.path), self._pages)
-        finally:
-            os.umask(before)
+        self._server = _Server(str(self.path), self._pages)
         self._owner = os.getpid()
-        threading.Thread(target=self._server.serve_forever, name="meshlib-admin", daemon=True).start()
+        self._server.serving.start()
 
     def close(self) -> None:
-        """Stop serving and remove the socket. In a forked child it is the parent's, and stays."""
+        """Stop serving and remove the socket. In a forked child it is the parent's: the child only lets go of it, or it
+        would look alive when the parent is not.
+        """
         server, self._server = self._server, None
-        if server is None or os.getpid() != self._owner:
+        if server is None:
             return
-        server.shutdown()
+        if os.getpid() != self._owner:
+            server.socket.close()
+            return
+        server.closing = True
+        _answers(self.path)  # it waits for somebody to ask
+        server.serving.join(_LAST_WAIT)
         server.server_close()
         with suppress(FileNotFoundError):
             self.path.unlink()
@@ -82,7 +89,25 @@ class _Server(ThreadingMixIn, UnixStreamServer):
 
     def __init__(self, path: str, pages: dict[str, Page]) -> None:
         self.pages = pages
+        self.closing = False
+        self.serving = threading.Thread(target=self._serve, name="meshlib-admin", daemon=True)
         super().__init__(path, _Handler)
+
+    def server_activate(self) -> None:
+        """Listen, which nobody can connect before: so from the first moment on it is for its own user alone. The umask
+        would do it too, but it is the whole process's, whose other threads make files meanwhile.
+        """
+        Path(str(self.server_address)).chmod(0o600)
+        super().server_activate()
+
+    def _serve(self) -> None:
+        """Unlike `serve_forever` this does not wake up twice a second, nor waits as long to end."""
+        while not self.closing:
+            self.handle_request()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Somebody who asked and did not wait for the answer is no error of the process's."""
+        log.debug("an admin connection broke off: %r", sys.exc_info()[1])
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -105,22 +130,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> str:
         length = self.headers.get("content-length", "")
-        if not length.isdigit() or int(length) > _LARGEST_BODY:
+        if not _LENGTH.fullmatch(length) or int(length) > _LARGEST_BODY:
             raise PageError(413, f"a body of at most {_LARGEST_BODY} bytes with its Content-Length is wanted")
         return self.rfile.read(int(length)).decode("utf-8", "replace")
 
     def _answer(self, body: Callable[[], str]) -> None:
-        where = urlsplit(self.path)
-        page = self.server.pages.get(where.path)
         try:
-            if page is None:
-                raise PageError(404, f"no page {where.path}; there are {', '.join(sorted(self.server.pages))}")
-            self._send(200, page(parse_qsl(where.query, keep_blank_values=True), body()))
+            text = body()
         except PageError as error:
             self._send(error.status, f"{error}\n")
+        else:
+            self._send(*self._page(text))
+
+    def _page(self, body: str) -> tuple[int, str]:
+        """Status and text of what is asked for."""
+        name, _, query = self.path.partition("?")
+        page = self.server.pages.get(name)
+        if page is None:
+            return 404, f"no page {name}; there are {', '.join(sorted(self.server.pages))}\n"
+        try:
+            return 200, page(parse_qsl(query, keep_blank_values=True), body)
+        except PageError as error:
+            return error.status, f"{error}\n"
         except Exception:  # a page that fails must not silence the ones after it
-            log.exception("admin page %s failed", where.path)
-            self._send(500, "the page failed: the process's log says how\n")
+            log.exception("admin page %s failed", name)
+            return 500, "the page failed: the process's log says how\n"
 
     def _send(self, status: int, text: str) -> None:
         data = text.encode()

@@ -6,6 +6,8 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from meshlib import Mesh
+from meshlib.admin.socket import AdminSocket
 from meshlib.cli.live import LiveError, ask
 from meshlib.sources.static import static_snapshot
 from parts.fast_backend import FastBackend
@@ -112,6 +115,80 @@ def test_garbage_and_silence_disturb_nobody(folder: Path) -> None:
         rude.close()
 
 
+def raw(path: Path, request: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(request)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    "request_line, status",
+    [
+        (b"GET http://[::1 HTTP/1.0\r\n\r\n", b"404"),
+        (b"GET /../../etc/passwd HTTP/1.0\r\n\r\n", b"404"),
+        (b"GET /explain?" + b"header=a:b&" * 5_000 + b"url=http://payments/ HTTP/1.0\r\n\r\n", b"200"),
+        (b"POST /explain HTTP/1.0\r\ncontent-length: \xb2\r\n\r\n", b"413"),
+        (b"POST /explain HTTP/1.0\r\ncontent-length: " + b"9" * 5_000 + b"\r\n\r\n", b"413"),
+        (b"POST /explain HTTP/1.0\r\ncontent-length: -1\r\n\r\n", b"413"),
+        (b"POST /explain HTTP/1.0\r\n\r\n", b"413"),
+    ],
+)
+def test_whatever_is_asked_has_an_answer(
+    folder: Path,
+    request_line: bytes,
+    status: bytes,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with Mesh.static({"payments": ["10.0.0.1:1"]}, admin=folder / "s"):
+        answer = raw(folder / "s", request_line)
+    assert answer.split(b" ")[1] == status
+    assert (caplog.text, capfd.readouterr().err) == ("", "")
+
+
+def test_who_does_not_wait_for_the_answer_is_no_error(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    written = threading.Event()
+
+    def page(query: object, body: str) -> str:
+        written.set()
+        return "x" * 50_000_000  # more than any socket holds
+
+    admin = AdminSocket(folder / "s", {"/": page})
+    admin.open()
+    try:
+        for _ in range(2):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                client.connect(str(folder / "s"))
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                assert client.recv(10)
+        until_alone()
+    finally:
+        admin.close()
+    assert capfd.readouterr().err == ""
+
+
+def until_alone() -> None:
+    """The threads that answer have ended."""
+    deadline = time.monotonic() + 15
+    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "an answer goes on"
+        time.sleep(0.01)
+
+
+def test_opening_it_leaves_the_permissions_of_other_files_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks: list[int] = []
+    monkeypatch.setattr(os, "umask", masks.append)
+    admin = AdminSocket(folder / "s", {})
+    admin.open()
+    try:
+        assert stat.S_IMODE((folder / "s").stat().st_mode) == 0o600
+    finally:
+        admin.close()
+    assert masks == []
+
+
 def test_a_socket_left_behind_is_replaced_and_one_in_use_is_not(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     left.bind(str(folder / "s"))
@@ -147,6 +224,36 @@ with Mesh.static({"payments": ["10.0.0.1:1"]}, admin=sys.argv[1] + "/{pid}.sock"
     assert os.waitpid(child, 0)[1] == 0
     assert '"payments"' in ask(mine, "/explain?url=http://payments/")
     print(sorted(os.listdir(sys.argv[1])) == [f"{os.getpid()}.sock"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_a_forked_child_does_not_keep_its_parents_socket_alive(folder: Path) -> None:
+    program = """
+import os, signal, sys
+from meshlib import Mesh
+path, (ready, tell), (wait, go) = sys.argv[1] + "/s", os.pipe(), os.pipe()
+parent = os.fork()
+if not parent:
+    mesh = Mesh.static({"payments": ["10.0.0.1:1"]}, admin=path).start()
+    if not os.fork():
+        os.write(tell, b"x")
+        os.read(wait, 1)
+        os._exit(0)
+    signal.pause()
+os.read(ready, 1)
+os.kill(parent, signal.SIGKILL)
+os.waitpid(parent, 0)
+with Mesh.static({"payments": ["10.0.0.1:1"]}, admin=path) as mesh:
+    print(mesh._admin is not None)
+os.write(go, b"x")
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, str(folder)],
