@@ -13,6 +13,7 @@ people have go on working. Source: Envoy's "Route table check tool" and its sche
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from meshlib.model.request import RequestHead
 from meshlib.sources.files.loader import parse_values
 from meshlib.sources.files.located import LocatedDict, LocatedList, line_of
 
+_DIGITS = re.compile("[0-9]{1,20}")
 _OURS = frozenset(("name", "request", "random_value", "expect"))
 _REQUEST = frozenset(("method", "url", "headers"))
 _THEIRS = frozenset(("test_name", "input", "validate"))
@@ -105,7 +107,7 @@ def _ours(item: Mapping[str, Any], file: str, line: int) -> RouteCase:
     _only(request, _REQUEST, ("request",))
     method, url = _text(request, "method", ("request",), "GET"), _text(request, "url", ("request",))
     headers = [
-        (name, _as_text(value, ("request", "headers", name)))
+        (name, _wire(_as_text(value, ("request", "headers", name))))
         for name, value in _object(request, "headers", ("request",), {}).items()
     ]
     expect = _object(item, "expect", ())
@@ -128,7 +130,7 @@ def _checks(name: str, wanted: Any, path: tuple[str, ...]) -> Iterator[Check]:
             yield CHECKS[name](wanted)
         else:
             raise CaseError((*path, name), "is nothing to expect", f"one of {', '.join((*CHECKS, *HEADER_CHECKS))}")
-    except ValueError as error:
+    except (ValueError, ResourceError) as error:
         raise CaseError((*path, name), str(error)) from None
 
 
@@ -137,7 +139,7 @@ def _theirs(item: Mapping[str, Any], file: str, line: int) -> RouteCase:
     given = _object(item, "input", ())
     _only(given, _INPUT, ("input",))
     scheme = "https" if given.get("ssl") is True else "http"
-    authority, target = _text(given, "authority", ("input",)), _text(given, "path", ("input",))
+    authority, target = (_wire(_text(given, name, ("input",))) for name in ("authority", "path"))
     headers = [("host", authority), ("x-forwarded-proto", scheme)]
     headers += [("x-envoy-internal", "true")] if given.get("internal") is True else []
     headers += _pairs(given, "additional_request_headers")
@@ -157,7 +159,9 @@ def _their_checks(validate: Mapping[str, Any]) -> Iterator[Check]:
             yield from _checks(_NAMES[name], wanted, ("validate",))
         elif name in _THEIR_HEADERS:
             of, read = _THEIR_HEADERS[name]
-            for index, entry in enumerate(wanted if isinstance(wanted, list) else ()):
+            if not isinstance(wanted, list):
+                raise CaseError(("validate", name), "a list is wanted")
+            for index, entry in enumerate(wanted):
                 try:
                     yield read(of, entry)
                 except (ValueError, ResourceError, CaseError) as error:
@@ -191,7 +195,7 @@ def _pairs(given: Mapping[str, Any], name: str) -> list[tuple[str, str]]:
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("key"), str):
             raise CaseError(path, "a header is {key: ..., value: ...}")
-        pairs.append((entry["key"], _as_text(entry.get("value", ""), path)))
+        pairs.append((_wire(entry["key"]), _wire(_as_text(entry.get("value", ""), path))))
     return pairs
 
 
@@ -199,10 +203,10 @@ def _random(given: Mapping[str, Any], path: tuple[str, ...]) -> int | None:
     value = given.get("random_value")
     if value is None:
         return None
-    if isinstance(value, str) and value.isascii() and value.isdigit():  # how JSON says 64 bits
+    if isinstance(value, str) and _DIGITS.fullmatch(value):  # how JSON says 64 bits
         value = int(value)
-    if type(value) is not int or value < 0:
-        raise CaseError((*path, "random_value"), f"{value!r} is no whole number from 0")
+    if type(value) is not int or not 0 <= value < 2**64:
+        raise CaseError((*path, "random_value"), f"{str(value)[:40]!r} is no whole number from 0 of 64 bits")
     return value
 
 
@@ -227,6 +231,11 @@ def _text(given: Mapping[str, Any], name: str, path: tuple[str, ...], default: s
     if not isinstance(value, str) or not value:
         raise CaseError((*path, name), "a text is wanted" if value is not None else "is missing")
     return value
+
+
+def _wire(text: str) -> str:
+    """A text as the bytes that Envoy's tool would send, one character each: as matchers compare them."""
+    return text.encode().decode("latin-1")
 
 
 def _as_text(value: Any, path: tuple[str, ...]) -> str:
