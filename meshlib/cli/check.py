@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from meshlib.sources.files.resources import Loaded
 
 DESCRIPTION = """\
-Validates configuration files: Envoy-format YAML and JSON (a bootstrap or single resources) and Istio's VirtualService,
-DestinationRule and ServiceEntry. Errors are what no data plane would take; 'degraded' is valid configuration that
-meshlib does not apply, with what happens instead.
+Validates configuration files: Envoy-format YAML and JSON (a bootstrap or single resources), Istio's VirtualService,
+DestinationRule, ServiceEntry, WorkloadEntry and Sidecar, and lanes (LaneGroup, NearbyRouting). Errors are what no data plane
+would take; 'degraded' is valid configuration that meshlib does not apply, with what happens instead.
 """
 EPILOG = """\
 examples:

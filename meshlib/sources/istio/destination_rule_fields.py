@@ -81,7 +81,6 @@ _CONNECTION_POOL = Fields(
                 "idleTimeout": DURATION,
                 "maxConnectionDuration": DURATION,
             },
-            partly={"maxConnectionDuration": "connections are not closed for their age"},
             not_applied={"tcpKeepalive": "keepalive of TCP connections is the system's"},
         ),
         "http": Fields(
