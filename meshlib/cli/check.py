@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Validates configuration files: Envoy-format YAML and JSON (a bootstrap or single resources), Istio's VirtualService,
-DestinationRule, ServiceEntry, WorkloadEntry and Sidecar, and lanes (LaneGroup, NearbyRouting). Errors are what no data plane
-would take; 'degraded' is valid configuration that meshlib does not apply, with what happens instead.
+DestinationRule, ServiceEntry, WorkloadEntry and Sidecar, and lanes (LaneGroup, NearbyRouting). Errors are what no data
+plane would take; 'degraded' is valid configuration that meshlib does not apply, with what happens instead.
 """
 EPILOG = """\
 examples:
