@@ -25,9 +25,10 @@ MEANING = {
     "redirect": "`status`, `location`",
     "direct_response": "`status`, `body`",
     "response_headers": "`[name, value]` pairs of a redirect or direct response",
-    "timeouts": "seconds: `route`, `per_try`, `idle`, `per_try_idle`, `connect`",
+    "timeouts": "seconds: `route`, `per_try`, `idle`, `per_try_idle`, `connect`, `stream`",
     "retry_policy": "`retry_on`, `num_retries`, `per_try_timeout`, `retriable_status_codes`, `base_interval`, "
-    "`max_interval`, `previous_hosts`",
+    "`max_interval`, `previous_hosts`, `retriable_headers`, `retriable_request_headers`, `reset_headers`, "
+    "`omit_canary_hosts`, `previous_priorities`, `hedge_on_per_try_timeout`; with what the request asks for",
     "thresholds": "`priority`, `max_connections`, `max_pending_requests`, `max_requests`, `max_retries`, "
     "`retry_budget` (percent; takes the place of `max_retries`)",
     "pass_through": "the call leaves the mesh unchanged",

@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from meshlib.engine.attempt import attempt_deadline, attempt_head
+from meshlib.engine.attempt import attempt_head
 from meshlib.engine.decision import Answer, Decision, Forward, Refusal, decide, prepared, upstream_head
-from meshlib.engine.extras import heard
 from meshlib.engine.lanes import entered
 from meshlib.engine.route import Share
 from meshlib.engine.runtime import Runtime
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.errors import ConfigurationError
 from meshlib.explain import actions, facts
+from meshlib.explain.attempts import Terms
 from meshlib.explain.chance import FixedChance
 from meshlib.explain.explanation import Explanation
 from meshlib.explain.request import HeaderInput, head_from
@@ -161,14 +161,14 @@ class Explainer:
             result.pass_through = True
             result.reason = f"cluster {cluster.name!r} goes to the original destination"
             return
-        result.timeouts = facts.timeouts(decision)
-        result.retry_policy = facts.retry_policy(decision)
+        terms = Terms(decision, head)
+        result.timeouts, result.retry_policy = terms.timeouts(), terms.retry_policy()
         result.thresholds = facts.thresholds(decision)
         result.cluster_state = facts.cluster_state(cluster)
         result.overload_drops = {drop.category: drop.fraction for drop in cluster.drops}
         asks = cluster.by_request
         hasher = route.hasher if asks is None or asks.hasher is None else asks.hasher
-        upstream = upstream_head(decision, heard(head)[0], time.time)
+        upstream = upstream_head(decision, terms.spoken, time.time)
         hashed = hasher(upstream, "", self._rng) if hasher is not None else None
         result.request_hash = hashed.hash if hashed is not None else None
         if not self._brief:
@@ -188,7 +188,9 @@ class Explainer:
             result.chosen_because = chosen_because(
                 result, cluster, chosen, asked=chosen is asked, session=chosen is sticky
             )
-            limit, _ = attempt_deadline(decision, route.timeout, 0.0)
+            limit = min(
+                (found for found in (result.timeouts["route"], result.timeouts["per_try"]) if found), default=None
+            )
             upstream = attempt_head(decision, head, upstream, chosen.endpoint.hostname, 1, limit)
         result.authority, result.path = upstream.authority, upstream.path
         result.headers = facts.texts(upstream.headers)

@@ -33,9 +33,11 @@ class Explanation:
     `{"status", "body"}`, `response_headers` the headers either sets. (Of a forwarded request those its
     route adds to a response that has none of its own.)
 
-    What bounds it: `timeouts` has `route`, `per_try`, `idle`, `per_try_idle` and `connect`; `retry_policy` has
-    `retry_on`, `num_retries`, `per_try_timeout`, `retriable_status_codes`, `base_interval`, `max_interval` and
-    `previous_hosts`; `thresholds` has `priority`, `max_connections`, `max_pending_requests`, `max_requests`,
+    What bounds it, with what the request's `x-envoy-*` headers ask for: `timeouts` has `route`, `per_try`, `idle`,
+    `per_try_idle`, `connect` and `stream` (of the cluster); `retry_policy` has `retry_on`, `num_retries`,
+    `per_try_timeout`, `retriable_status_codes`, `retriable_headers`, `retriable_request_headers`, `base_interval`,
+    `max_interval`, `reset_headers`, `previous_hosts`, `omit_canary_hosts`, `previous_priorities` and
+    `hedge_on_per_try_timeout`; `thresholds` has `priority`, `max_connections`, `max_pending_requests`, `max_requests`,
     `max_retries` and `retry_budget` (percent, which then takes the place of `max_retries`).
 
     `response_flag` is Envoy's word when no upstream is reached and nothing answers, and `reason` says why (an unknown

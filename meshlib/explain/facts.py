@@ -13,7 +13,6 @@ from meshlib.engine.facts import of_request
 from meshlib.engine.route import RoutePlan, Share
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.model.metadata import Struct
-from meshlib.model.outcome import Failure
 from meshlib.model.request import RawHeaders, RequestHead
 from meshlib.model.route import WeightedClusters
 from meshlib.routing.facts import CallFacts
@@ -55,35 +54,6 @@ def answered(decision: Forward, host: Host | None, now: float) -> CallFacts:
 def settings(config: Any) -> dict[str, Any]:
     """A filter's configuration."""
     return asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
-
-
-def timeouts(decision: Forward) -> dict[str, float | None]:
-    """What bounds the call and each attempt, in seconds. Of the two idle limits only the shorter one can ever fire."""
-    route, retry, idle = decision.route, decision.route.retry, decision.route.idle
-    final = idle is not None and idle.failure is Failure.IDLE
-    return {
-        "route": route.timeout,
-        "per_try": retry.per_try_timeout if retry else None,
-        "idle": idle.seconds if idle and final else None,
-        "per_try_idle": idle.seconds if idle and not final else None,
-        "connect": decision.cluster.connect_timeout,
-    }
-
-
-def retry_policy(decision: Forward) -> dict[str, Any] | None:
-    """The retry policy in force: the route's, else the virtual host's."""
-    policy = decision.action.retry_policy or decision.route.virtual_host.retry_policy
-    if policy is None:
-        return None
-    return {
-        "retry_on": list(policy.retry_on),
-        "num_retries": policy.num_retries,
-        "per_try_timeout": policy.per_try_timeout,
-        "retriable_status_codes": list(policy.retriable_status_codes),
-        "base_interval": policy.base_interval,
-        "max_interval": policy.max_interval,
-        "previous_hosts": policy.previous_hosts,
-    }
 
 
 def thresholds(decision: Forward) -> dict[str, Any]:

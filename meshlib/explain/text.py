@@ -130,7 +130,11 @@ def _retries(policy: dict[str, Any]) -> str:
     parts = [f"{policy['num_retries']} on {', '.join(policy['retry_on']) or 'nothing'}"]
     parts += [f"codes {', '.join(map(str, codes))}"] if codes else []
     parts += [f"back-off {policy['base_interval']:g} to {policy['max_interval']:g} s"]
-    return ", ".join(parts + (["not on hosts tried before"] if policy["previous_hosts"] else []))
+    parts += policy["retriable_headers"]
+    parts += [f"or when {' or '.join(policy['reset_headers'])} say" if policy["reset_headers"] else ""]
+    parts += ["not on hosts tried before" if policy["previous_hosts"] else ""]
+    parts += ["hedged at the per-try timeout" if policy["hedge_on_per_try_timeout"] else ""]
+    return ", ".join(filter(None, parts))
 
 
 def _outcome(result: Explanation) -> Iterator[str]:

@@ -126,21 +126,47 @@ def test_what_the_upstream_sees_is_what_the_first_attempt_sends() -> None:
 
 def test_what_bounds_a_call() -> None:
     result = explain(to("canary", timeout=2.0, retry_policy=RETRIES, priority="DEFAULT"))
-    assert result.timeouts == {"route": 2.0, "per_try": 0.5, "idle": 300.0, "per_try_idle": None, "connect": 5.0}
+    bounds = {"route": 2.0, "per_try": 0.5, "idle": 300.0, "per_try_idle": None, "connect": 5.0, "stream": None}
+    assert result.timeouts == bounds
     assert result.retry_policy == {
         "retry_on": ["5xx", "reset"],
         "num_retries": 2,
         "per_try_timeout": 0.5,
         "retriable_status_codes": [418],
+        "retriable_headers": [],
+        "retriable_request_headers": [],
         "base_interval": 0.025,
         "max_interval": 0.25,
+        "reset_headers": [],
         "previous_hosts": True,
+        "omit_canary_hosts": False,
+        "previous_priorities": None,
+        "hedge_on_per_try_timeout": False,
     }
     assert result.thresholds is not None
     assert result.thresholds["max_requests"] == 7
     high = explain(to("canary", priority="HIGH"))
     assert high.thresholds is not None
     assert (high.thresholds["priority"], high.thresholds["max_requests"]) == ("HIGH", 1024)
+
+
+def test_what_the_request_asks_for_counts_too() -> None:
+    asks = {
+        "x-envoy-max-retries": "5",
+        "x-envoy-retry-on": "connect-failure",
+        "x-envoy-upstream-rq-timeout-ms": "700",
+        "x-envoy-upstream-rq-per-try-timeout-ms": "100",
+        "x-envoy-hedge-on-per-try-timeout": "true",
+    }
+    route = to("canary", timeout=2.0, retry_policy=RETRIES)
+    result = Explainer(configuration(route), seed=1).explain("GET", "http://payments/", asks)
+    assert result.timeouts is not None
+    assert (result.timeouts["route"], result.timeouts["per_try"]) == (0.7, 0.1)
+    assert result.retry_policy is not None
+    assert result.retry_policy["num_retries"] == 5
+    assert result.retry_policy["retry_on"] == ["5xx", "reset", "connect-failure"]
+    assert result.retry_policy["hedge_on_per_try_timeout"]
+    assert dict(map(tuple, result.headers))["x-envoy-expected-rq-timeout-ms"] == "100"  # type: ignore[arg-type]
 
 
 def test_the_virtual_hosts_retry_policy_is_the_routes_where_it_has_none() -> None:
