@@ -8,7 +8,7 @@ locality weighs `endpoints x (1 - utilization)`. The steps and their order are t
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from math import exp, inf
 
@@ -19,12 +19,14 @@ from meshlib.model.endpoint import Locality
 from meshlib.model.orca import LoadReport
 from meshlib.model.zones import LoadAware
 
+LARGEST = 1e6  # utilization: an average of larger ones may be infinite, and would be so for ever
+
 
 def take_in_utilization(config: LoadAware, host: Host, report: LoadReport, now: float) -> None:
     """Keep how busy an endpoint says it is. A report that says nothing is none."""
     used = utilization(report, config.metric_names_for_computing_utilization)
     if used > 0.0:
-        host.cell.learnt.used = (used, now)
+        host.cell.learnt.used = (min(used, LARGEST), now)
 
 
 class Load:
@@ -87,9 +89,11 @@ def locality_weights(config: LoadAware, loads: Sequence[Load]) -> list[float]:
 
 
 class LoadAwareBalancer(Timed):
-    """Chooses a locality by its headroom, then a host in it by the cluster's policy."""
+    """Chooses a locality by its headroom, then a host in it by the cluster's policy. What was learnt of localities
+    that the balancer `before` had too is kept.
+    """
 
-    __slots__ = ("_balancers", "_bounds", "_config", "_loads", "_places")
+    __slots__ = ("_balancers", "_bounds", "_config", "_due", "_loads", "_places")
 
     def __init__(
         self,
@@ -98,11 +102,13 @@ class LoadAwareBalancer(Timed):
         places: Sequence[Locality],
         hosts: Sequence[Sequence[Host]],
         balancers: Sequence[Balancer],
-        known: Mapping[Locality, Load],
+        before: LoadAwareBalancer | None,
     ) -> None:
         self._config = config
         self._places = tuple(places)
         self._loads = [Load(config, members, place == here) for place, members in zip(places, hosts, strict=True)]
+        self._due: float = -inf if before is None else before._due
+        known = {} if before is None else dict(zip(before._places, before._loads, strict=True))
         for place, load in zip(self._places, self._loads, strict=True):
             if place in known:
                 load.smoothed, load.stale = known[place].smoothed, known[place].stale
@@ -110,21 +116,19 @@ class LoadAwareBalancer(Timed):
         self._bounds = list(accumulate(locality_weights(config, self._loads)))
 
     @property
-    def learnt(self) -> dict[Locality, Load]:
-        """What is known of the localities, for the balancer that takes this one's place."""
-        return dict(zip(self._places, self._loads, strict=True))
-
-    @property
     def heavy(self) -> bool:  # type: ignore[override]
         """Averaging takes time in proportion to the hosts."""
         return sum(load.count for load in self._loads) > INLINE
 
     def tick(self, now: float) -> float:
-        """Weigh the localities."""
+        """Weigh the localities, once in a period: the smoothing is by how often that is done."""
+        if now < self._due:
+            return self._due
+        self._due = due = now + self._config.weight_update_period
         for load in self._loads:
             load.update(now)
         self._bounds = list(accumulate(locality_weights(self._config, self._loads)))
-        return now + self._config.weight_update_period
+        return due
 
     def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
         """A host of the chosen locality."""

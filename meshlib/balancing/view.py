@@ -212,11 +212,11 @@ class _Compiler:
             return NO_HOSTS
         key: Key = (priority, kind, config)
         old = self._before.get(key)
-        known = old[2].learnt if old is not None and isinstance(old[2], LoadAwareBalancer) else {}
+        before = old[2] if old is not None and isinstance(old[2], LoadAwareBalancer) else None
         balancers = [
             self._flat((priority, kind, place), hosts, builder) for place, hosts in zip(places, groups, strict=True)
         ]
-        made = LoadAwareBalancer(config, self._settings.here, places, groups, balancers, known)
+        made = LoadAwareBalancer(config, self._settings.here, places, groups, balancers, before)
         self.built[key] = (flattened(groups), (), made)
         return made
 

@@ -122,6 +122,42 @@ def test_requests_leave_a_busy_zone_and_come_back() -> None:
     assert picks() == {"a": 8000}
 
 
+def test_utilization_is_smoothed_once_in_a_period_however_often_time_is_told() -> None:
+    """Ejections and other balancers of the cluster tell the time when they want to hear of it."""
+    config = LoadAware(weight_update_period=1.0, smoothing_time_constant=5.0)
+    zones = assignment(group([endpoint(1)], "a"), group([endpoint(2)], "b"))
+    state = ClusterState("c")
+    balancer = ClusterBalancer(Cluster("c", load_aware=config), zones, state, None, None, HERE)
+
+    def smoothed() -> list[float | None]:
+        (timed,) = balancer._compiled.timed()
+        return [load.smoothed for load in timed._loads]  # type: ignore[attr-defined]
+
+    take_in_utilization(config, balancer.hosts[0], LoadReport(application_utilization=0.2), 0.0)
+    assert balancer.tick(0.0) == 1.0
+    take_in_utilization(config, balancer.hosts[0], LoadReport(application_utilization=0.8), 0.0)
+    for tenth in range(1, 10):
+        assert balancer.tick(tenth / 10) == 1.0
+        balancer.refresh()
+        state.availability_changed()
+    assert smoothed() == [0.2, None]
+    assert balancer.tick(1.0) == 2.0
+    assert smoothed() == [pytest.approx(0.2 + 0.6 * (1 - exp(-1 / 5))), None]
+
+
+def test_a_monstrous_report_is_got_over() -> None:
+    config = LoadAware(weight_expiration_period=0.0)
+    state = ClusterState("c")
+    balancer = ClusterBalancer(Cluster("c"), assignment(group([endpoint(1), endpoint(2)], "a")), state)
+    load = Load(config, balancer.hosts, local=True)
+    for used in (1e308, 0.5):
+        for host in balancer.hosts:
+            take_in_utilization(config, host, LoadReport(application_utilization=used), 0.0)
+        for second in range(120):
+            load.update(float(second))
+    assert load.smoothed == pytest.approx(0.5, rel=0.01)
+
+
 def test_decoded() -> None:
     policy = "type.googleapis.com/envoy.extensions.load_balancing_policies."
     child = {"name": "lr", "typed_config": {"@type": f"{policy}least_request.v3.LeastRequest"}}
