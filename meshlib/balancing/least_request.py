@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
 
 from meshlib.balancing.base import Balancer, Host, OneHost, Rng
 from meshlib.balancing.round_robin import equal_weights
@@ -119,6 +120,10 @@ class WeightedLeastRequest:
         heappush(heap, (now + turns / self.weights[index], next(self._order), index))
         return host
 
+    def restart(self) -> None:
+        """Set all turns anew at the next pick."""
+        self._heap = None
+
     def _schedule(self, rng: Rng) -> list[Deadline]:
         """First turns at a random point of each host's interval, so that clients do not start in step."""
         heap = [(rng.random() / weight, next(self._order), index) for index, weight in enumerate(self.weights)]
@@ -148,9 +153,13 @@ class WarmingLeastRequest(Timed):
         return self._inner.pick(request_hash, rng, attempt)
 
     def tick(self, now: float) -> float:
-        """Weigh the hosts; those in the schedule have their new weights from their next turn on."""
+        """Weigh the hosts; those in the schedule have their new weights from their next turn on. When the last one is
+        no longer new, the turns are all set anew: with a weight of next to nothing the next one is a lifetime away.
+        """
         weights, due = self._weigh(self._hosts, now)
-        self._scheduled.weights = weights
+        before, self._scheduled.weights = self._scheduled.weights, weights
+        if due == inf and weights != before:
+            self._scheduled.restart()
         self._inner = self._choices if min(weights) == max(weights) else self._scheduled
         return due
 

@@ -14,6 +14,7 @@ from meshlib.model.lb import SlowStart
 
 STEPS = 100  # of a window: weights are a hundredth of it old at most
 LEAST_AGE = 0.001  # Envoy counts at least a millisecond
+LEAST = 1e-6  # of a weight: without `min_weight_percent` and little aggression it would be 0, and have no turn at all
 
 
 def factor(config: SlowStart, age: float) -> float:
@@ -21,7 +22,7 @@ def factor(config: SlowStart, age: float) -> float:
     if age >= config.window:
         return 1.0
     part = max(age, LEAST_AGE) / config.window
-    return float(max(config.min_weight_percent / 100.0, part ** (1.0 / config.aggression)))
+    return float(max(config.min_weight_percent / 100.0, part ** (1.0 / config.aggression), LEAST))
 
 
 def warming(config: SlowStart, weigh: Weigh) -> Weigh:

@@ -78,6 +78,17 @@ def test_round_robin_is_exact_at_each_step() -> None:
         assert abs(share(bench, now) - expected) < 0.001, now
 
 
+@pytest.mark.parametrize("aggression", [1.0, 0.01, 0.0001])
+def test_least_request_has_a_turn_for_an_endpoint_that_begins_with_nothing(aggression: float) -> None:
+    config = SlowStart(60.0, aggression, 0.0)
+    bench = Bench(assignment(group([endpoint(0, 1), endpoint(1, 2)])), lb_policy=LeastRequest(slow_start=config))
+    bench.balancer.begin(0.0)
+    bench.update(assignment(group([endpoint(0, 1), endpoint(1, 2), endpoint(2, 2)])))
+    bench.balancer.begin(1_000.0)
+    assert share(bench, 1_000.0, 2, 200) == 0.0
+    assert abs(share(bench, 1_060.0, 2, 500) - 2 / 5) < 0.02, "its next turn is as far away as it was"
+
+
 def test_weights_count_beside_slow_start() -> None:
     bench = Bench(assignment(group([endpoint(0, 2)])), lb_policy=RoundRobin(MINUTE))
     bench.balancer.begin(0.0)
