@@ -42,6 +42,7 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     ("envoy.type.http.v3.Cookie", "session._COOKIE_FIELDS"),
     (f"{_ROUTE}.RouteConfiguration", "route._ROUTE_CONFIGURATION"),
     (f"{_ROUTE}.VirtualHost", "route._VIRTUAL_HOST"),
+    (f"{_ROUTE}.VirtualCluster", "route._VIRTUAL_CLUSTER"),
     (f"{_ROUTE}.Route", "route._ROUTE"),
     (f"{_ROUTE}.RouteAction", "route_action._ROUTE_ACTION"),
     (f"{_ROUTE}.RouteAction.MaxStreamDuration", "timeouts._MAX_STREAM_DURATION"),

@@ -15,6 +15,7 @@ MEANING = {
     "listener": "the listener the call would have been sent to; `route:NAME` for routes no listener refers to",
     "route_configuration": "its name",
     "virtual_host": "the virtual host whose domains fit the authority",
+    "virtual_cluster": "the virtual cluster, `other` when none fits; null where the virtual host has none",
     "route": "the route that matched: virtual host, `/`, the route's name or index",
     "route_index": "its index in the virtual host",
     "cluster": "the cluster chosen",

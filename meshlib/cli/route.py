@@ -33,9 +33,10 @@ a table:
     request: {url: "http://shop/old"}
     expect: {status: 301, location: "http://shop/new"}
 
-what can be expected: virtual_host, route, cluster, weights, subset, endpoint, authority, path, timeout, num_retries,
-status, location, body, response_flag, pass_through, request_headers and response_headers (a text, null for a missing
-header, or one of exact, prefix, suffix, contains, safe_regex). A random_value beside the request stands for chance.
+what can be expected: virtual_host, virtual_cluster, route, cluster, weights, subset, endpoint, authority, path,
+timeout, num_retries, status, location, body, response_flag, pass_through, request_headers and response_headers (a text,
+null for a missing header, or one of exact, prefix, suffix, contains, safe_regex). A random_value beside the request
+stands for chance.
 
 examples:
   meshlib route test cases.yaml --config conf/

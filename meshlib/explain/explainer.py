@@ -117,6 +117,7 @@ class Explainer:
         result.listener = host.listener
         result.route_configuration = host.source.config.name
         result.virtual_host = host.table.config.name
+        result.virtual_cluster = facts.virtual_cluster(host, head)
         fixed = None if random_value is None else FixedChance(host, head, random_value)
         if not self._brief:
             result.trials = self._tried(host, head) if fixed is None else facts.trials(host, head, fixed.again())

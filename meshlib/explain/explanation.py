@@ -10,8 +10,9 @@ from typing import Any
 class Explanation:
     """What happens to one request. Seconds are floats; what does not apply is None or empty.
 
-    Where it goes: `listener`, `route_configuration`, `virtual_host`, `route` (`virtual host/route name or index`),
-    `route_index`, `cluster`, `endpoint` (the first attempt's). `trials` are the routes tried in order,
+    Where it goes: `listener`, `route_configuration`, `virtual_host`, `virtual_cluster` (where the virtual host has
+    any), `route` (`virtual host/route name or index`), `route_index`, `cluster`, `endpoint` (the first attempt's).
+    `trials` are the routes tried in order,
     `{"route", "index", "matched", "failed"}`, `failed` being the first condition that did not hold. `weights` are the
     shares of a weighted route, `{"cluster", "weight", "chosen"}`; `by_chance` when one of them was drawn. `filters` are
     the HTTP filters that run on the request, in order, `{"type", ...}` with their settings; one may still refuse it (a
@@ -50,6 +51,7 @@ class Explanation:
     listener: str | None = None
     route_configuration: str | None = None
     virtual_host: str | None = None
+    virtual_cluster: str | None = None
     route: str | None = None
     route_index: int | None = None
     cluster: str | None = None

@@ -16,6 +16,7 @@ from meshlib.model.metadata import Struct
 from meshlib.model.request import RawHeaders, RequestHead
 from meshlib.model.route import WeightedClusters
 from meshlib.routing.facts import CallFacts
+from meshlib.routing.matchers import HeaderPredicate
 from meshlib.routing.router import Rng
 
 
@@ -25,6 +26,15 @@ def trials(host: VirtualHostPlan, head: RequestHead, rng: Rng) -> list[dict[str,
         {"route": tried.name, "index": tried.index, "matched": tried.matched, "failed": tried.failed}
         for tried in host.table.trace(head, rng)
     ]
+
+
+def virtual_cluster(host: VirtualHostPlan, head: RequestHead) -> str | None:
+    """The first virtual cluster whose headers all fit, `other` where none does; None where there are none."""
+    known = host.table.config.virtual_clusters
+    for each in known:
+        if all(HeaderPredicate(matcher)(head) for matcher in each.headers):
+            return each.name
+    return "other" if known else None
 
 
 def weights(route: RoutePlan, chosen: Share) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ _INPUT = frozenset(
 _NAMES = {
     "cluster_name": "cluster",
     "virtual_host_name": "virtual_host",
+    "virtual_cluster_name": "virtual_cluster",
     "host_rewrite": "authority",
     "path_rewrite": "path",
     "path_redirect": "location",

@@ -186,6 +186,7 @@ def _of(name: str, *holders: str) -> Callable[[Explanation], Any]:
 
 CHECKS: dict[str, Callable[[Any], Check]] = {
     "virtual_host": _fact("virtual_host", lambda result: result.virtual_host, _text),
+    "virtual_cluster": _fact("virtual_cluster", lambda result: result.virtual_cluster, _text),
     "route": lambda wanted: RouteCheck(str(wanted) if type(wanted) is int else _text(wanted)),
     "cluster": lambda wanted: ClusterCheck(_text(wanted)),
     "weights": _fact(

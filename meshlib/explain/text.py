@@ -26,6 +26,8 @@ def _path(result: Explanation) -> Iterator[str]:
     yield _line("listener", result.listener)
     yield _line("routes", result.route_configuration)
     yield _line("virtual host", result.virtual_host)
+    if result.virtual_cluster is not None:
+        yield _line("v. cluster", result.virtual_cluster)
     for trial in result.trials:
         name = f"[{trial['index']}] {trial['route']}".rstrip()
         yield _line("route", f"{name}: matched" if trial["matched"] else f"{name}: no, {trial['failed']}")

@@ -8,7 +8,7 @@ from typing import Literal
 from meshlib.model.filters import PerFilterConfig
 from meshlib.model.headers import NO_MUTATIONS, HeaderMutations
 from meshlib.model.matcher_tree import Matcher
-from meshlib.model.matchers import RegexRewrite, RouteMatch
+from meshlib.model.matchers import HeaderMatcher, RegexRewrite, RouteMatch
 from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata, Struct
 from meshlib.model.mirror import RequestMirrorPolicy
 from meshlib.model.redirect import InternalRedirectPolicy
@@ -32,6 +32,7 @@ __all__ = [
     "RouteConfiguration",
     "RoutingPriority",
     "TextFormat",
+    "VirtualCluster",
     "VirtualHost",
     "WeightedCluster",
     "WeightedClusters",
@@ -227,6 +228,16 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualCluster:
+    """A name for the requests of a virtual host that all the `headers` fit; the first that fits counts, and a request
+    that none fits is of `other`. It is for people: nothing is routed by it.
+    """
+
+    name: str
+    headers: tuple[HeaderMatcher, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualHost:
     """`domains`: exact > longest `*suffix` > longest `prefix*` > `*`, compared without case.
 
@@ -249,6 +260,7 @@ class VirtualHost:
     request_body_buffer_limit: int | None = None
     request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
     metadata: Metadata = EMPTY_METADATA
+    virtual_clusters: tuple[VirtualCluster, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

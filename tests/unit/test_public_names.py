@@ -248,6 +248,7 @@ PUBLIC: dict[str, set[str]] = {
         "RouteConfiguration",
         "RoutingPriority",
         "TextFormat",
+        "VirtualCluster",
         "VirtualHost",
         "WeightedCluster",
         "WeightedClusters",

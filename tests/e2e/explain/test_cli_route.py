@@ -17,6 +17,8 @@ name: routes
 virtual_hosts:
 - name: shop
   domains: [shop]
+  virtual_clusters:
+  - {name: writes, headers: [{name: ":method", string_match: {exact: POST}}]}
   routes:
   - {name: old, match: {prefix: /old}, redirect: {path_redirect: /new}}
   - {name: gone, match: {path: /gone}, direct_response: {status: 410, body: {inline_string: gone}}}
@@ -54,7 +56,7 @@ tests:
 - {name: low, request: {url: http://shop/half}, random_value: 29, expect: {route: half, endpoint: "127.0.0.1:81"}}
 - {name: high, request: {url: http://shop/half}, random_value: 130, expect: {route: shop/split, cluster: b}}
 - {name: nobody there, request: {url: http://shop/}, random_value: 99, expect: {cluster: b, response_flag: UH}}
-- {name: gone, request: {method: POST, url: http://shop/gone}, expect: {status: 410, body: gone, cluster: ""}}
+- {name: gone, request: {method: POST, url: http://shop/gone}, expect: {status: 410, body: gone, virtual_cluster: writes}}
 - {name: not ours, request: {url: http://other/}, expect: {pass_through: true}}
 - test_name: a redirect
   input: {authority: shop, path: "/old/x?a=1", ssl: true}
@@ -70,6 +72,7 @@ tests:
   validate:
     cluster_name: a
     virtual_host_name: shop
+    virtual_cluster_name: other
     path_rewrite: /v2/x
     host_rewrite: shop
     timeout: 3s
@@ -95,7 +98,7 @@ def test_cases_of_both_formats_pass_and_reach_every_route(tmp_path: Path) -> Non
     done = route_test(tmp_path, CASES, "--fail-under", "100")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "8 case(s), 0 failed; 5 of 5 routes reached (100.0 %)" in done.stdout
-    assert done.stderr.count("\n") == 1, done.stderr  # that b has no endpoints
+    assert done.stderr.count("\n") == 2, done.stderr  # that b has no endpoints, and virtual clusters no statistics
 
 
 def test_a_failure_tells_what_was_wanted_what_came_and_where_the_case_stands(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from meshlib.model.route import (
     Route,
     RouteAction,
     RouteConfiguration,
+    VirtualCluster,
     VirtualHost,
 )
 from meshlib.model.uri_template import parse_template, rewrite_parts
@@ -25,7 +26,7 @@ from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields
 from meshlib.sources.xds.decode.cors import legacy_cors
 from meshlib.sources.xds.decode.filters import per_filter_configs
 from meshlib.sources.xds.decode.matcher_tree import ROUTE_INPUTS, matcher
-from meshlib.sources.xds.decode.matchers import route_match
+from meshlib.sources.xds.decode.matchers import header_matcher, route_match
 from meshlib.sources.xds.decode.mirror import mirror_policies
 from meshlib.sources.xds.decode.retry import BODY_LIMIT_FIELDS, body_buffer_limit, hedges, retry_policy
 from meshlib.sources.xds.decode.route_action import route_action
@@ -70,8 +71,12 @@ _VIRTUAL_HOST = fields(
     "request_mirror_policies",
     "metadata",
     *MUTATION_FIELDS,
-    instead={"retry_policy_typed_config": "there are no retries by a policy of this kind"},
+    instead={
+        "retry_policy_typed_config": "there are no retries by a policy of this kind",
+        "virtual_clusters": "named by explain and in route tests; no statistics are counted by them",
+    },
 )
+_VIRTUAL_CLUSTER = fields("name", "headers")
 _ROUTE_CONFIGURATION = fields(
     "name",
     "virtual_hosts",
@@ -156,9 +161,9 @@ def _routes(ctx: Context, messages: Iterable[tuple[Any, str]], max_body: int) ->
             ctx.degraded(error.path, f"{error.reason}; the route is dropped and never matches")
 
 
-def _each(routes: Any, path: str) -> Iterator[tuple[Any, str]]:
-    where = join(path, "routes")
-    return ((message, f"{where}[{index}]") for index, message in enumerate(routes))
+def _each(messages: Any, path: str, name: str = "routes") -> Iterator[tuple[Any, str]]:
+    where = join(path, name)
+    return ((message, f"{where}[{index}]") for index, message in enumerate(messages))
 
 
 def _routes_and_matcher(
@@ -211,7 +216,17 @@ def _virtual_host(ctx: Context, message: Any, path: str, max_body: int) -> Virtu
         response_headers=mutations(ctx, message, "response", path),
         typed_per_filter_config=(*legacy_cors(ctx, message, path), *per_filter_configs(ctx, message, path)),
         request_mirror_policies=mirror_policies(ctx, message, path),
+        virtual_clusters=tuple(
+            _virtual_cluster(ctx, each, where)
+            for each, where in _each(message.virtual_clusters, path, "virtual_clusters")
+        ),
     )
+
+
+def _virtual_cluster(ctx: Context, message: Any, path: str) -> VirtualCluster:
+    ctx.check_fields(message, path, _VIRTUAL_CLUSTER)
+    headers = (header_matcher(ctx, each, where) for each, where in _each(message.headers, path, "headers"))
+    return VirtualCluster(message.name, tuple(headers))
 
 
 def _check_domains(messages: Any, path: str) -> None:
