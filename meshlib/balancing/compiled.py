@@ -92,8 +92,9 @@ class Compiled:
         if found is not None and found[0] is criteria:
             return found[1]
         view = self._subset(self._subsets, criteria)
-        if len(self._memo) < MEMO_LIMIT:
-            self._memo[id(criteria)] = (criteria, view)
+        if len(self._memo) >= MEMO_LIMIT:  # criteria may be made of what callers say (strict lanes)
+            self._memo = {}
+        self._memo[id(criteria)] = (criteria, view)
         return view
 
     def timed(self) -> list[Timed]:

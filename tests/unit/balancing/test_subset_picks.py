@@ -1,5 +1,6 @@
 import pytest
 
+from meshlib.balancing.compiled import MEMO_LIMIT
 from meshlib.model.lb import LbSubsetConfig, SubsetSelector
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from parts.balancing import Bench, address, assignment, endpoint, group
@@ -109,3 +110,15 @@ def test_more_criteria_than_are_remembered_still_work() -> None:
     made = bench("ANY_ENDPOINT")
     assert all(made.pick(None, Struct.of({"n": str(number)})) for number in range(1_100))
     assert set(made.picks(4, Struct.of({"version": "v1"}))) == {address(0)}
+
+
+def test_criteria_that_never_come_again_do_not_crowd_out_those_that_do() -> None:
+    """Strict lanes make criteria of what callers say; a route's own are looked up by identity all the same."""
+    made = bench()
+    for number in range(2 * MEMO_LIMIT):
+        assert made.pick(None, Struct.of({"version": f"unknown-{number}"})) is None
+    own = Struct.of({"version": "v1"})
+    assert made.pick(None, own) == address(0)
+    memo = made.balancer._compiled._memo
+    assert id(own) in memo
+    assert len(memo) <= MEMO_LIMIT
