@@ -263,6 +263,7 @@ class Attempts:
         """Deadline, circuit breaker, thresholds. What is taken here is given back in `give_back`."""
         cluster = self.cluster
         if self.deadline is not None and now >= self.deadline:
+            self.info.attempts -= 1  # a back-off that took longer than it should have: this one is never made
             return ResponseFlag.UT, "the deadline had passed before the attempt", False
         if cluster.breaker is not None:
             start.permit = cluster.breaker.permit(now)

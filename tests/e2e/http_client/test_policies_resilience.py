@@ -133,16 +133,19 @@ def test_a_per_try_timeout_tries_the_other_endpoint(door: Door, static: Static, 
 def test_the_routes_timeout_covers_all_attempts_and_their_back_off(
     door: Door, static: Static, fast_backend: Fast
 ) -> None:
-    backend = fast_backend("slow", Reply(503, delay=0.2))
-    policy = RetryPolicy(("5xx",), num_retries=50)
-    action = RouteAction("payments", timeout=0.7, retry_policy=policy)
+    replies = iter([Reply(503, delay=0.3), Reply(fault="hang")])
+    backend = fast_backend("slow", lambda request: next(replies))
+    policy = RetryPolicy(("5xx",), num_retries=50, base_interval=0.001, max_interval=0.001)
+    action = RouteAction("payments", timeout=1.0, retry_policy=policy)
     route = Route(RouteMatch(PathMatcher("prefix", "/")), action)
     mesh = static({"payments": [backend.address]}, routes={"payments": (route,)})
     began = time.monotonic()
     with pytest.raises(UpstreamTimeoutError) as failed:
         door.client(mesh).get("/")
-    assert 0.6 < time.monotonic() - began < 2.0
-    assert failed.value.failure.attempts == backend.count > 1
+    assert time.monotonic() - began > 0.9
+    assert failed.value.failure.attempts == backend.count == 2
+    first, second = (int(each.header("x-envoy-expected-rq-timeout-ms")) for each in backend.requests)
+    assert second <= first - 300, "what the first has taken is no more the second's"
     assert still_held(mesh, connections=False) == {}
 
 

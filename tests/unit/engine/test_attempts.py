@@ -138,6 +138,7 @@ def test_a_stand_in_is_not_for_clusters_whose_endpoints_are_all_down() -> None:
 def test_a_deadline_that_has_passed_sends_nothing() -> None:
     player = Player(runtime_of(), now=10.0, deadline=10.0)
     assert flag_of(player) == "UT"
+    assert player.last.failure.attempts == 0
 
 
 def test_the_earlier_of_deadline_and_route_timeout_holds() -> None:
@@ -281,6 +282,18 @@ def test_no_retry_that_would_begin_after_the_deadline() -> None:
     runtime = runtime_of(retries=policy, timeout=5.0, rng=Dice(0.9))
     player = Player(runtime)
     assert isinstance(player.responds(503, 1.0), Commit)
+
+
+def test_a_back_off_that_takes_too_long_leaves_no_attempt_behind() -> None:
+    runtime = runtime_of(retries=RETRY, timeout=5.0)
+    player = Player(runtime)
+    assert isinstance(player.fails(Failure.RESET, 1.0), Wait)
+    player.send(6.0)  # a busy process wakes late
+    assert flag_of(player) == "UT"
+    assert player.last.failure.attempts == 1, "the second was never made"
+    assert stats(runtime)["upstream_rq_total"] == 1
+    assert player.send(None) == ENDED
+    assert held(runtime) == {}
 
 
 def test_back_off_grows_with_every_retry() -> None:
