@@ -185,6 +185,8 @@ def _target(
     target = redirects.target(start.head, commit.outcome, followed)
     if isinstance(target, str):
         return target
+    # Of the caller's class, which carries the call's metadata and knows its protocol; what was sent is a plain one.
+    target = type(call.head)(target.method, target.scheme, target.authority, target.path, target.headers)
     there = host.source.find(target.authority)
     decision = None if there is None else decide(plan, there, target, call.runtime.rng)
     if there is None or decision is None or decision.route is None:

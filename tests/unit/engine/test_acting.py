@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from meshlib.context import CallHead, call_metadata
 from meshlib.engine.call import MIRROR_TIMEOUT, mirror_flow
 from meshlib.engine.commands import Abandoned, BodyEnd, Commit, Discard, Fail, Mirror, Reply, Start
 from meshlib.engine.runtime import Runtime
 from meshlib.model.cluster import Cluster
+from meshlib.model.context_matchers import FilterStateMatcher, MetadataMatcher
 from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
 from meshlib.model.filters import HttpFilter, PerFilterConfig, RouterFilter
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
@@ -33,6 +35,7 @@ from meshlib.model.route import (
 )
 from meshlib.model.session import SessionCookie, SessionHeader, StatefulSession
 from meshlib.model.snapshot import Snapshot
+from meshlib.model.strings import StringMatcher
 from meshlib.routing.session import CookieSession, HeaderSession
 from meshlib.sources.static import static_cluster
 from parts.flow import ENDED, Dice, Player, at_time, get, held
@@ -262,6 +265,26 @@ def test_a_redirect_is_routed_again() -> None:
     assert held(made) == {}
     assert made.state.cluster("up").stats["upstream_internal_redirect_succeeded_total"].value == 1
     assert [event.duration for event in events if hasattr(event, "info")] == [4.0], "one call, from its beginning"
+
+
+def test_a_redirect_is_routed_by_what_the_call_carries_too() -> None:
+    gold = MetadataMatcher("shop", ("tier",), StringMatcher("exact", "gold"))
+    near = FilterStateMatcher("zone", StringMatcher("exact", "eu"))
+    to = RouteMatch(PathMatcher("prefix", "/to"))
+    host = VirtualHost(
+        "host",
+        ("*",),
+        (
+            Route(RouteMatch(PathMatcher("prefix", "/from")), RouteAction("up", internal_redirect=FOLLOWS)),
+            Route(replace(to, dynamic_metadata=(gold,), filter_state=(near,)), RouteAction("shadow")),
+            Route(to, RouteAction("up")),
+        ),
+    )
+    head = CallHead("GET", "http", "up", "/from", [(b"Host", b"up")])
+    with call_metadata({"shop": {"tier": "gold"}}, {"zone": "eu"}):
+        start = redirected(Player(runtime(host), head), "http://up/to")
+    assert isinstance(start, Start)
+    assert start.host.address == SHADOW
 
 
 @pytest.mark.parametrize(
