@@ -5,6 +5,7 @@ they name. So they go wherever clusters go, over xDS too, and a data plane that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
@@ -63,6 +64,7 @@ def label(
     """The resources with the documents' metadata on the clusters of their services, and what is wrong."""
     issues: list[Issue] = []
     found = {id(resource): resource for resource in resources}
+    said: dict[tuple[int, str], MeshDocument] = {}
     for document in documents:
         problems = list(check(document.spec, SPECS[document.kind]))
         issues += [document.origin.issue(problem, document.label) for problem in problems]
@@ -73,8 +75,12 @@ def label(
             meant = [resource for resource in resources if _is_meant(resource, service, document.namespace)]
             if not meant:
                 issues.append(document.origin.issue(_nothing_meant(index, service, resources), document.label))
-            for resource in meant:
-                found[id(resource)] = _with_metadata(found[id(resource)], namespace, value)
+            firsts = [said.setdefault((id(resource), namespace), document) for resource in meant]
+            for resource, first in zip(meant, firsts, strict=True):
+                if first is document:
+                    found[id(resource)] = _with_metadata(found[id(resource)], namespace, value)
+            if other := next((first for first in firsts if first is not document), None):
+                issues.append(document.origin.issue(_said_before(index, service, other), document.label))
     return tuple(found.values()), tuple(issues)
 
 
@@ -92,19 +98,15 @@ def _nothing_meant(index: int, service: str, resources: Sequence[LoadedResource]
     return Problem(("services", index), f"no cluster is called {service!r}", fix)
 
 
+def _said_before(index: int, service: str, first: MeshDocument) -> Problem:
+    return Problem(("services", index), f"{service!r} is in {first.label} already, which counts", "a service is in one")
+
+
 def _with_metadata(resource: LoadedResource, namespace: str, value: Mapping[str, Any]) -> LoadedResource:
     message: Any = type(resource.message)()
     message.CopyFrom(resource.message)
     message.metadata.filter_metadata[namespace].CopyFrom(ParseDict(dict(value), Struct()))
-    return LoadedResource(
-        resource.type_name,
-        resource.name,
-        message,
-        resource.origin,
-        resource.static,
-        resource.defaults,
-        resource.by_port,
-    )
+    return replace(resource, message=message)
 
 
 def _lanes(document: MeshDocument) -> tuple[str, dict[str, Any]]:

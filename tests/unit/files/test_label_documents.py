@@ -104,3 +104,14 @@ def test_nearness(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, document: str, told: str) -> None:
     _, issues = read(tmp_path, document)
     assert [issue for issue in issues if told in str(issue) and issue.line > 10], list(map(str, issues))
+
+
+@pytest.mark.parametrize("kind", ["LaneGroup", "NearbyRouting"])
+def test_a_service_is_in_one_and_the_others_are_told(tmp_path: Path, kind: str) -> None:
+    first, second = (lanes("{services: [plain]}", kind).replace("name: group", f"name: {name}") for name in "ab")
+    snapshot, issues = read(tmp_path, f"{first}---\n{second}")
+    assert [str(issue).partition(": error: ")[2] for issue in issues] == [
+        f"{kind} default/b: services[0]: 'plain' is in {kind} default/a already, which counts (a service is in one)"
+    ]
+    group = snapshot.clusters["plain"].lanes
+    assert group is None or group.name == "a"
