@@ -63,10 +63,14 @@ class OutOfBandReports:
                 self._streams.pop(key).stop()
             for key, (cluster, host) in wanted.items():
                 stream = self._streams.get(key)
-                if stream is None:
-                    self._streams[key] = ReportStream(self, cluster, host)
-                else:
+                if stream is not None:
                     stream.towards(cluster, host)
+                    continue
+                try:
+                    self._streams[key] = ReportStream(self, cluster, host)
+                except RuntimeError as error:  # no more threads: calls matter more, and the next plan tries again
+                    log.error("%d endpoints tell no load: %s", len(wanted) - len(self._streams), error)
+                    return
 
     def open(self, cluster: ClusterPlan, host: Host) -> Any:
         """A stream to an endpoint, as calls of its cluster would connect. Raises ConfigurationError, RpcError."""
@@ -74,7 +78,11 @@ class OutOfBandReports:
         start = Start(1, cluster, host, head, None, Failure.TIMEOUT, None)
         subchannel = self._subchannels.enter(self._plan, start, Settings())
         policy: Any = cluster.config.lb_policy
-        call = subchannel.channel.unary_stream(PATH)(report_request(policy.oob_reporting_period))
+        try:
+            call = subchannel.channel.unary_stream(PATH)(report_request(policy.oob_reporting_period))
+        except BaseException:
+            subchannel.leave(start)
+            raise
         call.add_done_callback(lambda _: subchannel.leave(start))
         return call
 
@@ -88,6 +96,7 @@ class OutOfBandReports:
             streams, self._streams = list(self._streams.values()), {}
         for stream in streams:
             stream.stop()
+        self._subchannels.close()
 
 
 class ReportStream:
@@ -138,6 +147,9 @@ class ReportStream:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:  # asking again would not help (A51)
                 log.warning("endpoint %s of cluster %r has no load reports to give", host.address, cluster.name)
                 return heard, False
+        except Exception:  # whatever it is, the endpoint is asked again
+            if not self._stopped.is_set():
+                log.exception("no load reports of %s", host.address)
         return heard, True
 
     def _take(self, data: bytes) -> None:

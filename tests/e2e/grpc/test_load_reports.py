@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ UNAVAILABLE = 14
 
 
 def weight(mesh: Mesh, address: str) -> float | None:
-    load = mesh.runtime.state.cluster("payments").endpoint(address).load
+    load = mesh.runtime.state.cluster("payments").endpoint(address).learnt.load
     return None if load is None else load.weight
 
 
@@ -287,9 +288,12 @@ def test_endpoints_are_asked_without_any_call(kind: str, relayed: Any) -> None:
     address = relayed(kind, made)
     with Mesh.static({"payments": [address]}, lb_policy=OUT_OF_BAND) as mesh:
         until(lambda: weight(mesh, address) is not None, "no report came")
-        before = mesh.runtime.state.cluster("payments").endpoint(address).load
+        before = mesh.runtime.state.cluster("payments").endpoint(address).learnt.load
         made.served()
-        until(lambda: mesh.runtime.state.cluster("payments").endpoint(address).load != before, "no other report came")
+        until(
+            lambda: mesh.runtime.state.cluster("payments").endpoint(address).learnt.load != before,
+            "no other report came",
+        )
 
 
 @pytest.mark.usefixtures("soon")
@@ -312,6 +316,52 @@ def test_a_stream_is_begun_anew_when_its_server_comes_back() -> None:
             made.served()
             until(lambda cell=cell: made.served() or cell.learnt.load is not None, "no report came")  # type: ignore[misc, func-returns-value]
             server.stop(None).wait()
+
+
+@pytest.mark.usefixtures("soon")
+def test_what_goes_wrong_once_is_tried_again(
+    relayed: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = recorder()
+    made.served()
+    address, failures = relayed("sync", made), [OSError("a certificate is being written")]
+    opens = load_report_client.OutOfBandReports.open
+
+    def failing_once(self: Any, *target: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return opens(self, *target)
+
+    monkeypatch.setattr(load_report_client.OutOfBandReports, "open", failing_once)
+    with Mesh.static({"payments": [address]}, lb_policy=OUT_OF_BAND) as mesh:
+        until(lambda: weight(mesh, address) is not None, "no report came")
+    assert "a certificate is being written" in caplog.text
+
+
+def test_a_plan_is_in_force_where_there_are_no_more_threads(
+    relayed: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: Any) -> None:
+        if self.name.startswith("meshlib-load"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Mesh.static({"payments": ["10.0.0.1:1", "10.0.0.2:1"]}, lb_policy=OUT_OF_BAND) as mesh:
+        assert mesh.ready
+    assert "2 endpoints tell no load: can't start new thread" in caplog.text
+
+
+def test_its_channels_close_with_the_mesh(relayed: Any) -> None:
+    made = recorder()
+    made.served()
+    address = relayed("sync", made)
+    with Mesh.static({"payments": [address]}, lb_policy=OUT_OF_BAND) as mesh:
+        until(lambda: weight(mesh, address) is not None, "no report came")
+        channels = mesh.load_reports._subchannels
+        assert len(channels) == 1
+    assert len(channels) == 0
 
 
 @pytest.mark.usefixtures("soon")
