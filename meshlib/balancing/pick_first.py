@@ -31,8 +31,8 @@ class FirstHost:
 
     def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
         """The host that is in use, or that many after it."""
-        if self._shuffle:  # once, so that clients do not all choose the same one
-            self._hosts, self._shuffle = tuple(sorted(self._hosts, key=lambda _: rng.random())), False
+        if self._shuffle:
+            self._hosts, self._shuffle = shuffled_once(self._hosts, rng), False
         hosts = self._hosts
         for place, host in enumerate(hosts):
             if not host.cell.learnt.unreached:
@@ -40,6 +40,19 @@ class FirstHost:
         for host in hosts:
             host.cell.learnt.unreached = False
         return hosts[attempt % len(hosts)]
+
+
+def shuffled_once(hosts: Sequence[Host], rng: Rng) -> tuple[Host, ...]:
+    """In an order that each client draws for itself, so that they do not all choose the same endpoint. Endpoints keep
+    their place as long as they are there, and new ones come after them: an update, or the health of another endpoint,
+    moves no request.
+    """
+    places = [host.cell.learnt.place for host in hosts]
+    last = max((place for place in places if place is not None), default=0.0)
+    for host, place in zip(hosts, places, strict=True):
+        if place is None:
+            host.cell.learnt.place = last + rng.random()
+    return tuple(sorted(hosts, key=lambda host: host.cell.learnt.place or 0.0))
 
 
 def pick_first(policy: PickFirst, hosts: Sequence[Host]) -> Balancer:

@@ -32,15 +32,16 @@ class Ejection:
 class Learnt:
     """What balancers learn of an endpoint, None until one wants it: `joined` is when slow start first saw it healthy,
     `latency` is for peak EWMA, `load` is what it last reported of its load, `used` how busy it then was, and when.
-    `unreached`: the last connection to it failed; for pick first.
+    `unreached`: the last connection to it failed; `place`: in the order that was shuffled once; for pick first.
     """
 
-    __slots__ = ("joined", "latency", "load", "unreached", "used")
+    __slots__ = ("joined", "latency", "load", "place", "unreached", "used")
 
     def __init__(self) -> None:
         self.joined: float | None = None
         self.latency: Latency | None = None
         self.load: ReportedLoad | None = None
+        self.place: float | None = None
         self.unreached = False
         self.used: tuple[float, float] | None = None
 
