@@ -228,7 +228,10 @@ def _asked(
 
 def _info(host: VirtualHostPlan, decision: Decision, redirected: Redirected | None) -> CallInfo:
     route = decision.route
-    info = CallInfo(host.table.config.name, route.label if route else "", decision.cluster_name)
+    if route is None:
+        info = CallInfo(host.table.config.name, "", decision.cluster_name)
+    else:  # not the host's name: that of scoped routes stands for the virtual hosts of all scopes
+        info = CallInfo(route.virtual_host.name, route.label, decision.cluster_name)
     if redirected is not None:
         info.internal_redirects = redirected.count
     return info
@@ -247,6 +250,10 @@ def _unknown(runtime: Runtime, head: RequestHead, now: float) -> PassThrough | F
         )
     if runtime.plan.named(head.scheme, head.authority):
         reason = f"the listener {head.authority!r} has no virtual host for its own name"
+        return _failed(runtime, head, now, ResponseFlag.NR, reason, CallInfo())
+    denied = runtime.plan.outbound.denied(head.scheme, head.authority)
+    if denied:
+        reason = f"the control plane has no virtual host {denied!r}"
         return _failed(runtime, head, now, ResponseFlag.NR, reason, CallInfo())
     if runtime.unknown_hosts == "pass_through":
         return PassThrough(head)

@@ -100,8 +100,7 @@ def decide(plan: Plan, host: VirtualHostPlan, head: RequestHead, rng: Rng) -> De
     """Match the routes of a virtual host, then choose the cluster. Weighted choices draw from `rng`."""
     index = host.table.match(head, rng)
     if index < 0:
-        name = host.table.config.name
-        return Refusal(ResponseFlag.NR, f"no route of virtual host {name!r} matches {head.method} {head.path_only}")
+        return Refusal(ResponseFlag.NR, host.unmatched(head))
     route = host.routes[index]
     action = route.action
     if isinstance(action, RouteAction):

@@ -13,8 +13,9 @@ from meshlib.engine.cluster import BreakerLike, ClusterPlan
 from meshlib.engine.clusters import compile_clusters
 from meshlib.engine.filters import FilterStates
 from meshlib.engine.lanes import lane_rules
+from meshlib.engine.outbound import Outbound, listener_names
 from meshlib.engine.prepare import prepare_subsets
-from meshlib.engine.table import Outbound, VirtualHostPlan, listener_names
+from meshlib.engine.table import VirtualHostPlan
 from meshlib.model.snapshot import Snapshot
 from meshlib.model.zones import NOWHERE, Local
 from meshlib.policy.breaker import Listener
@@ -74,8 +75,10 @@ class Plan:
 
     def may_come(self, scheme: str, authority: str) -> bool:
         """Whether an authority that is not there may still be fetched: the source is asked by name, and has neither
-        given a listener of that name nor said that there is none.
+        given a listener of that name nor said that there is none. The same of virtual hosts that come on demand.
         """
+        if self.outbound.awaited(scheme, authority):
+            return True
         if not self.on_demand or self.named(scheme, authority):
             return False
         return not any(name in self.absent for name in listener_names(scheme, authority))

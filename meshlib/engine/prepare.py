@@ -25,8 +25,7 @@ def _tables(snapshot: Snapshot) -> Iterator[RouteConfiguration]:
     yield from snapshot.routes.values()
     for listener in snapshot.listeners.values():
         for manager in listener.managers:
-            if isinstance(manager.routes, RouteConfiguration):
-                yield manager.routes
+            yield from snapshot.routes_inside(manager)
 
 
 def _asked(table: RouteConfiguration) -> Iterator[tuple[str, Struct]]:

@@ -93,7 +93,9 @@ class Explainer:
         """Every route configuration calls are decided by, once."""
         outbound = self._plan.outbound
         lists = (*outbound.named.values(), *outbound.by_port.values(), outbound.rest)
-        return list({id(table.config): table.config for tables in lists for table in tables}.values())
+        return list(
+            {id(config): config for tables in lists for table in tables for config in table.configurations()}.values()
+        )
 
     def explain_head(
         self,
@@ -115,6 +117,11 @@ class Explainer:
         if host is None:
             return self._unknown(result, head)
         result.listener = host.listener
+        scoped, host = host, host.of(head)
+        if host is None:
+            result.response_flag, result.reason = ResponseFlag.NR, scoped.unmatched(head)
+            result.failure_status = 404
+            return result
         result.route_configuration = host.source.config.name
         result.virtual_host = host.table.config.name
         result.virtual_cluster = facts.virtual_cluster(host, head)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from meshlib.model.filters import HttpFilter
 from meshlib.model.route import RouteConfiguration
+from meshlib.model.scoped_routes import ScopedRoutes
 
 __all__ = ["HttpConnectionManager", "Listener", "TrafficDirection"]
 
@@ -15,12 +16,12 @@ TrafficDirection = Literal["UNSPECIFIED", "INBOUND", "OUTBOUND"]
 
 @dataclass(frozen=True, slots=True)
 class HttpConnectionManager:
-    """`routes` is the inline route configuration, or the name of one that comes by RDS.
+    """`routes` is the inline route configuration, the name of one that comes by RDS, or a choice among several.
 
     Defaults are Envoy's: `stream_idle_timeout` 5 min, the rest off.
     """
 
-    routes: RouteConfiguration | str
+    routes: RouteConfiguration | str | ScopedRoutes
     http_filters: tuple[HttpFilter, ...] = ()
     stat_prefix: str = ""
     stream_idle_timeout: float | None = 300.0

@@ -265,7 +265,10 @@ class VirtualHost:
 
 @dataclass(frozen=True, slots=True)
 class RouteConfiguration:
-    """`envoy.config.route.v3.RouteConfiguration`. A domain stands in at most one virtual host (checked at decode)."""
+    """`envoy.config.route.v3.RouteConfiguration`. A domain stands in at most one virtual host (checked at decode).
+
+    With `vhds` there are virtual hosts that come when a call wants them.
+    """
 
     name: str
     virtual_hosts: tuple[VirtualHost, ...] = ()
@@ -275,3 +278,4 @@ class RouteConfiguration:
     ignore_port_in_host_matching: bool = False
     typed_per_filter_config: tuple[PerFilterConfig, ...] = field(default=())
     request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
+    vhds: bool = False

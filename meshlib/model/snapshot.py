@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import ClusterLoadAssignment
-from meshlib.model.listener import Listener
+from meshlib.model.listener import HttpConnectionManager, Listener
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.model.route import RouteConfiguration
+from meshlib.model.scoped_routes import ScopedRouteConfiguration, ScopedRoutes
 from meshlib.model.zones import NOWHERE, Local
 
 __all__ = ["Snapshot"]
@@ -30,6 +31,8 @@ class Snapshot:
     `listeners` route by name or port; `routes` holds both RDS answers and route configurations that stand alone in a
     file: those no listener refers to are route tables of their own. `absent` names listeners that are known not to
     exist; with `on_demand`, an authority that is neither there nor absent can still be asked for.
+    `scopes` are what SRDS brought, by name. `absent_hosts` are the virtual hosts that do not exist though their route
+    configuration has some on demand, as `<route configuration>/<authority>`.
     `runtime` holds the values of runtime keys, which replace the defaults of fractions in matches.
     `resolved` holds the endpoints of DNS clusters by the cluster's name, addresses in place of names, once somebody
     resolves them: a cluster that is not in it is still waited for. None: nobody does, and their endpoints have names.
@@ -47,6 +50,27 @@ class Snapshot:
     runtime: Struct = EMPTY_STRUCT
     resolved: Mapping[str, ClusterLoadAssignment] | None = None
     local: Local = NOWHERE
+    scopes: Mapping[str, ScopedRouteConfiguration] = field(default_factory=_none)
+    absent_hosts: frozenset[str] = frozenset()
+
+    def scopes_of(self, routes: ScopedRoutes) -> tuple[ScopedRouteConfiguration, ...]:
+        """The scopes a connection manager chooses among."""
+        return tuple(self.scopes[name] for name in sorted(self.scopes)) if routes.scopes is None else routes.scopes
+
+    def routes_named_by(self, manager: HttpConnectionManager) -> frozenset[str]:
+        """The route configurations that a connection manager takes from `routes`."""
+        if isinstance(manager.routes, ScopedRoutes):
+            return frozenset(scope.routes for scope in self.scopes_of(manager.routes) if isinstance(scope.routes, str))
+        return frozenset({manager.routes}) if isinstance(manager.routes, str) else frozenset()
+
+    def routes_inside(self, manager: HttpConnectionManager) -> Iterator[RouteConfiguration]:
+        """The route configurations that a connection manager, or a scope of it, has inline."""
+        if isinstance(manager.routes, ScopedRoutes):
+            for scope in self.scopes_of(manager.routes):
+                if not isinstance(scope.routes, str):
+                    yield scope.routes
+        elif not isinstance(manager.routes, str):
+            yield manager.routes
 
     def assignment(self, cluster: Cluster) -> ClusterLoadAssignment | None:
         """The endpoints of a cluster: by EDS where its type says so, inline otherwise; None when not (yet) known."""

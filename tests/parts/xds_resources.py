@@ -5,7 +5,14 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION
+from meshlib.sources.xds.types import (
+    CLUSTER,
+    CLUSTER_LOAD_ASSIGNMENT,
+    LISTENER,
+    ROUTE_CONFIGURATION,
+    SCOPED_ROUTE_CONFIGURATION,
+    VIRTUAL_HOST,
+)
 
 Json = dict[str, Any]
 _HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -65,7 +72,7 @@ def message(type_url: str, resource: Json) -> Message:
     from envoy.config.cluster.v3 import cluster_pb2
     from envoy.config.endpoint.v3 import endpoint_pb2
     from envoy.config.listener.v3 import listener_pb2
-    from envoy.config.route.v3 import route_pb2
+    from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
     from envoy.extensions.filters.http.fault.v3 import fault_pb2  # noqa: F401
     from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2  # noqa: F401
     from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
@@ -76,6 +83,8 @@ def message(type_url: str, resource: Json) -> Message:
     classes = {
         LISTENER: listener_pb2.Listener,
         ROUTE_CONFIGURATION: route_pb2.RouteConfiguration,
+        SCOPED_ROUTE_CONFIGURATION: scoped_route_pb2.ScopedRouteConfiguration,
+        VIRTUAL_HOST: route_components_pb2.VirtualHost,
         CLUSTER: cluster_pb2.Cluster,
         CLUSTER_LOAD_ASSIGNMENT: endpoint_pb2.ClusterLoadAssignment,
     }

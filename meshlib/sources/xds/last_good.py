@@ -52,7 +52,7 @@ def _put_back(found: Mapping[str, T], good: Mapping[str, T], name: str) -> dict[
 
 
 def _has_inside(listener: Listener, name: str) -> bool:
-    return any(not isinstance(manager.routes, str) and manager.routes.name == name for manager in listener.managers)
+    return any(config.name == name for manager in listener.managers for config in Snapshot().routes_inside(manager))
 
 
 def _with_clusters(snapshot: Snapshot, good: Snapshot, back: Iterable[Listener | RouteConfiguration]) -> Snapshot:

@@ -10,16 +10,25 @@ LISTENER: Final = _PREFIX + "envoy.config.listener.v3.Listener"
 ROUTE_CONFIGURATION: Final = _PREFIX + "envoy.config.route.v3.RouteConfiguration"
 CLUSTER: Final = _PREFIX + "envoy.config.cluster.v3.Cluster"
 CLUSTER_LOAD_ASSIGNMENT: Final = _PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
+SCOPED_ROUTE_CONFIGURATION: Final = _PREFIX + "envoy.config.route.v3.ScopedRouteConfiguration"
+VIRTUAL_HOST: Final = _PREFIX + "envoy.config.route.v3.VirtualHost"
 RUNTIME: Final = _PREFIX + "envoy.service.runtime.v3.Runtime"
 SECRET: Final = _PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
 
 WILDCARD: Final = "*"
 """The name that subscribes to every resource of a type."""
 
-MAKE_BEFORE_BREAK: Final = (CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION)
+MAKE_BEFORE_BREAK: Final = (
+    CLUSTER,
+    CLUSTER_LOAD_ASSIGNMENT,
+    LISTENER,
+    SCOPED_ROUTE_CONFIGURATION,
+    ROUTE_CONFIGURATION,
+    VIRTUAL_HOST,
+)
 """The order in which types are asked for and pushed: what is pointed at comes before what points at it."""
 
-FULL_STATE_TYPES: Final = frozenset({LISTENER, CLUSTER})
+FULL_STATE_TYPES: Final = frozenset({LISTENER, CLUSTER, SCOPED_ROUTE_CONFIGURATION})
 """Types of which a state-of-the-world response holds everything asked for, so that absence means removal."""
 
 

@@ -555,12 +555,15 @@ def test_inline_routes_are_referred_to_like_others() -> None:
     assert decoded(listener).references.clusters == {"payments"}
 
 
-def test_scoped_routes_route_nothing_and_tcp_is_left_out() -> None:
+def test_collections_of_scopes_route_nothing_and_tcp_is_left_out() -> None:
     listener = xds.socket_listener("out", 80, "r")
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["rds"]
     source = {"scope_key_builder": {"fragments": [{"header_value_extractor": {"name": "x", "index": 0}}]}, "name": "s"}
-    scopes = {"scoped_rds": {"scoped_rds_config_source": {"ads": {}}}, "rds_config_source": {"ads": {}}}
+    scopes = {
+        "scoped_rds": {"scoped_rds_config_source": {"ads": {}}, "srds_resources_locator": "xdstp://a/b"},
+        "rds_config_source": {"ads": {}},
+    }
     manager["scoped_routes"] = {**source, **scopes}
     listener["filter_chains"][0]["filters"].append(
         {"name": "tcp", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {}}}
@@ -568,7 +571,7 @@ def test_scoped_routes_route_nothing_and_tcp_is_left_out() -> None:
     found = decoded(listener)
     assert isinstance(found.resource, Listener)
     assert found.resource.managers == ()
-    assert [issue.path.rpartition(".")[2] for issue in found.issues] == ["scoped_routes", "typed_config"]
+    assert [issue.path.rpartition(".")[2] for issue in found.issues] == ["srds_resources_locator", "typed_config"]
 
 
 def test_round_robin_is_round_robin() -> None:

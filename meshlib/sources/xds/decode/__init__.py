@@ -21,8 +21,9 @@ from meshlib.sources.xds.decode.context import Context
 from meshlib.sources.xds.decode.endpoint import cluster_load_assignment
 from meshlib.sources.xds.decode.listener import listener
 from meshlib.sources.xds.decode.references import NO_REFERENCES, References, Resource, references
-from meshlib.sources.xds.decode.route import route_configuration
+from meshlib.sources.xds.decode.route import route_configuration, virtual_host
 from meshlib.sources.xds.decode.runtime import runtime
+from meshlib.sources.xds.decode.scoped_routes import scoped_route_configuration
 from meshlib.sources.xds.decode.validate import validate
 from meshlib.sources.xds.types import (
     CLUSTER,
@@ -30,6 +31,8 @@ from meshlib.sources.xds.types import (
     LISTENER,
     ROUTE_CONFIGURATION,
     RUNTIME,
+    SCOPED_ROUTE_CONFIGURATION,
+    VIRTUAL_HOST,
     short_type,
 )
 
@@ -60,6 +63,10 @@ class _Type:
 _TYPES = {
     type_name(LISTENER): _Type("envoy.config.listener.v3.listener_pb2", "name", listener),
     type_name(ROUTE_CONFIGURATION): _Type("envoy.config.route.v3.route_pb2", "name", route_configuration),
+    type_name(SCOPED_ROUTE_CONFIGURATION): _Type(
+        "envoy.config.route.v3.scoped_route_pb2", "name", scoped_route_configuration
+    ),
+    type_name(VIRTUAL_HOST): _Type("envoy.config.route.v3.route_components_pb2", "name", virtual_host),
     type_name(RUNTIME): _Type("envoy.service.runtime.v3.rtds_pb2", "name", runtime),
     type_name(CLUSTER): _Type("envoy.config.cluster.v3.cluster_pb2", "name", cluster),
     type_name(CLUSTER_LOAD_ASSIGNMENT): _Type(

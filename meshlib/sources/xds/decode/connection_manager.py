@@ -7,11 +7,13 @@ from typing import Any
 from meshlib.model.listener import HttpConnectionManager
 from meshlib.model.report import ResourceError
 from meshlib.model.route import RouteConfiguration
+from meshlib.model.scoped_routes import ScopedRoutes
 from meshlib.sources.xds.decode.common import duration, duration_or_off
 from meshlib.sources.xds.decode.config_source import check_config_source
-from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
+from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.filters import http_filters
 from meshlib.sources.xds.decode.route import route_configuration
+from meshlib.sources.xds.decode.scoped_routes import scoped_routes
 
 MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 MODULES = {MANAGER: "envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2"}
@@ -21,6 +23,7 @@ _HCM = fields(
     "stat_prefix",
     "rds",
     "route_config",
+    "scoped_routes",
     "http_filters",
     "stream_idle_timeout",
     "request_timeout",
@@ -66,7 +69,7 @@ _COMMON = fields(
 _RDS = fields("config_source", "route_config_name")
 
 
-def _routes(ctx: Context, message: Any, path: str) -> RouteConfiguration | str:
+def _routes(ctx: Context, message: Any, path: str) -> RouteConfiguration | str | ScopedRoutes:
     match message.WhichOneof("route_specifier"):
         case "route_config":
             return route_configuration(ctx, message.route_config, join(path, "route_config"))
@@ -77,7 +80,7 @@ def _routes(ctx: Context, message: Any, path: str) -> RouteConfiguration | str:
             if not message.rds.route_config_name:
                 raise ResourceError(join(where, "route_config_name"), "must not be empty")
             return str(message.rds.route_config_name)
-    raise UnsupportedError(join(path, "scoped_routes"), "scoped routes are not supported")
+    return scoped_routes(ctx, message.scoped_routes, join(path, "scoped_routes"))
 
 
 def connection_manager(ctx: Context, message: Any, path: str) -> HttpConnectionManager:

@@ -18,17 +18,31 @@ from meshlib.model.route import (
     WeightedClusters,
 )
 from meshlib.model.runtime import RuntimeLayer
+from meshlib.model.scoped_routes import ScopedRouteConfiguration, ScopedRoutes
 
-Resource = Listener | RouteConfiguration | Cluster | ClusterLoadAssignment | RuntimeLayer
+Resource = (
+    Listener
+    | RouteConfiguration
+    | ScopedRouteConfiguration
+    | VirtualHost
+    | Cluster
+    | ClusterLoadAssignment
+    | RuntimeLayer
+)
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Names by type. Clusters named by a request header are unknown until a request comes, and are not here."""
+    """Names by type. Clusters named by a request header are unknown until a request comes, and are not here.
+
+    `scopes`: all scopes there are (SRDS). `hosts`: the virtual hosts of the route configuration of that name (VHDS).
+    """
 
     routes: frozenset[str] = frozenset()
     clusters: frozenset[str] = frozenset()
     endpoints: frozenset[str] = frozenset()
+    scopes: bool = False
+    hosts: str = ""
 
 
 NO_REFERENCES = References()
@@ -66,11 +80,20 @@ def _of_listener(listener: Listener) -> References:
     routes: set[str] = set()
     clusters: set[str] = set()
     for manager in listener.managers:
-        if isinstance(manager.routes, str):
-            routes.add(manager.routes)
-        else:
-            clusters |= _clusters(manager.routes)
-    return References(frozenset(routes), frozenset(clusters))
+        for found in _of_routes(manager.routes):
+            if isinstance(found, str):
+                routes.add(found)
+            else:
+                clusters |= _clusters(found)
+    by_srds = any(isinstance(m.routes, ScopedRoutes) and m.routes.scopes is None for m in listener.managers)
+    return References(frozenset(routes), frozenset(clusters), scopes=by_srds)
+
+
+def _of_routes(routes: RouteConfiguration | str | ScopedRoutes) -> Iterator[RouteConfiguration | str]:
+    if not isinstance(routes, ScopedRoutes):
+        yield routes
+    else:
+        yield from (scope.routes for scope in routes.scopes or ())
 
 
 def references(resource: Resource) -> References:
@@ -79,7 +102,14 @@ def references(resource: Resource) -> References:
         case Listener():
             return _of_listener(resource)
         case RouteConfiguration():
-            return References(clusters=_clusters(resource))
+            return References(clusters=_clusters(resource), hosts=resource.name if resource.vhds else "")
+        case VirtualHost():
+            return References(clusters=_clusters(RouteConfiguration("", (resource,))))
+        case ScopedRouteConfiguration():
+            routes = resource.routes
+            if isinstance(routes, str):
+                return References(routes=frozenset({routes}))
+            return References(clusters=_clusters(routes))
         case Cluster(type="EDS"):
             return References(endpoints=frozenset({resource.endpoints_name}))
         case Cluster():

@@ -22,6 +22,7 @@ from meshlib.model.route import (
 from meshlib.model.uri_template import parse_template, rewrite_parts
 from meshlib.sources.xds.decode.cluster_specifier import named_plugins
 from meshlib.sources.xds.decode.common import MUTATION_FIELDS, enum_name, metadata, mutations, unpack, wrapped
+from meshlib.sources.xds.decode.config_source import check_config_source
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
 from meshlib.sources.xds.decode.cors import legacy_cors
 from meshlib.sources.xds.decode.filters import per_filter_configs
@@ -84,6 +85,7 @@ _ROUTE_CONFIGURATION = fields(
     "max_direct_response_body_size_bytes",
     "ignore_port_in_host_matching",
     "cluster_specifier_plugins",
+    "vhds",
     "typed_per_filter_config",
     "request_mirror_policies",
     *MUTATION_FIELDS,
@@ -91,7 +93,6 @@ _ROUTE_CONFIGURATION = fields(
         "metadata": _ORIGIN,
         "validate_clusters": "a route to a missing cluster answers with cluster_not_found_response_code, as when unset",
     },
-    instead={"vhds": "virtual hosts are not fetched on demand; those that are listed count"},
 )
 
 
@@ -241,6 +242,19 @@ def _check_domains(messages: Any, path: str) -> None:
                 )
 
 
+def _vhds(ctx: Context, message: Any, path: str) -> bool:
+    if not message.HasField("vhds"):
+        return False
+    check_config_source(ctx, message.vhds.config_source, join(path, "vhds.config_source"))
+    return True
+
+
+def virtual_host(ctx: Context, message: Any) -> VirtualHost:
+    """A validated VirtualHost message that comes by itself (VHDS)."""
+    _check_domains([message], "")
+    return _virtual_host(ctx, message, "", _DEFAULT_MAX_BODY)
+
+
 def route_configuration(ctx: Context, message: Any, path: str = "") -> RouteConfiguration:
     """A validated RouteConfiguration message; `path` is where it stands when it is inline in a listener."""
     ctx.check_fields(message, path, _ROUTE_CONFIGURATION)
@@ -257,6 +271,7 @@ def route_configuration(ctx: Context, message: Any, path: str = "") -> RouteConf
         response_headers=mutations(ctx, message, "response", path),
         most_specific_header_mutations_wins=message.most_specific_header_mutations_wins,
         ignore_port_in_host_matching=message.ignore_port_in_host_matching,
+        vhds=_vhds(ctx, message, path),
         typed_per_filter_config=per_filter_configs(ctx, message, path),
         request_mirror_policies=mirror_policies(ctx, message, path),
     )
