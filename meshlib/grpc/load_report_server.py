@@ -18,11 +18,24 @@ from meshlib.model.orca import HEADER, HEADER_BIN, requested_interval
 __all__ = ["AioLoadReportInterceptor", "LoadReportInterceptor", "add_load_reports"]
 
 SERVICE, METHOD = "xds.service.orca.v3.OpenRcaService", "StreamCoreMetrics"
+_ERRORS = frozenset(
+    code.value[0]
+    for code in (
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    )
+)
 SHORTEST = 30.0  # seconds between two reports of a stream at least, as gRPC's own server has it
 
 
 class LoadReportInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio ships no types
-    """For `grpc.server`: a report in the trailing metadata of every call. A call that raises is an error."""
+    """For `grpc.server`: a report in the trailing metadata of every call. A call is an error that raises or ends with
+    a status that Envoy counts as a 5xx; NOT_FOUND and its like are answers.
+    """
 
     def __init__(self, recorder: LoadRecorder) -> None:
         self._recorder = recorder
@@ -107,12 +120,18 @@ class AioLoadReportInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc
         return serve_stream if hasattr(behaviour, "__code__") and behaviour.__code__.co_flags & 0x200 else None
 
 
-def _told(recorder: LoadRecorder, context: Any, failed: bool) -> None:
-    recorder.served(failed=failed)
+def _told(recorder: LoadRecorder, context: Any, raised: bool) -> None:
+    code = _number(context.code())
+    recorder.served(failed=code in _ERRORS if code else raised)
     trailing, report = tuple(context.trailing_metadata() or ()), recorder.report()
     # grpcio's clients keep the binary one to themselves: the other one is for callers in Python.
     both = ((HEADER_BIN, report.to_bytes()), (HEADER, f"BIN {report.to_header()}"))
     context.set_trailing_metadata((*trailing, *both))
+
+
+def _number(code: Any) -> int:
+    """Of a status, 0 before there is one: grpcio has objects here and numbers there."""
+    return int(code.value[0] if isinstance(code, grpc.StatusCode) else code or 0)
 
 
 def add_load_reports(server: Any, recorder: LoadRecorder, *, shortest: float = SHORTEST) -> None:

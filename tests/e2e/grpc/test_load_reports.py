@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -234,6 +235,52 @@ def relayed(grpc_stubs: Stubs) -> Iterator[Callable[[str, LoadRecorder], str]]:
     yield start
     for host in hosts:
         host.stop()
+
+
+async def _aio(answer: Callable[[Any], Any], context: Any) -> bytes:
+    ended = answer(context)
+    if ended is not None:
+        await ended
+    return b""
+
+
+ENDS: dict[str, Callable[[Any], Any]] = {
+    "answers": lambda context: None,
+    "aborts with NOT_FOUND": lambda context: context.abort(grpc.StatusCode.NOT_FOUND, "none"),
+    "says INVALID_ARGUMENT": lambda context: context.set_code(grpc.StatusCode.INVALID_ARGUMENT),
+    "aborts with UNAVAILABLE": lambda context: context.abort(grpc.StatusCode.UNAVAILABLE, "none"),
+    "says INTERNAL": lambda context: context.set_code(grpc.StatusCode.INTERNAL),
+    "raises": lambda context: 1 / 0,
+}
+
+
+@pytest.mark.parametrize("kind", ["sync", "aio"])
+def test_what_counts_as_an_error_is_what_envoy_counts_as_a_5xx(kind: str) -> None:
+    def handler(end: Callable[[Any], Any]) -> Any:
+        async def serve(request: bytes, context: Any) -> bytes:
+            return await _aio(end, context)
+
+        return grpc.unary_unary_rpc_method_handler(serve if kind == "aio" else lambda _, context: end(context) or b"")
+
+    made = LoadRecorder()
+    handlers = {str(number): handler(end) for number, end in enumerate(ENDS.values())}
+    interceptor = LoadReportInterceptor(made) if kind == "sync" else AioLoadReportInterceptor(made)
+    host = (SyncHost if kind == "sync" else AioHost)(
+        lambda server: server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.Ends", handlers),)),
+        [interceptor],
+    )
+    found = {}
+    try:
+        with grpc.insecure_channel(host.address) as channel:
+            for number, name in enumerate(ENDS):
+                before = made._failed.value
+                with contextlib.suppress(grpc.RpcError):
+                    channel.unary_unary(f"/t.Ends/{number}")(b"", timeout=10)
+                until(lambda number=number: made._served.value == number + 1, "it was not counted")  # type: ignore[misc]
+                found[name] = made._failed.value - before
+    finally:
+        host.stop()
+    assert found == {name: int(name in list(ENDS)[3:]) for name in ENDS}
 
 
 async def test_middlewares_put_reports_on_http_responses() -> None:
