@@ -29,7 +29,7 @@ def chosen_because(result: Explanation, cluster: ClusterPlan, host: Host, *, ask
     if session:
         return "the request's session names it, and its health allows it"
     if asked:
-        return "the request names it (override host), and its health allows it"
+        return "the request names it (override host), whatever its health"
     usable = _usable(result, cluster, host)
     parts = list(_place(result, host))
     if len(usable) == 1:
