@@ -298,7 +298,13 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         return PybreakerBridge(given, listeners=(self._breaker_changed,))
 
     def _settled(self, authority: str) -> bool:
+        """Whether nothing is to be waited for; what turns out to be missing on the way is asked for."""
         plan = self.runtime.plan
+        hosts = {name for scheme in ("http", "https") for name in plan.outbound.awaited(scheme, authority)}
+        for name in hosts:
+            self.source.request(name)
+        if hosts:
+            return False
         return plan.find("http", authority) is not None or not plan.may_come("http", authority)
 
     def _breaker_changed(self, change: Transition) -> None:

@@ -28,7 +28,8 @@ class Source(Protocol):
 
     `start` returns at once (work goes on in the source's own daemon thread, if it needs one) and may be called again,
     after `close` and in a forked child after `forget`. `request` names an authority (`host` or `host:port`) a call
-    wants and the snapshot does not have; sources that know everything from the start ignore it. `close` stops threads
+    wants and the snapshot does not have, or a virtual host that comes on demand (`<route configuration>/<authority>`);
+    sources that know everything from the start ignore it. `close` stops threads
     within a second and is idempotent.
     """
 

@@ -253,6 +253,7 @@ PUBLIC: dict[str, set[str]] = {
         "WeightedCluster",
         "WeightedClusters",
     },
+    "meshlib.model.scoped_routes": {"HeaderFragment", "ScopedRouteConfiguration", "ScopedRoutes"},
     "meshlib.model.session": {"SessionCookie", "SessionHeader", "StatefulSession"},
     "meshlib.model.snapshot": {"Snapshot"},
     "meshlib.registration": {"ConsulRegistration", "HttpCheck", "ServiceDefinition", "TtlCheck"},

@@ -18,12 +18,16 @@ class Rejection:
 
 @dataclass(slots=True)
 class CacheEntry:
-    """One resource. ``origin`` is the server it came from: versions mean nothing to any other server."""
+    """One resource. ``origin`` is the server it came from: versions mean nothing to any other server.
+
+    ``alias_of``: the resource that answers for this name and is kept under its own, empty when it is not an alias.
+    """
 
     body: bytes | None = None
     version: str = ""
     origin: int = -1
     is_missing: bool = False
+    alias_of: str = ""
     rejection: Rejection | None = None
 
 
@@ -48,11 +52,19 @@ class ResourceCache:
     def is_known(self, type_url: str, name: str) -> bool:
         """Whether there are good bytes, or the knowledge that the resource does not exist."""
         found = self.get(type_url, name)
-        return found is not None and (found.body is not None or found.is_missing)
+        return found is not None and (found.body is not None or found.is_missing or bool(found.alias_of))
 
     def mark_missing(self, type_url: str, name: str) -> None:
         """Remember that the resource does not exist; its bytes, if any, are forgotten."""
         self._entries.setdefault(type_url, {})[name] = CacheEntry(is_missing=True)
+
+    def mark_alias(self, type_url: str, alias: str, name: str) -> None:
+        """Remember that the resource ``name`` answers for ``alias``."""
+        self._entries.setdefault(type_url, {})[alias] = CacheEntry(alias_of=name)
+
+    def aliases(self, type_url: str, name: str) -> list[str]:
+        """The names that a resource answers for beside its own."""
+        return [alias for alias, entry in self._entries.get(type_url, {}).items() if entry.alias_of == name]
 
     def drop(self, type_url: str, name: str) -> None:
         """Forget a resource altogether."""

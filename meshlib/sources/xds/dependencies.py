@@ -19,7 +19,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from meshlib.model.report import Issue
 from meshlib.model.snapshot import Snapshot
+from meshlib.sources.xds.collections import ALL_SCOPES, HostsAdded, Key, hosts_of, is_collection, members
 from meshlib.sources.xds.decode.references import References, Resource
 from meshlib.sources.xds.types import (
     CLUSTER,
@@ -27,11 +29,19 @@ from meshlib.sources.xds.types import (
     LISTENER,
     MAKE_BEFORE_BREAK,
     ROUTE_CONFIGURATION,
+    SCOPED_ROUTE_CONFIGURATION,
+    VIRTUAL_HOST,
     WILDCARD,
 )
 
-Key = tuple[str, str]
-_BOTTOM_UP = (CLUSTER_LOAD_ASSIGNMENT, CLUSTER, ROUTE_CONFIGURATION, LISTENER)
+_BOTTOM_UP = (
+    CLUSTER_LOAD_ASSIGNMENT,
+    CLUSTER,
+    VIRTUAL_HOST,
+    ROUTE_CONFIGURATION,
+    SCOPED_ROUTE_CONFIGURATION,
+    LISTENER,
+)
 DEFAULT_GRACE = 2.0
 """Seconds. Servers send clusters before the routes to them, so that waiting is for those that do not."""
 FIRST_GRACE = 0.1
@@ -41,7 +51,7 @@ FIRST_GRACE = 0.1
 class _Version:
     """One version of a resource, compared by identity: comparing ten thousand endpoints would not be free."""
 
-    resource: Resource
+    resource: Resource | None  # None: a collection
     children: tuple[Key, ...]
 
 
@@ -50,6 +60,8 @@ def _children(references: References) -> tuple[Key, ...]:
         *((ROUTE_CONFIGURATION, name) for name in sorted(references.routes)),
         *((CLUSTER, name) for name in sorted(references.clusters)),
         *((CLUSTER_LOAD_ASSIGNMENT, name) for name in sorted(references.endpoints)),
+        *((ALL_SCOPES,) if references.scopes else ()),
+        *((hosts_of(references.hosts),) if references.hosts else ()),
     )
 
 
@@ -65,6 +77,8 @@ class Dependencies:
         self._active: dict[Key, _Version] = {}
         self._absent: set[Key] = set()
         self._answered: set[str] = set()
+        self._hosts: dict[str, bool] = {}  # asked for by name, in that order; whether there is known to be none
+        self._hosts_added = HostsAdded()
         self._awaited: dict[str, float] = {}  # clusters of the wildcard mode, by when the first route named them
         self._settled: tuple[tuple[str, ...], dict[Key, _Version]] | None = None
         self._is_first = True
@@ -93,6 +107,29 @@ class Dependencies:
         self._edges_changed = self._edges_changed or bool(dropped)
         return dropped
 
+    def want_host(self, name: str) -> None:
+        """Ask for a virtual host, `<route configuration>/<authority>`."""
+        if name not in self._hosts:
+            self._hosts[name] = False
+            self._edges_changed = True
+
+    def forget_host(self, name: str) -> None:
+        """Ask no more for a virtual host that was there and is gone: the next call asks anew, as in Envoy."""
+        self._edges_changed = self._hosts.pop(name, None) is not None or self._edges_changed
+
+    def forget_absent_hosts(self, keep: int) -> tuple[str, ...]:
+        """Ask no more for the virtual hosts there are none of, but for the `keep` asked for last."""
+        absent = [name for name, is_absent in self._hosts.items() if is_absent]
+        dropped = tuple(absent[: max(len(absent) - keep, 0)])
+        for name in dropped:
+            self.forget_host(name)
+        return dropped
+
+    def found_host(self, name: str) -> None:
+        """A virtual host has come under another name than it was asked for by."""
+        if self._hosts.get(name):
+            self._hosts[name], self._edges_changed = False, True
+
     def update(self, type_url: str, name: str, resource: Resource, references: References) -> None:
         """A new version was accepted."""
         key, version = (type_url, name), _Version(resource, _children(references))
@@ -103,6 +140,8 @@ class Dependencies:
             self._edges_changed = True
         self._latest[key] = version
         self._absent.discard(key)
+        if type_url == VIRTUAL_HOST:
+            self.found_host(name)
 
     def remove(self, type_url: str, name: str) -> None:
         """The control plane took a resource away, or said (or let a timer say) that there is none.
@@ -115,6 +154,8 @@ class Dependencies:
         key = (type_url, name)
         self._latest.pop(key, None)
         self._absent.add(key)
+        if name in self._hosts and type_url == VIRTUAL_HOST:
+            self._hosts[name] = True
         self._edges_changed = True
         if type_url == LISTENER:
             self._active.pop(key, None)
@@ -134,7 +175,10 @@ class Dependencies:
             self._follow_edges(now)
         if not self._is_complete():
             return None
-        state = (self._absent_listeners(), {key: self._active[key] for key in self._live})
+        state = (
+            (*self._absent_listeners(), *self._absent_hosts()),
+            {key: self._active[key] for key in self._live},
+        )
         if state == self._settled:
             return None
         self._settled, self._is_first = state, False
@@ -142,6 +186,7 @@ class Dependencies:
         return self._snapshot()
 
     def _follow_edges(self, now: float) -> None:
+        self._gather()
         self._await_clusters(now)
         for type_url in _BOTTOM_UP:
             self._activate(type_url)
@@ -153,7 +198,13 @@ class Dependencies:
         """The names to be subscribed to after the last `settle`, by type; `*` for everything."""
         wanted: dict[str, set[str]] = {type_url: set() for type_url in MAKE_BEFORE_BREAK}
         for type_url, name in self._wanted:
-            wanted[type_url].add(name)
+            if not is_collection((type_url, name)):
+                wanted[type_url].add(name)
+        for type_url in (SCOPED_ROUTE_CONFIGURATION, VIRTUAL_HOST):  # whoever wants a collection gets all its members
+            collections = {name for kind, name in self._wanted if kind == type_url and is_collection((kind, name))}
+            wanted[type_url] = {WILDCARD} if collections else set()
+            if type_url == VIRTUAL_HOST:
+                wanted[type_url] |= {name for name in self._hosts if hosts_of(_routes_of(name))[1] in collections}
         if self._wildcard:
             wanted[LISTENER] = {WILDCARD}
             wanted[CLUSTER] = {WILDCARD}
@@ -167,6 +218,11 @@ class Dependencies:
     @property
     def _grace(self) -> float:
         return self._first_grace if self._is_first else self._later_grace
+
+    def take_issues(self) -> tuple[Issue, ...]:
+        """What of the last snapshots' resources could not be used together."""
+        issues, self._hosts_added.issues = tuple(self._hosts_added.issues), []
+        return issues
 
     # Completeness --------------------------------------------------------------------------------------------------
 
@@ -188,6 +244,22 @@ class Dependencies:
             if now >= since + self._grace:
                 self._absent.add((CLUSTER, name))
                 del self._awaited[name]
+
+    def _gather(self) -> None:
+        """Have the collections that something points at point at what there is now. Of virtual hosts more may come at
+        any time, and nothing waits for them; scopes are there once the control plane has answered.
+        """
+        collections = {
+            key
+            for version in (*self._latest.values(), *self._active.values())
+            for key in version.children
+            if is_collection(key)
+        }
+        for collection in collections:
+            if collection != ALL_SCOPES or SCOPED_ROUTE_CONFIGURATION in self._answered:
+                found, before = members(collection, self._latest), self._latest.get(collection)
+                if before is None or before.children != found:
+                    self._latest[collection] = _Version(None, found)
 
     def _is_known(self, key: Key) -> bool:
         return key in self._latest or key in self._active or key in self._absent
@@ -263,16 +335,37 @@ class Dependencies:
     def _absent_listeners(self) -> tuple[str, ...]:
         return tuple(sorted(name for type_url, name in self._absent if type_url == LISTENER))
 
+    def _absent_hosts(self) -> tuple[str, ...]:
+        return tuple(sorted(name for name, is_absent in self._hosts.items() if is_absent))
+
+    def _with_hosts(self, routes: dict[str, Any]) -> dict[str, Any]:
+        """The route configurations with the virtual hosts that came for them."""
+        for name, config in routes.items():
+            collection = self._active.get(hosts_of(name)) if config.vhds else None
+            if collection is not None:
+                came = (self._active.get(key) for key in collection.children)
+                hosts: Any = tuple(version.resource for version in came if version is not None)
+                routes[name] = self._hosts_added.to(config, hosts)
+        return routes
+
     def _snapshot(self) -> Snapshot:
         by_type: dict[str, dict[str, Any]] = {type_url: {} for type_url in MAKE_BEFORE_BREAK}
         for key in self._live:
-            by_type[key[0]][key[1]] = self._active[key].resource
+            if not is_collection(key):
+                by_type[key[0]][key[1]] = self._active[key].resource
         return Snapshot(
             listeners=by_type[LISTENER],
-            routes=by_type[ROUTE_CONFIGURATION],
+            routes=self._with_hosts(by_type[ROUTE_CONFIGURATION]),
             clusters=by_type[CLUSTER],
             endpoints=by_type[CLUSTER_LOAD_ASSIGNMENT],
             absent=frozenset(self._absent_listeners()),
             on_demand=not self._wildcard,
             version=str(self._number),
+            scopes=by_type[SCOPED_ROUTE_CONFIGURATION],
+            absent_hosts=frozenset(self._absent_hosts()),
         )
+
+
+def _routes_of(host: str) -> str:
+    """The route configuration of a virtual host that was asked for: an authority has no slash."""
+    return host.rpartition("/")[0]

@@ -16,6 +16,15 @@ class ResourceUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class ResourceAliased:
+    """A resource that was asked for by the name ``alias`` has come, and is known by its own name."""
+
+    type_url: str
+    name: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceRejected:
     """A resource was refused (and NACKed) for ``reason``; ``has_last_good`` says whether an older one stays in use."""
 
@@ -91,6 +100,7 @@ class ProtocolWarning:
 
 Event = (
     ResourceUpdate
+    | ResourceAliased
     | ResourceRejected
     | ResourceRemoved
     | ResourceDoesNotExist

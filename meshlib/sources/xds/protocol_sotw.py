@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from meshlib.sources.xds.events import Event, ResourceDoesNotExist, ResourceFailed
 from meshlib.sources.xds.protocol import AdsProtocol
 from meshlib.sources.xds.reception import Reception
-from meshlib.sources.xds.types import FULL_STATE_TYPES, WILDCARD, SotwRequest, SotwResponse
+from meshlib.sources.xds.types import FULL_STATE_TYPES, VIRTUAL_HOST, WILDCARD, SotwRequest, SotwResponse
+
+_NEEDS_DELTA = "virtual hosts on demand need delta xDS, and this server is asked for state of the world"
 
 
 @dataclass(slots=True)
@@ -36,6 +39,8 @@ class SotwProtocol(AdsProtocol[SotwRequest, SotwResponse]):
         self._versions = {}
 
     def _requests_of(self, type_url: str) -> list[SotwRequest]:
+        if type_url == VIRTUAL_HOST:
+            return []
         state = self._on_stream.setdefault(type_url, _TypeOnStream())
         names = self._names_to_send(type_url, state)
         if state.requested is None and not self._subscriptions.names(type_url):
@@ -53,6 +58,22 @@ class SotwProtocol(AdsProtocol[SotwRequest, SotwResponse]):
         state.requested, state.must_answer, state.error = names, False, None
         state.has_named = state.has_named or bool(names)
         return [request]
+
+    def tick(self, now: float) -> list[Event]:
+        """As ever; and of virtual hosts, which only delta can ask for one by one, that there are none (VHDS)."""
+        failed: list[Event] = []
+        for name in self._unaskable():
+            self._cache.mark_missing(VIRTUAL_HOST, name)
+            failed += [ResourceFailed(VIRTUAL_HOST, name, _NEEDS_DELTA), ResourceDoesNotExist(VIRTUAL_HOST, name)]
+        return [*failed, *super().tick(now)]
+
+    def deadline(self) -> float | None:
+        """As ever; at once, where there is something to ask for that cannot be."""
+        return float("-inf") if self._unaskable() else super().deadline()
+
+    def _unaskable(self) -> list[str]:
+        names = self._subscriptions.names(VIRTUAL_HOST)
+        return sorted(name for name in names if not self._cache.is_known(VIRTUAL_HOST, name))
 
     def _names_to_send(self, type_url: str, state: _TypeOnStream) -> tuple[str, ...]:
         names = self._subscriptions.names(type_url)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from meshlib.sources.xds.cache import Rejection, ResourceCache
 from meshlib.sources.xds.events import (
     Event,
+    ResourceAliased,
     ResourceDoesNotExist,
     ResourceFailed,
     ResourceRejected,
@@ -16,7 +17,7 @@ from meshlib.sources.xds.events import (
 )
 from meshlib.sources.xds.resource_name import resource_name
 from meshlib.sources.xds.subscriptions import Subscriptions
-from meshlib.sources.xds.types import NamedError, WireResource, short_type
+from meshlib.sources.xds.types import VIRTUAL_HOST, NamedError, WireResource, short_type
 
 Accept = Callable[[str, str, bytes], "str | None"]
 """``accept(type_url, name, body)`` decodes; it returns None, or the reason to refuse, with the field path."""
@@ -66,10 +67,31 @@ class Receiver:
                 continue
             into.present.add(name)
             into.present.update(resource.aliases)
-            if not resource.is_heartbeat:
-                for known_as in self.subscriptions.match(type_url, name, resource.aliases):
-                    self._take_one(type_url, known_as, resource, resource.version or version, origin, into)
+            if resource.is_heartbeat:
+                self._take_empty(type_url, name, resource, into)
+                continue
+            known_as = self.subscriptions.match(type_url, name, resource.aliases)
+            for alias in [alias for alias in known_as if alias != name and name in known_as]:
+                known_as.remove(alias)
+                self._take_alias(type_url, name, alias, into)
+            for known in known_as:
+                self._take_one(type_url, known, resource, resource.version or version, origin, into)
         return into
+
+    def _take_alias(self, type_url: str, name: str, alias: str, into: Reception) -> None:
+        """A resource kept under its own name has no copy under another, which would grow stale."""
+        entry = self.cache.entry(type_url, alias)
+        if entry.alias_of != name:
+            self.cache.mark_alias(type_url, alias, name)
+            into.events.append(ResourceAliased(type_url, name, alias))
+
+    def _take_empty(self, type_url: str, name: str, resource: WireResource, into: Reception) -> None:
+        """A virtual host without content says that there is none of that name (VHDS); of other types, "still valid"."""
+        if type_url == VIRTUAL_HOST:
+            for unknown in dict.fromkeys((name, *resource.aliases)):
+                entry = self.cache.get(type_url, unknown)
+                if entry is None or entry.body is None:
+                    into.events += self.remove(type_url, unknown)
 
     def _take_one(
         self, type_url: str, name: str, resource: WireResource, version: str, origin: int, into: Reception
@@ -91,14 +113,15 @@ class Receiver:
         """A resource the control plane says is gone, or never was."""
         entry = self.cache.get(type_url, name)
         by_name = name in self.subscriptions.names(type_url)
-        had_body = entry is not None and entry.body is not None
+        had_body = entry is not None and (entry.body is not None or bool(entry.alias_of))
         was_missing = entry is not None and entry.is_missing
         if by_name:
             self.cache.mark_missing(type_url, name)
         else:
             self.cache.drop(type_url, name)
         if had_body:
-            return [ResourceRemoved(type_url, name)]
+            aliases = [event for alias in self.cache.aliases(type_url, name) for event in self.remove(type_url, alias)]
+            return [ResourceRemoved(type_url, name), *aliases]
         return [ResourceDoesNotExist(type_url, name)] if by_name and not was_missing else []
 
     def fail(self, type_url: str, errors: Iterable[NamedError]) -> list[Event]:

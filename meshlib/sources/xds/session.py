@@ -100,6 +100,9 @@ class AdsSession:
         """Ask no more, and forget what nobody else asks for."""
         if self._subscriptions.discard(type_url, name):
             self._cache.keep_only(self._subscriptions, type_url)
+            entry = self._cache.get(type_url, name)
+            if entry is not None and entry.body is None:  # covered by a wildcard, and yet to be asked for anew
+                self._cache.drop(type_url, name)
 
     def received(self, link: int, response: Response, now: float) -> list[Event]:
         """A response came on the stream to this server."""

@@ -23,6 +23,7 @@ from meshlib.sources.xds.bootstrap import Bootstrap, CertificateProvider, load_b
 from meshlib.sources.xds.dependencies import Dependencies
 from meshlib.sources.xds.events import (
     Event,
+    ResourceAliased,
     ResourceDoesNotExist,
     ResourceFailed,
     ResourceRemoved,
@@ -32,7 +33,7 @@ from meshlib.sources.xds.events import (
 from meshlib.sources.xds.last_good import with_last_good
 from meshlib.sources.xds.listener_names import ListenerNames
 from meshlib.sources.xds.sniffed import SniffedServices
-from meshlib.sources.xds.types import LISTENER, MAKE_BEFORE_BREAK, short_type
+from meshlib.sources.xds.types import LISTENER, MAKE_BEFORE_BREAK, VIRTUAL_HOST, short_type
 
 if TYPE_CHECKING:
     from meshlib.sources.xds.decode import Decoded
@@ -88,6 +89,7 @@ class XdsSource:
         self._is_by_name = True
         self._asked: set[str] = set()
         self._requests: deque[str] = deque()  # from calls to the client's thread
+        self._host_requests: deque[str] = deque()
         # Only the client's thread touches the rest, so that nothing here needs a lock a call could wait for.
         self._decoded: dict[tuple[str, str], Decoded] = {}
         self._subscribed: Mapping[str, frozenset[str]] = {}
@@ -131,9 +133,19 @@ class XdsSource:
         self._settle()
 
     def request(self, authority: str) -> None:
-        """Ask for the listener of an authority. From any thread; returns at once."""
+        """Ask for the listener of an authority, or for a virtual host by `<route configuration>/<authority>`. From any
+        thread; returns at once.
+        """
         client = self._client
-        if client is None or not self._is_by_name:
+        if client is None:
+            return
+        if "/" in authority:
+            if authority not in self._asked:
+                self._asked.add(authority)
+                self._host_requests.append(authority)
+                client.call_soon(self._settle)
+            return
+        if not self._is_by_name:
             return
         for spelled in self._names.spelled(authority):
             if spelled not in self._asked:
@@ -161,7 +173,8 @@ class XdsSource:
         self._sink = None
         self._timer = None
         # A thread that was amid `request` is not here to finish it, and none asks twice for the same authority.
-        self._requests.extend(self._names.add(authority) for authority in self._asked)
+        self._host_requests.extend(asked for asked in self._asked if "/" in asked)
+        self._requests.extend(self._names.add(asked) for asked in self._asked if "/" not in asked)
 
     def stats(self) -> SessionStats | None:
         """The client's picture of its streams and resources; None before `start`."""
@@ -196,6 +209,12 @@ class XdsSource:
             case ResourceUpdate(type_url, name, _, body):
                 found = self._decoded.pop((type_url, name), None) or self._decode_again(type_url, body)
                 self._dependencies.update(type_url, name, found.resource, found.references)
+            case ResourceAliased(_, _, alias):
+                self._dependencies.found_host(alias)
+            case ResourceRemoved(type, name) if type == VIRTUAL_HOST:
+                self._dependencies.remove(VIRTUAL_HOST, name)
+                self._dependencies.forget_host(name)
+                self._asked.discard(name)
             case ResourceRemoved(type_url, name) | ResourceDoesNotExist(type_url, name):
                 self._dependencies.remove(type_url, name)
             case ResponseProcessed(type_url, _, error):
@@ -221,9 +240,14 @@ class XdsSource:
         self._forget_absent()
         while self._requests:
             self._dependencies.want(self._requests.popleft())
+        while self._host_requests:
+            self._dependencies.want_host(self._host_requests.popleft())
         now = time.monotonic()
         snapshot = self._dependencies.settle(now)
         self._subscribe()
+        issues = self._dependencies.take_issues()
+        if issues and self._sink is not None:
+            self._sink.report(issues)
         if snapshot is not None:
             self._unpublished = replace(self._sniffed.by_host(self._names.by_authority(snapshot)), local=self._local)
         due = self._last_publish + _BURST
@@ -237,6 +261,7 @@ class XdsSource:
             return
         for name in self._dependencies.forget_absent(_MAX_ABSENT):
             self._asked -= self._names.discard(name)
+        self._asked.difference_update(self._dependencies.forget_absent_hosts(_MAX_ABSENT))
 
     def _subscribe(self) -> None:
         """Bring the client's subscriptions in line: new ones make-before-break, old ones after."""
