@@ -21,21 +21,23 @@ def to_message(value: Any, type_name: str, path: FieldPath = ()) -> tuple[Messag
     if any(problem.severity == "error" for problem in problems):
         return None, problems
     if problems:  # only types that are not known here: the standard envelope for such is a TypedStruct
-        value = _wrap_unknown(value)
         message_class(TYPED_STRUCT)
+    # protobuf takes "@type" out of the value and puts it back: of one that threads share, two would meet it without.
+    own = _own(value)
     try:
-        return json_format.ParseDict(value, cls()), problems
+        return json_format.ParseDict(own, cls()), problems
     except (json_format.ParseError, ValueError, TypeError, OverflowError, RecursionError) as error:
         return None, [*problems, Problem(path, f"protobuf refuses it: {str(error).splitlines()[0]:.200}")]
 
 
-def _wrap_unknown(value: Any) -> Any:
+def _own(value: Any) -> Any:
+    """A copy of the value, with types that are not known here in a TypedStruct."""
     if isinstance(value, list):
-        return [_wrap_unknown(item) for item in value]
+        return [_own(item) for item in value]
     if not isinstance(value, dict):
         return value
     url = value.get("@type")
     if isinstance(url, str) and message_class(url.rpartition("/")[2]) is None:
         content = {key: item for key, item in value.items() if key != "@type"}
         return {"@type": TYPE_URL_PREFIX + TYPED_STRUCT, "type_url": url, "value": content}
-    return {key: _wrap_unknown(item) for key, item in value.items()}
+    return {key: _own(item) for key, item in value.items()}
