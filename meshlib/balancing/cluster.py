@@ -95,7 +95,7 @@ class ClusterBalancer:
         self._subsets = SubsetIndex(subsets, self.hosts) if subsets is not None and subsets.selectors else None
         same_policy = previous is not None and previous._settings.policy == cluster.lb_policy
         self._compiled: Compiled = self._compile(previous._compiled if previous is not None and same_policy else None)
-        self._cost = compile_cost(cluster.lb_policy, len(self.hosts))
+        self._cost = compile_cost(cluster.lb_policy, self.hosts)
         self._by_address: dict[str, Host] | None = None
         self._stale_picks = count()
         self._now: float | None = None

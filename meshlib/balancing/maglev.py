@@ -17,6 +17,7 @@ from meshlib.balancing.hashing import random_hash, seeded_xxhash
 from meshlib.model.lb import Maglev
 from meshlib.state.cells import ClusterState
 
+ASKED_PER_ENTRY = 8  # hosts asked whether it is their turn, in the time an entry takes
 _WORD = 2**64
 
 
@@ -53,9 +54,12 @@ def maglev(policy: Maglev, hosts: Sequence[Host], shares: Sequence[float], state
     return bounded_load(table, hosts, shares, policy.hash_balance_factor, state)
 
 
-def table_entries(policy: Maglev, hosts: int) -> int:
-    """How many entries the table has, whatever the number of hosts."""
-    return policy.table_size
+def table_entries(policy: Maglev, weights: Sequence[int]) -> int:
+    """How many entries the table has, whatever the hosts, and what it costs to ask the light ones among them in each of
+    the rounds that a heavy one needs.
+    """
+    rounds = policy.table_size * max(weights) // sum(weights)
+    return max(policy.table_size, rounds * len(weights) // ASKED_PER_ENTRY)
 
 
 def maglev_entries(keys: Sequence[bytes], shares: Sequence[float], size: int) -> array[int]:

@@ -54,11 +54,11 @@ class ByHash:
     """A policy that places all hosts of a priority in one table by their shares of the load (they add up to 1), and
     chooses the priority by the request's hash too: Envoy's thread-aware balancers.
 
-    `entries` estimates the size of the table for a number of hosts.
+    `entries` estimates the size of the table for hosts of these weights, or what it costs to fill it.
     """
 
     build: SharesBuilder
-    entries: Callable[[Any, int], int]
+    entries: Callable[[Any, Sequence[int]], int]
 
 
 BUILDERS: dict[type[LbPolicy], ByTurn | ByHash] = {
@@ -74,10 +74,13 @@ BUILDERS: dict[type[LbPolicy], ByTurn | ByHash] = {
 }
 
 
-def compile_cost(policy: LbPolicy, hosts: int) -> int:
-    """What compiling over so many hosts costs, in hosts of a policy without a table."""
+def compile_cost(policy: LbPolicy, hosts: Sequence[Host]) -> int:
+    """What compiling over these hosts costs, in hosts of a policy without a table."""
     builder = builder_of(policy)
-    return hosts if isinstance(builder, ByTurn) else max(hosts, builder.entries(policy, hosts) // ENTRIES_PER_HOST)
+    if isinstance(builder, ByTurn) or not hosts:
+        return len(hosts)
+    entries = builder.entries(policy, [host.endpoint.weight for host in hosts])
+    return max(len(hosts), entries // ENTRIES_PER_HOST)
 
 
 def goes_by_time(policy: LbPolicy) -> bool:

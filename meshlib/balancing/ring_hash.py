@@ -72,6 +72,9 @@ def ring_hash(policy: RingHash, hosts: Sequence[Host], shares: Sequence[float], 
     return bounded_load(Ring(hashes, owners), hosts, shares, policy.hash_balance_factor, state)
 
 
-def ring_entries(policy: RingHash, hosts: int) -> int:
-    """About how many entries the ring for so many hosts has."""
-    return min(max(policy.minimum_ring_size, hosts), policy.maximum_ring_size)
+def ring_entries(policy: RingHash, weights: Sequence[int]) -> int:
+    """About how many entries the ring for hosts of these weights has: the least of them gets one at least, so one light
+    host among heavy ones makes it large.
+    """
+    smallest = min(weights) / sum(weights)
+    return int(min(ceil(smallest * policy.minimum_ring_size) / smallest, policy.maximum_ring_size))

@@ -1,9 +1,11 @@
 """Updates keep what they do not change; views follow availability: at once in small sets, later in big ones."""
 
+import pytest
+
 from meshlib.balancing.cluster import SMALL
 from meshlib.balancing.report import BalancerReport, HostReport, PriorityReport
 from meshlib.model.endpoint import Locality
-from meshlib.model.lb import LbSubsetConfig, RingHash, RoundRobin, SubsetSelector, UnsupportedLbPolicy
+from meshlib.model.lb import LbSubsetConfig, Maglev, RingHash, RoundRobin, SubsetSelector, UnsupportedLbPolicy
 from meshlib.model.metadata import Struct
 from parts.balancing import Bench, address, assignment, endpoint, flat, group
 
@@ -119,6 +121,17 @@ def test_a_large_ring_of_few_hosts_is_not_made_within_a_pick() -> None:
     bench = Bench(flat(10), lb_policy=RingHash(minimum_ring_size=4 * SMALL + 4))
     bench.eject(address(3))
     assert address(3) not in bench.picks(SMALL)
+    assert bench.balancer.needs_refresh
+
+
+@pytest.mark.parametrize("policy", [RingHash(), Maglev(table_size=1009)])
+def test_a_table_that_weights_make_dear_is_not_made_within_a_pick(policy: RingHash | Maglev) -> None:
+    """One light host among heavy ones makes a ring large; one heavy host among light ones a Maglev table slow."""
+    light = isinstance(policy, RingHash)
+    weights = [1 if light else 1000, *([10_000] * 2 if light else [1] * 400)]
+    bench = Bench(assignment(group([endpoint(n, weight) for n, weight in enumerate(weights)])), lb_policy=policy)
+    bench.eject(address(1))
+    assert address(1) not in bench.picks(SMALL)
     assert bench.balancer.needs_refresh
 
 
