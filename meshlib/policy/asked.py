@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from meshlib.model.durations import LONGEST
 from meshlib.model.request import RawHeaders
 from meshlib.policy.retry import GRPC_WORDS, HTTP_WORDS
 
@@ -143,7 +144,7 @@ CAN_BE_STRICT = frozenset(_VALID)
 
 def _seconds(value: str | None) -> float | None:
     number = _number(value)
-    return None if number is None else number / 1000.0
+    return None if number is None else min(number / 1000.0, LONGEST)
 
 
 def _number(value: str | None) -> int | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+from meshlib.model.durations import LONGEST
+
 EXPECTED_TIMEOUT_HEADER = "x-envoy-expected-rq-timeout-ms"
 GRPC_TIMEOUT_HEADER = "grpc-timeout"
 
@@ -25,13 +27,15 @@ def parse_expected_timeout(value: str | None) -> float | None:
 
 
 def parse_grpc_timeout(value: str | None) -> float | None:
-    """`grpc-timeout` (1 to 8 digits and one of `H M S m u n`) in seconds; None when missing or malformed."""
+    """`grpc-timeout` (1 to 8 digits and one of `H M S m u n`) in seconds, a hundred years at most; None when missing or
+    malformed.
+    """
     if not value:
         return None
     unit = _GRPC_UNITS.get(value[-1])
     if unit is None or not _is_number(value[:-1], _GRPC_MAX_DIGITS):
         return None
-    return int(value[:-1]) * unit
+    return min(int(value[:-1]) * unit, LONGEST)
 
 
 def inherited(expected: str | None, grpc: str | None) -> float | None:

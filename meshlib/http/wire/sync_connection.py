@@ -18,6 +18,8 @@ from meshlib.http.wire.types import Address, FailureKind, Timeouts, WireError
 RECEIVE_BYTES: Final = 64 * 1024
 _SLACK: Final = 0.9
 """A timeout already on the socket is kept while it is this near below the one wanted: it can only fire early."""
+_LONGEST: Final = 2_000_000.0
+"""Seconds to wait for at a time: `poll` counts milliseconds in 32 bits, and what is more than that wraps around."""
 
 
 class SyncConnection:
@@ -202,4 +204,4 @@ def _left(until: float | None) -> float | None:
     left = until - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    return left
+    return min(left, _LONGEST)

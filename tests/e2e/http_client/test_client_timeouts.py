@@ -151,6 +151,19 @@ def test_a_request_may_override_the_client(door: Door, static: Static, fast_back
     assert client.get("/", timeout=None).status_code == 200
 
 
+@pytest.mark.parametrize("seconds", [3e11, 1e10, 2.0**32 / 1000 + 0.05])
+def test_a_time_out_of_centuries_is_none_to_speak_of(
+    door: Door, static: Static, fast_backend: Fast, seconds: float
+) -> None:
+    """Sockets refuse such numbers, or take them modulo 2^32 milliseconds: 49.7 days and a bit are a bit."""
+    backend = fast_backend("slow", Reply(delay=0.2))
+    mesh = static({"payments": [backend.address]}, timeout=seconds)
+    client = door.client(mesh)
+    assert client.get("/").status_code == 200
+    asked = {"x-envoy-upstream-rq-timeout-ms": f"{seconds * 1000:.0f}", "x-envoy-upstream-stream-duration-ms": "9" * 18}
+    assert client.get("/", headers=asked).status_code == 200
+
+
 def test_the_routes_timeout_ends_a_patient_callers_call(door: Door, static: Static, fast_backend: Fast) -> None:
     mesh = static({"payments": [fast_backend("slow", Reply(delay=5.0)).address]}, timeout=0.15)
     with within(0.15), pytest.raises(door.error("ReadTimeout")) as failed:

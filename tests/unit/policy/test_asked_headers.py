@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
+from meshlib.model.durations import LONGEST
 from meshlib.policy.asked import CONSUMED, Asked, asked, consumed, malformed, speaks, without
 
 
@@ -58,6 +61,12 @@ def test_everything_that_can_be_asked_for() -> None:
 @pytest.mark.parametrize("value", ["", "-1", "1.5", "1e3", "nan", "9" * 40, "\u0663"])
 def test_a_number_that_cannot_be_read_is_not_there(value: str) -> None:
     assert asked(said(upstream_rq_timeout_ms=value, max_retries=value)) == Asked()
+
+
+def test_nobody_waits_for_longer_than_a_hundred_years() -> None:
+    found = asked(said(upstream_rq_timeout_ms="9" * 18, upstream_rq_per_try_timeout_ms="9" * 18))
+    assert found.timeout == found.per_try_timeout == LONGEST
+    assert LONGEST < threading.TIMEOUT_MAX, "and whatever waits can"
 
 
 def test_strictness_is_about_the_headers_that_are_named() -> None:

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from meshlib.model.durations import LONGEST
 from meshlib.model.headers import NO_MUTATIONS, HeaderMutations, HeaderValueOption
 from meshlib.model.matchers import FractionalPercent
 from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata, Struct, Value
@@ -22,11 +23,11 @@ _TYPED_STRUCTS = {
 
 
 def duration(message: Any, name: str) -> float | None:
-    """The seconds of a duration field, None when it is not set."""
+    """The seconds of a duration field, a hundred years at most; None when it is not set."""
     if not message.HasField(name):
         return None
     value = getattr(message, name)
-    return float(value.seconds + value.nanos / 1e9)
+    return min(float(value.seconds + value.nanos / 1e9), LONGEST)
 
 
 def duration_or_off(message: Any, name: str, default: float | None) -> float | None:
