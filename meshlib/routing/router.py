@@ -142,11 +142,11 @@ class _MatcherTable(VirtualHostTable):
         with at("matcher"):
             self._tree = compile_matcher(self.config.matcher)
         find = self._tree.find
-        indexes = {among: RouteIndex(routes, among) for among in self._tree.actions}
+        of_action = {among: _in_order(routes, among) for among in self._tree.actions}
 
         def candidates(head: RequestHead) -> Sequence[int]:
             among = find(head)
-            return () if among is None else indexes[among].candidates(head)
+            return () if among is None else of_action[among](head)
 
         return candidates
 
@@ -156,6 +156,14 @@ class _MatcherTable(VirtualHostTable):
         if among is None:
             return [RouteTrial(-1, "", False, "the virtual host's matcher")]
         return self._trace(among, head, rng)
+
+
+def _in_order(routes: Sequence[IndexedRoute], among: tuple[int, ...]) -> Callable[[RequestHead], Sequence[int]]:
+    """What gives the candidates of an action in the action's own order, which an index knows only as ascending."""
+    if list(among) == sorted(among):
+        return RouteIndex(routes, among).candidates
+    places = RouteIndex([routes[index] for index in among]).candidates
+    return lambda head: [among[place] for place in places(head)]
 
 
 class _TlsTable(VirtualHostTable):

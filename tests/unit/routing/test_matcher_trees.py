@@ -1,5 +1,7 @@
 """The unified matcher: lists, maps, predicates, what follows where nothing does."""
 
+import random
+
 import pytest
 
 from meshlib.model.matcher_tree import (
@@ -15,10 +17,13 @@ from meshlib.model.matcher_tree import (
     Predicate,
     SinglePredicate,
 )
+from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.report import ResourceError
 from meshlib.model.request import RequestHead
+from meshlib.model.route import Route, RouteAction, RouteConfiguration, VirtualHost
 from meshlib.model.strings import StringMatcher
 from meshlib.routing.matcher_tree import compile_matcher
+from meshlib.routing.router import RouteTable
 
 
 def head(path: str = "/", *headers: tuple[bytes, bytes]) -> RequestHead:
@@ -98,6 +103,22 @@ def test_inputs() -> None:
 def test_every_action_is_told() -> None:
     matcher = lines((x("1"), tree("exact_match_map", _a="a", _b="b")), otherwise="c")
     assert compile_matcher(matcher).actions == {"a", "b", "c", "none"}
+
+
+def test_the_routes_of_an_action_are_tried_in_its_own_order() -> None:
+    paths = (PathMatcher("prefix", "/a"), PathMatcher("prefix", "/"), PathMatcher("path", "/a/b"))
+    host = VirtualHost(
+        "host",
+        ("*",),
+        tuple(Route(RouteMatch(path), RouteAction("up")) for path in paths),
+        matcher=MatcherList((FieldMatcher(x("1"), OnMatch((2, 1, 0))),), OnMatch((1, 2))),
+    )
+    table = RouteTable(RouteConfiguration("routes", (host,))).virtual_host("h")
+    assert table is not None
+    one, rng = (b"x", b"1"), random.Random(1)
+    asked = [head("/a/b", one), head("/a", one), head("/a/b")]
+    assert [table.match(request, rng) for request in asked] == [2, 1, 1]
+    assert [table.trace(request, rng)[-1].index for request in asked] == [2, 1, 1]
 
 
 def test_a_regular_expression_that_cannot_be_compiled_is_refused_with_its_place() -> None:
