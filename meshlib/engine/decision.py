@@ -38,7 +38,7 @@ class Forward:
 
 
 class Answer:
-    """Answer from configuration: a redirect (`location` set) or a direct response."""
+    """Answer from configuration: a redirect or a direct response. `location` is empty where there is none to tell."""
 
     __slots__ = ("body", "location", "route", "share", "status")
     cluster: ClusterPlan | None = None
@@ -152,11 +152,20 @@ def _unnamed(specifier: ClusterSpecifier) -> str:
 def _answer(route: RoutePlan, head: RequestHead) -> Decision:
     match route.action:
         case DirectResponseAction(status=status, body=body):
-            return Answer(route, status, "", body)
+            return Answer(route, status, _own_url(head) if _says_where(status) else "", body)
         case RedirectAction(response_code=status) if route.location is not None:
             return Answer(route, status, route.location(head), b"")
         case _:
             return Refusal(ResponseFlag.NR, f"route {route.label} does not forward; it is for servers", route)
+
+
+def _says_where(status: int) -> bool:
+    """Whether Envoy puts a `location` into a direct response: 201 and all of 3xx have one, and it is the request's."""
+    return status == 201 or 300 <= status < 400
+
+
+def _own_url(head: RequestHead) -> str:
+    return f"{head.scheme}://{head.authority}{head.path}"
 
 
 def prepared(decision: Forward | Answer, head: RequestHead, clock: facts.Clock = facts.no_clock) -> RequestHead:

@@ -26,7 +26,7 @@ from meshlib.flags import ResponseFlag
 from meshlib.model.metadata import Struct
 from meshlib.model.report import Issue
 from meshlib.model.request import RawHeaders, RequestHead
-from meshlib.model.route import RouteConfiguration
+from meshlib.model.route import RedirectAction, RouteConfiguration
 from meshlib.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _answer(result: Explanation, answer: Answer, head: RequestHead) -> None:
     result.headers = []
     headers, body = answer.content(head, time.time)
     result.response_headers = facts.texts(headers)
-    if answer.location:
+    if isinstance(answer.route.config.action, RedirectAction):
         result.redirect = {"status": answer.status, "location": answer.location}
     else:
         result.direct_response = {"status": answer.status, "body": body.decode("utf-8", "replace")}

@@ -214,6 +214,13 @@ def test_a_direct_response_with_the_routes_headers() -> None:
     assert player.send(None) == ENDED
 
 
+@pytest.mark.parametrize("status, told", [(200, False), (201, True), (202, False), (300, True), (399, True)])
+def test_a_direct_response_of_something_created_or_moved_says_where_as_in_envoy(status: int, told: bool) -> None:
+    player = Player(routed(Route(ANYTHING, DirectResponseAction(status))), get("payments", "/a?b"))
+    assert isinstance(player.last, Reply)
+    assert player.last.headers == ([(b"location", b"http://payments/a?b")] if told else [])
+
+
 def test_a_redirect() -> None:
     runtime = routed(Route(ANYTHING, RedirectAction(302, host_redirect="other", prefix_rewrite="/new/")))
     player = Player(runtime, get("payments", "/old?x=1"))

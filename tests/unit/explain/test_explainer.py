@@ -230,6 +230,9 @@ def test_answers_without_an_upstream() -> None:
     answer = explain(Route(ALL, DirectResponseAction(418, b"short"), response_headers=header))
     assert answer.direct_response == {"status": 418, "body": "short"}
     assert answer.response_headers == [["x-from", "mesh"], ["content-type", "text/plain"]]
+    created = explain(Route(ALL, DirectResponseAction(201, b"")), path="/a?b")
+    assert (created.direct_response, created.redirect) == ({"status": 201, "body": ""}, None)
+    assert created.response_headers == [["location", "http://payments/a?b"]]
     redirect = explain(Route(ALL, RedirectAction(302, host_redirect="new.test")), path="/a?b")
     assert redirect.redirect == {"status": 302, "location": "http://new.test/a?b"}
     for each in (answer, redirect):
