@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="treat degraded fields as errors")
     parser.add_argument(
         "--traffic",
-        type=int,
+        type=_requests,
         nargs="?",
         const=100_000,
         metavar="N",
@@ -51,6 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--observed", metavar="FILE", help="test what was counted instead: {route: {cluster: count}}, YAML or JSON"
     )
     parser.add_argument("--seed", type=int, default=0, help="makes --traffic repeatable (default %(default)s)")
+
+
+def _requests(text: str) -> int:
+    """At least one: shares of nothing are always kept."""
+    requests = int(text)
+    if requests < 1:
+        raise argparse.ArgumentTypeError(f"{text} requests show nothing")
+    return requests
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,13 @@ def test_shares_are_as_written(tmp_path: Path) -> None:
     assert sum(split["counts"].values()) == 20_000
 
 
+@pytest.mark.parametrize("requests", ["0", "-5", "many"])
+def test_no_requests_are_no_test(tmp_path: Path, requests: str) -> None:
+    done = check(tmp_path, f"--traffic={requests}")
+    assert done.returncode == 2, done.stdout
+    assert "argument --traffic" in done.stderr
+
+
 def test_counts_that_deviate_are_found(tmp_path: Path) -> None:
     assert check(tmp_path, observed="shop/canary: {a: 9480, b: 520}").returncode == 0
     done = check(tmp_path, observed="shop/canary: {a: 9300, b: 700}")
