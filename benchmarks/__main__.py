@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,20 @@ from benchmarks import plots, report, targets
 from benchmarks.cores import Cores
 from benchmarks.processes import envoy_binary, redis, server, sidecar, work
 
-ALONE = ("routing", "decisions", "scale", "parsers", "servers", "telemetry")
+PARTS = (
+    "calls",
+    "decisions",
+    "changes",
+    "routing",
+    "scale",
+    "updates",
+    "parsers",
+    "servers",
+    "telemetry",
+    "grpc",
+    "slow_pod",
+    "mtls",
+)
 MICRO = ("routing", "balancing", "slow_pod", "policies", "parsers", "wire")
 HERE = Path(__file__).parent
 POLICIES = (
@@ -34,37 +48,41 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a minute at most; the figures are rough")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--micro", choices=[*MICRO, "all"], help="run a benchmark of one part instead")
-    parser.add_argument("--only", choices=ALONE, help="measure one part anew; the others' figures are the last run's")
+    parser.add_argument(
+        "--only", choices=PARTS, nargs="+", help="measure some parts anew; the others' figures are the last run's"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for results.json and the plots")
     parser.add_argument("--docs", type=Path, help="also write benchmarks.md and its plots into this folder")
     return parser.parse_args(given)
 
 
-def measure(quick: bool, cores: Cores) -> dict[str, Any]:
-    """Every part of a run, one after the other."""
+def measure(quick: bool, cores: Cores, only: Collection[str] = ()) -> dict[str, Any]:
+    """The parts of a run, one after the other: all of them, or `only` some."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port = stack.enter_context(server(cores.server))
         options: dict[str, Any] = {"url": f"http://127.0.0.1:{port}", "quick": quick}
-        sidecars = _sidecars(stack, cores, port, folder)
-        shared = {"redis": stack.enter_context(redis(cores.second_sidecar, folder))}
-        return {
-            "machine": report.machine(cores),
-            "libraries": report.libraries(),
-            "quick": quick,
-            "calls": _part("calls", cores, options | sidecars | shared),
-            "decisions": _part("decisions", cores, options),
-            "changes": _part("changes", cores, options) | _part("consul", cores, options),
-            "routing": _part("routing", cores, options),
-            "scale": _part("scale", cores, options),
-            "updates": _part("updates", cores, options | {"server_core": cores.server}),
-            "parsers": _part("parsers", cores, options),
-            "servers": _part("servers", cores, options),
-            "telemetry": _part("telemetry", cores, options),
-            "grpc": _grpc(quick, cores),
-            "slow_pod": _part("slow_pod", cores, options | {"server_core": cores.server}),
-            "mtls": _part("mtls", cores, options | {"server_core": cores.server}),
+        served = options | {"server_core": cores.server}
+
+        def calls() -> dict[str, Any]:
+            shared = {"redis": stack.enter_context(redis(cores.second_sidecar, folder))}
+            return _part("calls", cores, options | _sidecars(stack, cores, port, folder) | shared)
+
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "calls": calls,
+            "decisions": lambda: _part("decisions", cores, options),
+            "changes": lambda: _part("changes", cores, options) | _part("consul", cores, options),
+            "routing": lambda: _part("routing", cores, options),
+            "scale": lambda: _part("scale", cores, options),
+            "updates": lambda: _part("updates", cores, served),
+            "parsers": lambda: _part("parsers", cores, options),
+            "servers": lambda: _part("servers", cores, options),
+            "telemetry": lambda: _part("telemetry", cores, options),
+            "grpc": lambda: _grpc(quick, cores),
+            "slow_pod": lambda: _part("slow_pod", cores, served),
+            "mtls": lambda: _part("mtls", cores, served),
         }
+        return {name: part() for name, part in parts.items() if not only or name in only}
 
 
 def _sidecars(stack: ExitStack, cores: Cores, port: int, folder: Path) -> dict[str, str]:
@@ -117,10 +135,15 @@ def main() -> int:
         )
     cores = Cores.of_this_machine()
     if options.only:
-        results = json.loads((options.out / "results.json").read_text())
-        results[options.only] = _part(options.only, cores, {"quick": options.quick})
+        last = options.out / "results.json"
+        if not last.exists():
+            print(f"--only renews a part of the last run, and there is none in {options.out}", file=sys.stderr)
+            return 2
+        results = json.loads(last.read_text())
+        results |= measure(options.quick, cores, options.only)
     else:
-        results = measure(options.quick, cores)
+        about = {"machine": report.machine(cores), "libraries": report.libraries(), "quick": options.quick}
+        results = about | measure(options.quick, cores)
     verdicts = publish(results, options)
     missed = any(verdict.met is False for verdict in verdicts)
     return 1 if missed and options.check else 0
