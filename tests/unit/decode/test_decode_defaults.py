@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from meshlib.model.cluster import OutlierDetection, RetryBudget, Thresholds
+from meshlib.model.durations import LONGEST
 from meshlib.model.lb import LeastRequest, RingHash, RoundRobin
 from meshlib.model.route import RetryPolicy
 from meshlib.sources.xds.decode import decode_message
@@ -92,6 +93,11 @@ def test_route_action(field: str, value: object) -> None:
 
 def test_a_route_timeout_of_zero_is_off() -> None:
     assert action(timeout="0s").timeout is None
+
+
+def test_ten_thousand_years_are_a_hundred() -> None:
+    assert action(timeout="315576000000s").timeout == LONGEST
+    assert cluster(connect_timeout="315576000000s").connect_timeout == LONGEST
 
 
 def test_retry_policy() -> None:
