@@ -35,7 +35,8 @@ def subset_of(assignment: ClusterLoadAssignment, policy: RandomSubsetting, seed:
 
 def _kept(endpoints: list[LbEndpoint], size: int, digest: Hash64) -> frozenset[Address] | None:
     """The addresses of the subset, None for all."""
-    serving = [endpoint.address for endpoint in endpoints if endpoint.health_status not in NOT_SERVING]
+    # An address that comes twice is one endpoint.
+    serving = dict.fromkeys(endpoint.address for endpoint in endpoints if endpoint.health_status not in NOT_SERVING)
     if len(serving) <= size:
         return None
     return frozenset(sorted(serving, key=lambda address: digest(str(address).encode()))[:size])

@@ -104,3 +104,10 @@ def test_every_mesh_has_a_subset_of_its_own() -> None:
             subsets.add(mesh.plan.clusters["c"].addresses)
     assert len(subsets) == 3
     assert {len(addresses) for addresses in subsets} == {3}
+
+
+def test_an_address_that_comes_twice_takes_one_place() -> None:
+    twice = assignment(group([endpoint(1), endpoint(2)], "a"), group([endpoint(n) for n in (1, 2, 3, 4)], "b"))
+    for seed in range(12):
+        found = subset_of(twice, RandomSubsetting(3), seed)
+        assert len({each.address for part in found.localities for each in part.endpoints}) == 3
