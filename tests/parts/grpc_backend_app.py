@@ -177,6 +177,18 @@ class AioEcho:
             await context.abort(CODES[part.status], part.script.details)
 
 
+class EveryPath(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Serves the unary method under every path outside the test's own services."""
+
+    def __init__(self, stubs: Stubs, echo: SyncEcho | AioEcho) -> None:
+        messages = stubs.messages
+        parse, serialize = messages.Ask.FromString, messages.Answer.SerializeToString
+        self._unary = grpc.unary_unary_rpc_method_handler(echo.Unary, parse, serialize)
+
+    def service(self, handler_call_details: Any) -> Any:
+        return None if handler_call_details.method.startswith("/meshlib.test.") else self._unary
+
+
 class Control:
     """The test's hand on the backend; plain functions, which both servers can call."""
 
@@ -207,7 +219,9 @@ def bind(server: Any, options: argparse.Namespace) -> int:
 
 def serve_sync(stubs: Stubs, book: Book, options: argparse.Namespace) -> None:
     server = grpc.server(ThreadPoolExecutor(options.threads), options=OPTIONS)
-    stubs.services.add_EchoServicer_to_server(SyncEcho(book), server)
+    echo = SyncEcho(book)
+    stubs.services.add_EchoServicer_to_server(echo, server)
+    server.add_generic_rpc_handlers((EveryPath(stubs, echo),))
     stubs.services.add_ControlServicer_to_server(Control(book), server)
     port = bind(server, options)
     server.start()
@@ -218,7 +232,9 @@ def serve_sync(stubs: Stubs, book: Book, options: argparse.Namespace) -> None:
 
 async def serve_aio(stubs: Stubs, book: Book, options: argparse.Namespace) -> None:
     server = grpc.aio.server(ThreadPoolExecutor(2), options=OPTIONS)
-    stubs.services.add_EchoServicer_to_server(AioEcho(book), server)
+    echo = AioEcho(book)
+    stubs.services.add_EchoServicer_to_server(echo, server)
+    server.add_generic_rpc_handlers((EveryPath(stubs, echo),))
     stubs.services.add_ControlServicer_to_server(Control(book), server)
     port = bind(server, options)
     await server.start()

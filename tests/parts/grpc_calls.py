@@ -31,7 +31,7 @@ TESTS = Path(__file__).resolve().parents[1]
 @dataclass(frozen=True, slots=True)
 class GrpcCall:
     """One call. Values of `-bin` metadata, and of a script's metadata, are base64, because JSON has no bytes. The kind
-    "Missing" is a unary method that nobody serves.
+    "Missing" is a unary method that nobody serves; a kind that starts with "/" is the path of a unary method.
     """
 
     kind: str = "Unary"
@@ -73,8 +73,9 @@ def perform(stubs: Stubs, echo: Any, call: GrpcCall) -> Ended:
     answers: list[Any] = []
     asked = _options(call)
     try:
-        if call.kind in ("Unary", "Missing"):
-            answer, rpc = getattr(echo, call.kind).with_call(_ask(stubs, call), **asked)
+        if call.kind in ("Unary", "Missing") or call.kind.startswith("/"):
+            method = echo.at(call.kind) if call.kind.startswith("/") else getattr(echo, call.kind)
+            answer, rpc = method.with_call(_ask(stubs, call), **asked)
             answers.append(answer)
         elif call.kind == "ClientStream":
             answer, rpc = echo.ClientStream.with_call(_asks(stubs, call), **asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import subprocess
 import sys
@@ -33,10 +34,13 @@ class Stubs:
         self.services: Any = importlib.import_module(STUBS)
 
     def echo(self, channel: Any) -> Any:
-        """A stub of the service, over any channel; with a method `Missing` that no server has."""
+        """A stub of the service, over any channel; with a method `Missing` that no server has, and `at(path)`: the
+        unary method under another path (see grpc_backend_app).
+        """
         stub = self.services.EchoStub(channel)
         serialize, parse = self.messages.Ask.SerializeToString, self.messages.Answer.FromString
-        stub.Missing = channel.unary_unary("/meshlib.test.Echo/Missing", serialize, parse)
+        stub.at = functools.cache(lambda path: channel.unary_unary(path, serialize, parse))
+        stub.Missing = stub.at("/meshlib.test.Echo/Missing")
         return stub
 
     def ask(self, text: str = "hello", *, key: str = "", payload: bytes = b"", **script: Any) -> Any:
