@@ -278,9 +278,18 @@ class Dependencies:
             queue.extend(version.children)
         return False
 
+    def _is_ready(self, key: Key) -> bool:
+        version = self._latest.get(key)
+        return key in self._active or (version is not None and not self._is_pending(version.children))
+
     def _activate(self, type_url: str) -> None:
         for key, version in self._latest.items():
-            if key[0] == type_url and self._active.get(key) is not version and not self._is_pending(version.children):
+            if key[0] != type_url or self._active.get(key) is version:
+                continue
+            if type_url == VIRTUAL_HOST and is_collection(key):  # one that waits for its cluster holds up no other
+                ready = tuple(member for member in version.children if self._is_ready(member))
+                self._active[key] = _Version(None, ready) if ready != version.children else version
+            elif not self._is_pending(version.children):
                 self._active[key] = version
 
     def _is_complete(self) -> bool:

@@ -1,6 +1,7 @@
 from meshlib.sources.xds.cache import ResourceCache
 from meshlib.sources.xds.does_not_exist import DoesNotExistTimers
 from meshlib.sources.xds.events import (
+    ResourceAliased,
     ResourceDoesNotExist,
     ResourceRejected,
     ResourceRemoved,
@@ -10,7 +11,7 @@ from meshlib.sources.xds.events import (
 from meshlib.sources.xds.protocol_delta import DeltaProtocol
 from meshlib.sources.xds.reception import Receiver
 from meshlib.sources.xds.subscriptions import Subscriptions
-from meshlib.sources.xds.types import DeltaRequest, DeltaResponse, WireResource
+from meshlib.sources.xds.types import VIRTUAL_HOST, DeltaRequest, DeltaResponse, WireResource
 from parts.xds import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, body, of_type, wire
 
 EDS = CLUSTER_LOAD_ASSIGNMENT
@@ -133,3 +134,37 @@ def test_an_answer_is_no_request_for_everything() -> None:
     machine.subscriptions.add(CLUSTER, "a")
     (request,) = machine.requests()
     assert (request.subscribe, request.unsubscribe) == (("a",), ("*",))
+
+
+def named(name: str, *aliases: str, content: str | None = "1") -> WireResource:
+    """A virtual host under a name of its own, or what says that there is none."""
+    made = wire(VIRTUAL_HOST, name, content or "", wrapped=True, version="1")
+    return WireResource(
+        "" if content is None else VIRTUAL_HOST, b"" if content is None else made.body, name, "1", aliases
+    )
+
+
+def test_a_resource_that_answers_for_other_names_is_kept_once() -> None:
+    machine = Machine((VIRTUAL_HOST, "*"), (VIRTUAL_HOST, "r/a"), (VIRTUAL_HOST, "r/b"))
+    (request,) = machine.requests()
+    machine.protocol.sent(request, 0.0)
+    events = machine.respond(VIRTUAL_HOST, "n1", named("r/first", "r/a", "r/unasked"))
+    assert of_type(events, ResourceAliased) == [ResourceAliased(VIRTUAL_HOST, "r/first", "r/a")]
+    assert [event.name for event in of_type(events, ResourceUpdate)] == ["r/first"]
+    # An update need not say the aliases again, and a name that was answered for has no timer.
+    events = machine.respond(VIRTUAL_HOST, "n2", named("r/first", content="2"))
+    assert [event.name for event in of_type(events, ResourceUpdate)] == ["r/first"]
+    assert machine.protocol.tick(16.0) == [ResourceDoesNotExist(VIRTUAL_HOST, "r/b")]
+    events = machine.respond(VIRTUAL_HOST, "n3", removed=("r/first",))
+    assert [event.name for event in of_type(events, ResourceRemoved)] == ["r/first", "r/a"]
+
+
+def test_a_virtual_host_without_content_does_not_exist() -> None:
+    machine = Machine((VIRTUAL_HOST, "*"), (VIRTUAL_HOST, "r/a"))
+    machine.requests()
+    events = machine.respond(VIRTUAL_HOST, "n1", named("r/nothing", "r/a", content=None))
+    assert of_type(events, ResourceDoesNotExist) == [ResourceDoesNotExist(VIRTUAL_HOST, "r/a")]
+    machine.respond(VIRTUAL_HOST, "n2", named("r/a"))
+    events = machine.respond(VIRTUAL_HOST, "n3", named("r/a", content=None))  # of one that is there: still valid
+    assert not of_type(events, ResourceRemoved)
+    assert machine.cache.is_known(VIRTUAL_HOST, "r/a")

@@ -6,13 +6,23 @@ from typing import Any
 import pytest
 
 from meshlib.model.cluster import Cluster
+from meshlib.model.listener import HttpConnectionManager, Listener
+from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.mirror import RequestMirrorPolicy
-from meshlib.model.route import RouteAction
+from meshlib.model.route import Route, RouteAction, RouteConfiguration, VirtualHost
+from meshlib.model.scoped_routes import HeaderFragment, ScopedRouteConfiguration, ScopedRoutes
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.xds.decode.references import Resource, references
 from meshlib.sources.xds.dependencies import Dependencies
 from meshlib.sources.xds.listener_names import ListenerNames
-from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION
+from meshlib.sources.xds.types import (
+    CLUSTER,
+    CLUSTER_LOAD_ASSIGNMENT,
+    LISTENER,
+    ROUTE_CONFIGURATION,
+    SCOPED_ROUTE_CONFIGURATION,
+    VIRTUAL_HOST,
+)
 from parts.xds_models import assignment, cluster, listener, routes
 
 
@@ -54,6 +64,8 @@ def key(resource: Any) -> tuple[str, str]:
         "RouteConfiguration": ROUTE_CONFIGURATION,
         "Cluster": CLUSTER,
         "ClusterLoadAssignment": CLUSTER_LOAD_ASSIGNMENT,
+        "ScopedRouteConfiguration": SCOPED_ROUTE_CONFIGURATION,
+        "VirtualHost": VIRTUAL_HOST,
     }
     name = resource.cluster_name if type(resource).__name__ == "ClusterLoadAssignment" else resource.name
     return kinds[type(resource).__name__], name
@@ -317,3 +329,102 @@ def test_only_the_absences_asked_for_last_are_kept() -> None:
 def test_a_control_plane_whose_listeners_have_ports_is_asked_with_one(authority: str, asked: tuple[str, ...]) -> None:
     assert ListenerNames(with_port=True).spelled(authority) == asked
     assert ListenerNames().spelled(authority) == (authority,)
+
+
+# ------------------------------------------------------------------------------------------------- collections
+
+
+def scope(name: str, routes_name: str) -> ScopedRouteConfiguration:
+    return ScopedRouteConfiguration(name, (name,), routes_name)
+
+
+def scoped_story() -> Story:
+    by = ScopedRoutes("s", (HeaderFragment("x", index=0),))
+    story = Story()
+    story.dependencies.want("l")
+    return story.comes(Listener("l", (HttpConnectionManager(by),), api=True))
+
+
+def test_scopes_are_asked_for_as_a_whole_and_waited_for() -> None:
+    story = scoped_story()
+    assert (story.last, story.wanted(SCOPED_ROUTE_CONFIGURATION)) == (None, {"*"})
+    found = scope("a", "r")
+    story.dependencies.update(*key(found), found, references(found))
+    story.dependencies.answered(SCOPED_ROUTE_CONFIGURATION)  # the end of the response: these are all there are
+    assert story.settle().wanted(ROUTE_CONFIGURATION) == {"r"}
+    story.comes(routes("r", "c")).comes(cluster("c"), assignment("c"))
+    assert set(story.snapshot.scopes) == {"a"}
+    assert set(story.snapshot.routes) == {"r"}
+    story.comes(scope("b", "other"))
+    assert set(story.snapshot.scopes) == {"a"}  # until its routes are there
+    story.comes(routes("other", "c"))
+    assert set(story.snapshot.scopes) == {"a", "b"}
+    story.goes(SCOPED_ROUTE_CONFIGURATION, "a")
+    assert (set(story.snapshot.scopes), set(story.snapshot.routes)) == ({"b"}, {"other"})
+    assert story.wanted(ROUTE_CONFIGURATION) == {"other"}
+
+
+def test_no_scopes_are_an_answer_too() -> None:
+    story = scoped_story().goes(SCOPED_ROUTE_CONFIGURATION, "*")
+    assert set(story.snapshot.listeners) == {"l"}
+    assert story.snapshot.scopes == {}
+
+
+def on_demand(name: str, *domains: str, to: str = "c") -> VirtualHost:
+    return VirtualHost(name, domains, (Route(RouteMatch(PathMatcher("prefix", "/")), RouteAction(to)),))
+
+
+def vhds_story() -> Story:
+    config = RouteConfiguration("r", (on_demand("own", "own.test"),), vhds=True)
+    story = Story()
+    story.dependencies.want("l")
+    return story.comes(listener("l", "r"), config, cluster("c"), assignment("c"))
+
+
+def names(story: Story) -> list[str]:
+    return [host.name for host in story.snapshot.routes["r"].virtual_hosts]
+
+
+def test_virtual_hosts_come_when_they_are_asked_for_or_of_themselves() -> None:
+    story = vhds_story()
+    assert (names(story), story.wanted(VIRTUAL_HOST)) == (["own"], {"*"})  # nothing waits for them
+    story.dependencies.want_host("r/a.test")
+    story.dependencies.want_host("other/a.test")  # of routes that nothing leads to
+    assert story.settle().wanted(VIRTUAL_HOST) == {"*", "r/a.test"}
+    story.comes(on_demand("r/a.test", "a.test"), on_demand("r/more", "m.test"), on_demand("other/x", "x.test"))
+    assert names(story) == ["own", "r/a.test", "r/more"]
+    merged = story.snapshot.routes["r"]
+    story.comes(assignment("c", 81))
+    assert story.snapshot.routes["r"] is merged  # so that its plan is taken over
+    story.goes(VIRTUAL_HOST, "r/more")
+    assert names(story) == ["own", "r/a.test"]
+
+
+def test_a_virtual_host_that_waits_for_its_cluster_holds_up_no_other() -> None:
+    story = vhds_story().comes(on_demand("r/slow", "s.test", to="missing"), on_demand("r/quick", "q.test"))
+    assert names(story) == ["own", "r/quick"]
+    assert "missing" in story.wanted(CLUSTER)
+    story.comes(cluster("missing"), assignment("missing"))
+    assert names(story) == ["own", "r/quick", "r/slow"]
+
+
+def test_absent_virtual_hosts_are_remembered_and_the_oldest_forgotten() -> None:
+    story = vhds_story()
+    for name in ("r/a", "r/b", "r/c"):
+        story.dependencies.want_host(name)
+        story.goes(VIRTUAL_HOST, name)
+    assert story.snapshot.absent_hosts == {"r/a", "r/b", "r/c"}
+    assert story.dependencies.forget_absent_hosts(2) == ("r/a",)
+    assert story.settle().snapshot.absent_hosts == {"r/b", "r/c"}
+    assert story.wanted(VIRTUAL_HOST) == {"*", "r/b", "r/c"}
+    story.comes(on_demand("r/b", "b"))
+    assert story.snapshot.absent_hosts == {"r/c"}
+    story.dependencies.found_host("r/c")  # as an alias
+    assert story.settle().snapshot.absent_hosts == frozenset()
+
+
+def test_a_domain_stands_in_one_virtual_host() -> None:
+    story = vhds_story().comes(on_demand("r/a", "OWN.test"), on_demand("r/b", "b.test"), on_demand("r/c", "B.test"))
+    assert names(story) == ["own", "r/b"]
+    assert [issue.resource for issue in story.dependencies.take_issues()] == ["VirtualHost r/a", "VirtualHost r/c"]
+    assert story.dependencies.take_issues() == ()
