@@ -46,7 +46,7 @@ class MapOf:
 class Fields:
     """A message. `not_applied` fields are known to Istio and reported with their reason; `ignored` ones change nothing
     here; `partly` says of known ones what of them is reported when the configuration is decoded. `exclusive` fields are
-    alternatives.
+    alternatives, of which one has to say something if one is `demanded`.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Fields:
     not_applied: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     partly: Mapping[str, str] = field(default_factory=dict)
+    demanded: bool = False
 
 
 Kind = Scalar | OneOf | ListOf | MapOf | Fields
@@ -84,6 +85,20 @@ def check(value: Any, kind: Kind, path: FieldPath = ()) -> Iterator[Problem]:
         yield from _check_items(value, dict, "a mapping", kind.item, path)
     else:
         yield from _check_fields(value, kind, path)
+
+
+def stated(value: Any, kind: Kind) -> Any:
+    """The value without the fields that are null, which say nothing, as in Kubernetes. Of a wrong shape it stays as it
+    is.
+    """
+    if isinstance(kind, Fields) and isinstance(value, dict):
+        said = {key: inside for key, inside in value.items() if inside is not None}
+        return {key: stated(inside, kind.known[key]) if key in kind.known else inside for key, inside in said.items()}
+    if isinstance(kind, ListOf) and isinstance(value, list):
+        return [stated(item, kind.item) for item in value]
+    if isinstance(kind, MapOf) and isinstance(value, dict):
+        return {key: stated(item, kind.item) for key, item in value.items()}
+    return value
 
 
 def _check_items(
@@ -115,6 +130,8 @@ def _check_fields(value: Any, kind: Fields, path: FieldPath) -> Iterator[Problem
     chosen = [key for key in kind.exclusive if value.get(key) is not None]
     if len(chosen) > 1:
         yield Problem((*path, chosen[1]), f"{' and '.join(chosen)} exclude each other", "keep one")
+    if kind.demanded and not any(value.get(key) for key in kind.exclusive):
+        yield Problem(path, f"{kind.name} needs one of {', '.join(kind.exclusive)}")
 
 
 def _check_scalar(value: Any, kind: Scalar, path: FieldPath) -> Iterator[Problem]:

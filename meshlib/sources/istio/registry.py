@@ -20,7 +20,7 @@ from meshlib.sources.istio import (
 from meshlib.sources.istio.caller import Caller
 from meshlib.sources.istio.destination_rule import Rule
 from meshlib.sources.istio.destinations import check_destinations, destinations_of
-from meshlib.sources.istio.fields import Fields, check
+from meshlib.sources.istio.fields import Fields, check, stated
 from meshlib.sources.istio.hosts import HostIndex, is_covered
 from meshlib.sources.istio.names import is_visible, resolve
 from meshlib.sources.istio.rules import Rules, rules_for
@@ -110,13 +110,14 @@ def build_registry(documents: Iterable[IstioDocument], caller: Caller) -> tuple[
 def _checked(documents: Iterable[IstioDocument], caller: Caller, issues: list[Issue]) -> _Documents:
     """The documents without errors by kind, the oldest first; those without a time of creation are the youngest."""
     good: _Documents = {kind: [] for kind in _SPECS}
-    for document in documents:
+    for found in documents:
+        document = replace(found, spec=stated(found.spec, _SPECS[found.kind]))
         problems = list(_problems(document, caller))
         issues.extend(document.origin.issue(problem, document.label) for problem in problems)
         if not any(problem.severity == "error" for problem in problems):
             good[document.kind].append(document)
-    for found in good.values():
-        found.sort(key=lambda document: (not document.created, document.created))
+    for some in good.values():
+        some.sort(key=lambda document: (not document.created, document.created))
     return good
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from meshlib.sources.istio.fields import DURATION, FLAG, PERCENT, PORT, TEXT, Fields, ListOf, MapOf, OneOf, Scalar
 
 _STRING_MATCH = Fields(
     "StringMatch", {"exact": TEXT, "prefix": TEXT, "regex": TEXT}, exclusive=("exact", "prefix", "regex")
 )
+_ORIGIN = replace(_STRING_MATCH, demanded=True)
 HTTP_MATCH = Fields(
     "HTTPMatchRequest",
     {
@@ -84,7 +87,7 @@ _MIRROR = Fields("HTTPMirrorPolicy", {"destination": _DESTINATION, "percentage":
 _CORS = Fields(
     "CorsPolicy",
     {
-        "allowOrigins": ListOf(_STRING_MATCH),
+        "allowOrigins": ListOf(_ORIGIN),
         "allowOrigin": ListOf(TEXT),
         "allowMethods": ListOf(TEXT),
         "allowHeaders": ListOf(TEXT),

@@ -649,3 +649,30 @@ def test_what_is_not_applied_is_reported_and_the_rest_is_used(text: str, path: s
     content = translated(ENTRY + separator + text)
     assert [(issue.severity, issue.path) for issue in content.issues] == [("degraded", path)]
     assert any(resource.name == "9080" for resource in content.resources)
+
+
+def test_a_field_that_is_null_says_nothing() -> None:
+    """As in Kubernetes; what is left out of a YAML by hand often stays as its name and a colon."""
+    said = entry(
+        "{hosts: [a.test], ports: [{number: 80, name: http, protocol: null, targetPort: null}], resolution: STATIC,"
+        " endpoints: [{address: 10.0.0.1, ports: null, labels: null, weight: null}], exportTo: null}"
+    )
+    bare = entry(
+        "{hosts: [a.test], ports: [{number: 80, name: http}], resolution: STATIC, endpoints: [{address: 10.0.0.1}]}"
+    )
+    assert resources(said) == resources(bare)
+    nothing = "{uri: {exact: null, prefix: /a}, method: null, headers: null}"
+    http = f"[{{match: [{nothing}], timeout: null, corsPolicy: null, retries: null, {TO_REVIEWS}}}]"
+    assert routes_of(http) == routes_of(f"[{{match: [{{uri: {{prefix: /a}}}}], {TO_REVIEWS}}}]")
+
+
+def test_a_condition_that_is_null_is_refused_and_not_left_out() -> None:
+    (issue,) = issues_of(ENTRY + virtual(f"[{{match: [{{headers: {{x: null}}}}], {TO_REVIEWS}}}]"))
+    assert (issue.severity, "headers.x" in issue.path) == ("error", True)
+
+
+@pytest.mark.parametrize("origin", ["{}", "{exact: null}", "{exact: ''}"])
+def test_an_origin_that_says_nothing_is_refused(origin: str) -> None:
+    cors = f"corsPolicy: {{allowOrigins: [{{exact: 'https://a.test'}}, {origin}]}}"
+    (issue,) = issues_of(ENTRY + virtual(f"[{{{cors}, {TO_REVIEWS}}}]"))
+    assert (issue.severity, issue.reason) == ("error", "StringMatch needs one of exact, prefix, regex")
