@@ -1,4 +1,4 @@
-"""Hypothesis strategies for route configurations and for requests that have a chance to match them.
+"""Strategies for route configurations and for requests that have a chance to match them.
 
 Everything is drawn from small pools, and requests are made from the literals of the routes, so that most requests meet
 several candidates and the order of routes decides.
@@ -6,8 +6,7 @@ several candidates and the order of routes decides.
 
 from dataclasses import replace
 
-from hypothesis import strategies as st
-
+from differential import draws as st
 from differential.routing_envoy import CLUSTERS
 from differential.routing_generate_matches import (
     CONTENT_TYPES,
@@ -84,7 +83,7 @@ VALUES_TO_SET = (
 )
 
 
-def mutations(*more_values: str) -> st.SearchStrategy[HeaderMutations]:
+def mutations(*more_values: str) -> st.Strategy[HeaderMutations]:
     names = ("x-a", "x-b", "x-m", "x-n", "x-resp-a")
     actions = ("APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS")
     options = st.builds(
@@ -191,7 +190,7 @@ def redirects(draw: st.DrawFn) -> RedirectAction:
 
 
 actions = st.one_of(
-    st.builds(DirectResponseAction, st.sampled_from((200, 204, 403, 503)), st.just(b"direct")),
+    st.builds(DirectResponseAction, st.sampled_from((200, 201, 204, 302, 403, 503)), st.just(b"direct")),
     redirects(),
     route_actions(),
     route_actions(),

@@ -1,10 +1,9 @@
-"""Hypothesis strategies for what routes match, and for what requests say so that they have a chance to."""
+"""Strategies for what routes match, and for what requests say so that they have a chance to."""
 
 import re
 from typing import TypeVar
 
-from hypothesis import strategies as st
-
+from differential import draws as st
 from meshlib.model.context_matchers import AnyValue, FilterStateMatcher, MetadataMatcher, TlsContextMatch
 from meshlib.model.matcher_tree import (
     AllOf,
@@ -122,7 +121,7 @@ state_matchers = st.builds(FilterStateMatcher, st.just("meshlib.key"), strings)
 tls_matches = st.builds(TlsContextMatch, st.sampled_from((None, False, True)), st.sampled_from((None, False)))
 
 
-def seldom(strategy: st.SearchStrategy[T], nothing: N, one_in: int = 16) -> st.SearchStrategy[T | N]:
+def seldom(strategy: st.Strategy[T], nothing: N, one_in: int = 16) -> st.Strategy[T | N]:
     return st.sampled_from(range(one_in)).flatmap(lambda n: strategy if n == one_in - 1 else st.just(nothing))
 
 
@@ -140,22 +139,22 @@ matches = st.builds(
 )
 
 
-predicates: st.SearchStrategy[Predicate] = st.recursive(
+predicates: st.Strategy[Predicate] = st.recursive(
     st.builds(SinglePredicate, st.builds(Input, st.just("header"), st.sampled_from(HEADER_NAMES)), strings),
     lambda some: st.one_of(
         st.builds(Not, some),
         st.builds(OneOf, st.tuples(some, some)),
         st.builds(AllOf, st.tuples(some, some)),
     ),
-    max_leaves=3,
+    depth=2,
 )
 
 
-def matchers(indexes: int) -> st.SearchStrategy[Matcher[tuple[int, ...]]]:
+def matchers(indexes: int) -> st.Strategy[Matcher[tuple[int, ...]]]:
     """Matchers whose actions are some of that many routes."""
     some = st.lists(st.integers(0, indexes - 1), min_size=1, max_size=3).map(tuple)
 
-    def around(inner: st.SearchStrategy[Matcher[tuple[int, ...]]]) -> st.SearchStrategy[Matcher[tuple[int, ...]]]:
+    def around(inner: st.Strategy[Matcher[tuple[int, ...]]]) -> st.Strategy[Matcher[tuple[int, ...]]]:
         actions = st.one_of(some, some, inner)
         then = st.builds(OnMatch, actions)
         otherwise = st.one_of(st.none(), then)
@@ -184,7 +183,7 @@ def near(path: PathMatcher) -> tuple[str, ...]:
     return (literal,) * 6 + (*(literal + tail for tail in ("/", "b", "/b", "/1")), literal.swapcase())
 
 
-def header_for(matcher: HeaderMatcher) -> st.SearchStrategy[list[tuple[str, str]]]:
+def header_for(matcher: HeaderMatcher) -> st.Strategy[list[tuple[str, str]]]:
     """Nothing, a value from the pool, or the value the matcher looks for."""
     name = matcher.name
     if name.startswith(":") or name in ("host", "content-type"):

@@ -1,16 +1,14 @@
 """Whole calls by generated routes: many virtual hosts in one bootstrap, a thousand requests and more over sockets.
 
-Without cookie matchers, which xds-protos does not know in files yet, and without `x-forwarded-proto`, by which Envoy
-takes the scheme of a request: a client's is that of its URL.
+Without `x-forwarded-proto`, by which Envoy takes the scheme of a request: a client's is that of its URL.
 """
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from differential.calls_twin import Answer, Call, Twin, bootstrap, cluster
 from differential.routing_differences import comparable
@@ -26,38 +24,18 @@ from parts.fast_backend import FastBackend, Reply, Request
 from parts.fixtures import Servers
 
 REQUESTS_PER_HOST = 10
-MANY = 700
-REPEATABLE = settings(
-    phases=(Phase.generate,),
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
 
 
-def generated(examples: int) -> Iterator[tuple[VirtualHost, list[Ask]]]:
+def generated(seed: int, count: int) -> Iterator[tuple[VirtualHost, list[Ask]]]:
     """Virtual hosts with a domain each, and requests for them; the same ones every time."""
-    found: list[tuple[RouteConfiguration, list[Ask]]] = []
-
-    @settings(REPEATABLE, max_examples=examples)
-    @given(st.data())
-    def collect(data: st.DataObject) -> None:
-        config = data.draw(configurations())
-        last = named("last", Route(RouteMatch(PathMatcher("prefix", "/")), data.draw(route_actions())))
-        host = config.virtual_hosts[0]
-        routes = tuple(replace(route, match=replace(route.match, cookies=())) for route in host.routes)
-        config = replace(config, virtual_hosts=(replace(host, routes=(*routes, last)),))
-        found.append(
-            (config, data.draw(st.lists(asks(config), min_size=REQUESTS_PER_HOST, max_size=REQUESTS_PER_HOST)))
-        )
-
-    collect()
-    # Hypothesis likes to vary what it has just made: one of each kind is enough.
-    distinct = {repr(config.virtual_hosts[0].routes[0]): (config, requests) for config, requests in found}
-    for number, (config, requests) in enumerate(distinct.values()):
-        domain = f"v{number}.test"
-        host = replace(config.virtual_hosts[0], name=f"v{number}", domains=(domain,))
+    rng = random.Random(seed)
+    for number in range(count):
+        config = configurations().by(rng)
+        host, domain = config.virtual_hosts[0], f"v{number}.test"
+        last = named("last", Route(RouteMatch(PathMatcher("prefix", "/")), route_actions().by(rng)))
+        host = replace(host, name=f"v{number}", domains=(domain,), routes=(*host.routes, last))
+        asked = asks(replace(config, virtual_hosts=(host,)))
+        requests = [asked.by(rng) for _ in range(REQUESTS_PER_HOST)]
         yield host, [replace(ask, authority=domain, headers=_plain(ask)) for ask in requests]
 
 
@@ -66,11 +44,15 @@ def _plain(ask: Ask) -> tuple[tuple[str, str], ...]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("examples", [250, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seed", "count"), [(1, 100), pytest.param(2, 2_000, marks=pytest.mark.slow)])
 def test_generated_routes_carry_the_same_calls(
-    examples: int, envoy: Callable[..., EnvoyServer], fast_backend: Callable[..., FastBackend], servers: Servers
+    seed: int,
+    count: int,
+    envoy: Callable[..., EnvoyServer],
+    fast_backend: Callable[..., FastBackend],
+    servers: Servers,
 ) -> None:
-    hosts = list(generated(examples))
+    hosts = list(generated(seed, count))
     backends = {name: fast_backend(name, echo(name)) for name in CLUSTERS}
     config = route_configuration(RouteConfiguration("routes", tuple(host for host, _ in hosts)))
     twin = Twin(
@@ -101,11 +83,9 @@ def test_generated_routes_carry_the_same_calls(
     assert not differences, f"{len(differences)} differences\n" + "\n".join(differences[:3])
     assert {call: flags[call] for call in refused} == {call: {flag} for call, flag in refused.items()}
 
-    scale = examples / MANY
-    assert len(hosts) > 150 * scale
-    assert answered > 500 * scale
-    assert forwarded > 500 * scale
-    assert len(refused) > 100 * scale
+    assert answered > 3 * count
+    assert forwarded > 3 * count
+    assert len(refused) > count
 
 
 def named_cluster(name: str, port: int) -> dict[str, object]:
@@ -143,7 +123,7 @@ def explained(explainer: Explainer, call: Call) -> Observed:
     headers = [(name, value) for name, value in result.response_headers]
     answer = result.redirect or result.direct_response
     if answer is not None:
-        location = answer.get("location", "")
+        location = answer.get("location") or dict(headers).get("location", "")
         return Observed(
             dict(headers).get(ROUTE_HEADER, ""), answer["status"], location, joined(headers, RESPONSE_NOISE)
         )

@@ -13,8 +13,8 @@ from meshlib.routing.router import RouteTable
 
 @given(st.data())
 def test_match_ends_where_trace_ends(data: st.DataObject) -> None:
-    config = data.draw(configurations())
-    head = head_of(data.draw(asks(config)))
+    config = data.draw(configurations().shrinking())
+    head = head_of(data.draw(asks(config).shrinking()))
     for host in RouteTable(config).virtual_hosts:
         last = host.trace(head, random.Random(0))[-1]
         assert host.match(head, random.Random(0)) == (last.index if last.matched else -1)
