@@ -41,8 +41,9 @@ class Outbound:
         self.by_port: dict[int, list[OutboundTable]] = {}
         self.rest: list[OutboundTable] = []
         referred: set[str] = set()
-        self._absent = snapshot.absent_hosts
-        self._has_vhds = any(config.vhds for config in snapshot.routes.values())
+        self._absent = snapshot.absent_hosts or frozenset()
+        asked = snapshot.absent_hosts is not None
+        self._has_vhds = asked and any(config.vhds for config in snapshot.routes.values())
         for listener in snapshot.listeners.values():
             for position, manager in enumerate(listener.managers):
                 referred |= snapshot.routes_named_by(manager)

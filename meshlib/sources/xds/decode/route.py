@@ -245,7 +245,10 @@ def _check_domains(messages: Any, path: str) -> None:
 def _vhds(ctx: Context, message: Any, path: str) -> bool:
     if not message.HasField("vhds"):
         return False
-    check_config_source(ctx, message.vhds.config_source, join(path, "vhds.config_source"))
+    if path:
+        ctx.degraded(join(path, "vhds"), "virtual hosts come on demand only for routes that come by RDS")
+        return False
+    check_config_source(ctx, message.vhds.config_source, "vhds.config_source")
     return True
 
 

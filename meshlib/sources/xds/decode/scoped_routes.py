@@ -14,7 +14,9 @@ from meshlib.sources.xds.decode.route import route_configuration
 _SCOPED_ROUTES = fields(
     "name", "scope_key_builder", "rds_config_source", "scoped_route_configurations_list", "scoped_rds"
 )
-_SCOPED_RDS = fields("scoped_rds_config_source", "srds_resources_locator")
+_SCOPED_RDS = fields(
+    "scoped_rds_config_source", instead={"srds_resources_locator": "collections of scopes are not fetched"}
+)
 _SCOPE = fields(
     "name",
     "key",
@@ -42,11 +44,10 @@ def scoped_routes(ctx: Context, message: Any, path: str) -> ScopedRoutes:
 
 
 def _check_srds(ctx: Context, message: Any, path: str) -> None:
+    if message.srds_resources_locator:
+        raise UnsupportedError(join(path, "srds_resources_locator"), _SCOPED_RDS.instead["srds_resources_locator"])
     ctx.check_fields(message, path, _SCOPED_RDS)
     check_config_source(ctx, message.scoped_rds_config_source, join(path, "scoped_rds_config_source"))
-    if message.srds_resources_locator:
-        where = join(path, "srds_resources_locator")
-        raise UnsupportedError(where, "collections of scopes are not fetched")
 
 
 def _fragment(message: Any, path: str) -> HeaderFragment:
