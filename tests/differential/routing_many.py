@@ -11,6 +11,7 @@ from differential.routing_generate import (
     named,
     request_mutations,
     response_mutations,
+    route_actions,
 )
 from differential.routing_observed import ROUTE_HEADER, Ask
 from meshlib.model.headers import HeaderMutations
@@ -57,7 +58,8 @@ def _completed(rng: random.Random, host: VirtualHost) -> VirtualHost:
     if rng.random() < 0.25:
         return host
     mutations = {"request_headers": request_mutations.by(rng), "response_headers": response_mutations.by(rng)}
-    last = Route(ALL, actions.by(rng), **mutations)
+    action = rng.choice((actions, route_actions())).by(rng)
+    last = Route(ALL, action, **mutations)
     return replace(host, routes=(*host.routes, named(f"{host.name}/last", last)))
 
 
