@@ -2,6 +2,8 @@
 
 import json
 import random
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +54,39 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     whole(text, "x.json")
 
 
+SAMPLES = Path(__file__).parents[1] / "differential" / "istio_samples.yaml"
+ODD = (None, True, 0, -1, 10**30, 3.5, "", "*", "*.", "a" * 300, "-1s", "999999999999h", "(?P<", "%REQ(", "[::1]", "\0")
+ODD += ([], [None], [{}], {}, {"a": 1}, {"a": None}, [[1]])  # type: ignore[assignment]
+
+
+def places(value: Any, above: Any = None, key: Any = None) -> Iterator[tuple[Any, Any]]:
+    """(Mapping or list, key) of everything within a value."""
+    if above is not None:
+        yield above, key
+    for inner, item in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from places(item, value, inner)
+
+
+def test_istio_objects_with_odd_shapes() -> None:
+    """Good objects of which one thing or several are gone, null or something else: findings, never an exception."""
+    documents = [json.dumps(found) for found in yaml.safe_load_all(SAMPLES.read_text()) if found]
+    for seed in range(100):
+        rng = random.Random(seed)
+        some = [json.loads(text) for text in rng.sample(documents, 6)]
+        for _ in range(rng.randint(1, 4)):
+            above, key = rng.choice(list(places(rng.choice(some)["spec"])))
+            above[key] = rng.choice(ODD)
+            if isinstance(above, dict) and rng.random() < 0.25:
+                del above[key]
+        text = "\n---\n".join(map(json.dumps, some))
+        try:
+            whole(text)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {text}") from error
+
+
 @settings(max_examples=200, deadline=None)
 @given(VALUES)
 def test_any_json_is_recognised_or_refused(value: Any) -> None:
@@ -71,9 +106,24 @@ def shaped(descriptor: Any, rng: random.Random, depth: int = 0) -> Any:
 WRONG: tuple[Any, ...] = (None, True, -1, 3.5, "", "x", [], {}, "15s", 2**70, float("inf"), "\ud800", {"a": 1}, ["a"])
 
 
+WELL_KNOWN = ("Struct", "Value", "ListValue", "Duration", "Timestamp", "FieldMask", "Any", "Empty", "BoolValue",
+              "BytesValue", "DoubleValue", "FloatValue", "Int32Value", "Int64Value", "StringValue", "UInt32Value",
+              "UInt64Value")  # fmt: skip
+
+
+def any_of(rng: random.Random) -> Any:
+    """An Any of a well-known type, often without the value that belongs to it."""
+    value: dict[str, Any] = {"@type": f"type.googleapis.com/google.protobuf.{rng.choice(WELL_KNOWN)}"}
+    if rng.random() < 0.5:
+        value["value"] = rng.choice([*WRONG, "2026-01-31T12:00:00Z", {"@type": value["@type"]}])
+    return value | ({"name": "x"} if rng.random() < 0.1 else {})
+
+
 def _field(field: Any, rng: random.Random, depth: int) -> Any:
     if rng.random() < 0.1 or depth > 6:
         return rng.choice(WRONG)
+    if field.message_type is not None and field.message_type.full_name == "google.protobuf.Any":
+        return any_of(rng)
     if field.message_type is not None:
         return shaped(field.message_type, rng, depth + 1)
     if field.enum_type is not None:
@@ -96,6 +146,21 @@ def test_what_passes_the_schema_is_a_message(type_name: str) -> None:
         assert refused == [], (seed, value, refused)
         accepted += message is not None
     assert accepted > 50
+
+
+def test_any_typed_config_of_a_well_known_type() -> None:
+    """With or without its value: a message or a finding, never an exception."""
+    taken = left_out = 0
+    for seed in range(2000):
+        config = any_of(random.Random(seed))
+        value = {"name": "a", "transport_socket": {"name": "x", "typed_config": config}}
+        message, problems = to_message(value, CLUSTER)
+        assert (message is None) == any(problem.severity == "error" for problem in problems), (config, problems)
+        taken += message is not None
+        left_out += any('has no "value"' in problem.reason for problem in problems)
+        whole(json.dumps({"static_resources": {"clusters": [value]}}), "x.json")
+    assert taken > 500
+    assert left_out > 500
 
 
 SPECS = {

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.timestamp_pb2 import Timestamp
 
 Finding = tuple[str, str] | None
 """Reason and fix, or None when the value is fine."""
@@ -33,6 +34,15 @@ def check_duration(value: Any) -> Finding:
     return f"{value!r:.40} is not a duration", _duration_fix(value)
 
 
+def check_timestamp(value: Any) -> Finding:
+    """`"2026-01-31T12:00:00Z"`: RFC 3339."""
+    try:
+        Timestamp().FromJsonString(value)
+    except (ValueError, TypeError, AttributeError):
+        return f"{value!r:.40} is not a timestamp", 'write it as "2026-01-31T12:00:00Z"'
+    return None
+
+
 def _duration_fix(value: Any) -> str:
     text = str(value)
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) and not isinstance(value, bool):
@@ -53,7 +63,7 @@ def check_scalar(value: Any, field: FieldDescriptor) -> Finding:
     if field.enum_type is not None:
         return _check_enum(value, field.enum_type)
     if kind == FieldDescriptor.CPPTYPE_STRING:
-        return _check_bytes(value) if field.type == FieldDescriptor.TYPE_BYTES else _check_string(value)
+        return _check_bytes(value) if field.type == FieldDescriptor.TYPE_BYTES else check_text(value)
     return _check_float(value)
 
 
@@ -88,7 +98,8 @@ def _as_float(value: int) -> float:
         return math.inf
 
 
-def _check_string(value: Any) -> Finding:
+def check_text(value: Any) -> Finding:
+    """A string that UTF-8 can say."""
     if not isinstance(value, str):
         if isinstance(value, bool | int | float):
             return f"{value!r:.40} where text belongs", "put it in quotes"

@@ -14,18 +14,28 @@ from typing import Any, Literal
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from meshlib.sources.files.located import FieldPath, json_name
-from meshlib.sources.files.scalars import check_duration, check_scalar
+from meshlib.sources.files.scalars import check_duration, check_scalar, check_text, check_timestamp
 from meshlib.sources.files.type_registry import TYPE_URL_PREFIX, descriptor_of, message_class, suggest_type
+from meshlib.sources.xds.decode.added_fields import newest
 
 _WRAPPERS = frozenset(f"google.protobuf.{kind}Value" for kind in
                       ("Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64"))  # fmt: skip
-_FREE = frozenset(("google.protobuf.Struct", "google.protobuf.Value"))
+_KINDS = {
+    "google.protobuf.Struct": (dict, "a mapping", ""),
+    "google.protobuf.ListValue": (list, "a list", ""),
+    "google.protobuf.Value": (object, "", ""),
+    "google.protobuf.FieldMask": (str, "a list of fields as text", 'write it as "a.b,c"'),
+}
+_UNDER_VALUE = {*_WRAPPERS, *_KINDS, *(f"google.protobuf.{kind}" for kind in ("Any", "Duration", "Timestamp"))}
+"""Types whose JSON form is no object of their fields: in an Any it stands under "value"."""
 _FOREIGN_TYPE = re.compile(r"[\w.]+/[\w.]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. `unknown_type` marks an Any of a type that is not in the protos: kept as a TypedStruct."""
+    """One finding. Degraded are an Any of a type that is not in the protos, which is kept as a TypedStruct, and one
+    without the value that belongs to it, which is the default.
+    """
 
     path: FieldPath
     reason: str
@@ -41,15 +51,30 @@ def check_message(value: Any, descriptor: Descriptor, path: FieldPath = ()) -> I
     elif name == "google.protobuf.Duration":
         yield from _problems(path, check_duration(value))
     elif name == "google.protobuf.Timestamp":
-        if not isinstance(value, str):
-            yield Problem(path, f"{_shown(value)} is not a timestamp", 'write it as "2026-01-31T12:00:00Z"')
+        yield from _problems(path, check_timestamp(value))
     elif name == "google.protobuf.Any":
         yield from _check_any(value, path)
-    elif name == "google.protobuf.ListValue":
-        if not isinstance(value, list):
-            yield Problem(path, f"{_kind(value)} where a list belongs")
-    elif name not in _FREE:
+    elif name in _KINDS:
+        kind, what, fix = _KINDS[name]
+        if not isinstance(value, kind):
+            yield Problem(path, f"{_kind(value)} where {what} belongs", fix)
+        else:
+            yield from _check_free(value, path)
+    else:
         yield from _check_fields(value, descriptor, path)
+
+
+def _check_free(value: Any, path: FieldPath) -> Iterator[Problem]:
+    """Of a value of any shape only its texts can be wrong."""
+    if isinstance(value, str):
+        yield from _problems(path, check_text(value))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _problems(path, check_text(key))
+            yield from _check_free(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _check_free(item, (*path, index))
 
 
 def _check_fields(value: Any, descriptor: Descriptor, path: FieldPath) -> Iterator[Problem]:
@@ -58,9 +83,11 @@ def _check_fields(value: Any, descriptor: Descriptor, path: FieldPath) -> Iterat
         return
     chosen: dict[str, str] = {}
     for key, item in value.items():
-        field = _field(descriptor, key)
+        field = _field(descriptor, key) or _field(newest(descriptor), key)
         if field is None:
-            yield Problem((*path, key), f"{descriptor.name} has no field {key!r}", _unknown_fix(descriptor, key))
+            yield Problem(
+                (*path, key), f"{descriptor.name} has no field {key!r}", _unknown_fix(newest(descriptor), key)
+            )
             continue
         if item is None:
             continue  # proto JSON: null is "not set"
@@ -117,11 +144,31 @@ def _check_any(value: Any, path: FieldPath) -> Iterator[Problem]:
         yield unknown_type(url, (*path, "@type"))
         return
     descriptor = descriptor_of(cls)
-    if descriptor.full_name.startswith("google.protobuf."):
-        rest = value.get("value")  # well-known types stand under "value" in an Any
+    rest = {key: item for key, item in value.items() if key != "@type"}
+    if descriptor.full_name in _UNDER_VALUE:
+        yield from _check_well_known(rest, descriptor, path)
     else:
-        rest = {key: item for key, item in value.items() if key != "@type"}
-    yield from check_message(rest, descriptor, path)
+        yield from check_message(rest, descriptor, path)
+
+
+def _check_well_known(rest: dict[str, Any], descriptor: Descriptor, path: FieldPath) -> Iterator[Problem]:
+    name = descriptor.name
+    for key in rest:
+        if key != "value":
+            yield Problem((*path, key), f"{name} has no field {key!r} here", 'what it holds stands under "value"')
+    if lacks_value(rest, descriptor):
+        reason = f'the {name} has no "value": it is taken as empty, as Envoy does'
+        yield Problem((*path, "@type"), reason, 'write what it holds under "value"', severity="degraded")
+    else:
+        yield from check_message(rest["value"], descriptor, (*path, "value"))
+
+
+def lacks_value(value: Any, descriptor: Descriptor) -> bool:
+    """Whether an Any is of a well-known type and has none. Null is a value for a `google.protobuf.Value` alone."""
+    name = descriptor.full_name
+    if name == "google.protobuf.Value":
+        return "value" not in value
+    return name in _UNDER_VALUE and value.get("value") is None
 
 
 def unknown_type(url: str, path: FieldPath) -> Problem:

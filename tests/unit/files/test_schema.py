@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from meshlib.sources.files.located import format_path
@@ -113,6 +115,53 @@ def test_a_foreign_extension_is_kept_as_a_typed_struct_and_reported() -> None:
     struct = struct_class.FromString(message.transport_socket.typed_config.value)  # type: ignore[attr-defined]
     assert struct.type_url == "type.googleapis.com/io.istio.Foo"  # type: ignore[attr-defined]
     assert dict(struct.value) == {"a": 1}  # type: ignore[attr-defined]
+
+
+def with_config(config: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "a", "transport_socket": {"name": "x", "typed_config": config}}
+
+
+@pytest.mark.parametrize(
+    "kind, rest",
+    [
+        ("Struct", {}), ("Struct", {"value": None}), ("Value", {}), ("ListValue", {}), ("Duration", {}), ("Any", {}),
+        ("Timestamp", {}), ("FieldMask", {}), ("BoolValue", {}), ("StringValue", {}), ("UInt32Value", {"value": None}),
+    ],
+)  # fmt: skip
+def test_a_well_known_type_without_its_value_is_empty_as_in_envoy(kind: str, rest: dict[str, Any]) -> None:
+    url = f"type.googleapis.com/google.protobuf.{kind}"
+    message, problems = to_message(with_config({"@type": url, **rest}), CLUSTER)
+    (found,) = problems
+    assert (format_path(found.path), found.severity) == ("transport_socket.typed_config.@type", "degraded")
+    assert found.reason == f'the {kind} has no "value": it is taken as empty, as Envoy does'
+    assert found.fix == 'write what it holds under "value"'
+    config = message.transport_socket.typed_config  # type: ignore[union-attr]
+    assert config.type_url == url
+    assert config.value in (b"", b"\x08\x00")  # a Value is null then
+
+
+@pytest.mark.parametrize(
+    "kind, rest, path",
+    [
+        ("Struct", {"value": {}, "a": 1}, "a"),
+        ("Struct", {"value": []}, "value"),
+        ("FieldMask", {"value": {}}, "value"),
+        ("Duration", {"value": 1}, "value"),
+        ("Empty", {"value": {}}, "value"),
+    ],
+)
+def test_a_well_known_type_holds_its_value_and_no_more(kind: str, rest: dict[str, Any], path: str) -> None:
+    message, problems = to_message(
+        with_config({"@type": f"type.googleapis.com/google.protobuf.{kind}", **rest}), CLUSTER
+    )
+    assert message is None
+    found = [(format_path(problem.path), problem.severity) for problem in problems]
+    assert found == [(f"transport_socket.typed_config.{path}", "error")]
+
+
+def test_empty_has_no_value() -> None:
+    message, problems = to_message(with_config({"@type": "type.googleapis.com/google.protobuf.Empty"}), CLUSTER)
+    assert (message is not None, problems) == (True, [])
 
 
 @pytest.mark.parametrize(
