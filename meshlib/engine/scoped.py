@@ -85,7 +85,7 @@ class ScopedHostPlan(VirtualHostPlan):
         if host is not None:
             return host.unmatched(head)
         key = self._key(head)
-        scope = "that the request has no key of" if key is None else f"with the request's key {'/'.join(key)!r}"
+        scope = "(the request has no key)" if key is None else f"with the request's key {'/'.join(key)!r}"
         return f"no scope of {self.source.config.name!r} {scope} speaks for {head.authority!r}"
 
 

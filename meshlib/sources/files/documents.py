@@ -23,13 +23,14 @@ from meshlib.sources.files.type_registry import (
     LISTENER,
     ROUTE_CONFIGURATION,
     RUNTIME,
+    SCOPED_ROUTE_CONFIGURATION,
     message_class,
     short_name,
 )
 
 Item = LoadedResource | IstioDocument | Issue | Local
 
-RESOURCE_TYPES = (LISTENER, ROUTE_CONFIGURATION, CLUSTER, ASSIGNMENT, RUNTIME)
+RESOURCE_TYPES = (LISTENER, ROUTE_CONFIGURATION, CLUSTER, ASSIGNMENT, SCOPED_ROUTE_CONFIGURATION, RUNTIME)
 _RESOURCE_WRAPPER = "envoy.service.discovery.v3.Resource"
 
 # Keys that only one resource type has, in any spelling; the first match decides.

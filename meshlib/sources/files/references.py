@@ -10,7 +10,14 @@ from meshlib.sources.files.located import FieldPath
 from meshlib.sources.files.matched_routes import routes_of
 from meshlib.sources.files.resources import LoadedResource
 from meshlib.sources.files.schema import Problem
-from meshlib.sources.files.type_registry import ASSIGNMENT, CLUSTER, LISTENER, ROUTE_CONFIGURATION, message_class
+from meshlib.sources.files.type_registry import (
+    ASSIGNMENT,
+    CLUSTER,
+    LISTENER,
+    ROUTE_CONFIGURATION,
+    SCOPED_ROUTE_CONFIGURATION,
+    message_class,
+)
 
 _AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -37,6 +44,8 @@ def check_references(resources: Iterable[LoadedResource], targets: Iterable[Load
             yield from _check_listener(resource, clusters, known.get(ROUTE_CONFIGURATION, {}))
         elif resource.type_name == ROUTE_CONFIGURATION and not resource.checked:
             yield from _check_routes(resource, resource.message, (), clusters, strict=False)
+        elif resource.type_name == SCOPED_ROUTE_CONFIGURATION:
+            yield from _check_scope(resource, clusters, known.get(ROUTE_CONFIGURATION, {}))
         elif resource.type_name == CLUSTER:
             yield from _check_cluster(resource, known.get(ASSIGNMENT, {}), clusters)
 
@@ -48,6 +57,12 @@ def _check_listener(
         if manager.HasField("route_config"):
             # Envoy refuses an inline route to an unknown cluster (validate_clusters is true by default there).
             yield from _check_routes(resource, manager.route_config, (*path, "route_config"), clusters, strict=True)
+        elif manager.HasField("scoped_routes"):
+            scopes = ("scoped_routes", "scoped_route_configurations_list", "scoped_route_configurations")
+            inline = manager.scoped_routes.scoped_route_configurations_list.scoped_route_configurations
+            for index, scope in enumerate(inline):
+                where = (*path, *scopes, index, "route_configuration")
+                yield from _check_routes(resource, scope.route_configuration, where, clusters, strict=True)
         elif manager.HasField("rds") and manager.rds.route_config_name not in tables:
             name = manager.rds.route_config_name
             problem = Problem(
@@ -55,6 +70,20 @@ def _check_listener(
                 _known(tables, "define it or write route_config inline"), "degraded",
             )  # fmt: skip
             yield resource.origin.issue(problem, resource.label)
+
+
+def _check_scope(
+    resource: LoadedResource, clusters: dict[str, LoadedResource], tables: dict[str, LoadedResource]
+) -> Iterator[Issue]:
+    scope: Any = resource.message
+    if scope.HasField("route_configuration"):
+        yield from _check_routes(resource, scope.route_configuration, ("route_configuration",), clusters, strict=False)
+    elif scope.route_configuration_name and scope.route_configuration_name not in tables:
+        problem = Problem(
+            ("route_configuration_name",), f"no RouteConfiguration {scope.route_configuration_name!r} is in the files",
+            _known(tables, "define it or write route_configuration inline"), "degraded",
+        )  # fmt: skip
+        yield resource.origin.issue(problem, resource.label)
 
 
 def _connection_managers(listener: Any) -> Iterator[tuple[Any, FieldPath]]:

@@ -8,14 +8,23 @@ from typing import Any, TypeAlias
 
 from meshlib.model.listener import Listener
 from meshlib.model.report import Issue, ResourceError
+from meshlib.model.route import RouteConfiguration
 from meshlib.model.runtime import layered
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.files.located import parse_path
 from meshlib.sources.files.references import check_duplicates, check_references
 from meshlib.sources.files.resources import Loaded, LoadedResource
-from meshlib.sources.files.type_registry import ASSIGNMENT, CLUSTER, LISTENER, ROUTE_CONFIGURATION, RUNTIME
+from meshlib.sources.files.type_registry import (
+    ASSIGNMENT,
+    CLUSTER,
+    LISTENER,
+    ROUTE_CONFIGURATION,
+    RUNTIME,
+    SCOPED_ROUTE_CONFIGURATION,
+)
 from meshlib.sources.xds.decode import Decoded, decode_message
 
+_NO_VHDS = "of files no virtual host can be asked for; those that are listed count"
 _Result: TypeAlias = Decoded | ResourceError
 
 
@@ -38,6 +47,8 @@ class SnapshotBuilder:
                 issues.append(located(resource, Issue("error", resource.label, result.path, result.reason)))
                 continue
             issues.extend(located(resource, issue) for issue in result.issues if issue.path not in resource.defaults)
+            if isinstance(result.resource, RouteConfiguration) and result.resource.vhds:
+                issues.append(located(resource, Issue("degraded", resource.label, "vhds", _NO_VHDS)))
             usable.setdefault(resource.type_name, {})[resource.name] = _placed(resource, result)
             good.append(resource)
         issues.extend(check_duplicates(loaded.resources))
@@ -77,6 +88,7 @@ def _snapshot(usable: dict[str, dict[str, Any]], version: str) -> Snapshot:
         of(ASSIGNMENT),
         version=version,
         runtime=layered(of(RUNTIME).values()),
+        scopes=of(SCOPED_ROUTE_CONFIGURATION),
     )
 
 
