@@ -76,7 +76,7 @@ def test_istio_objects_with_odd_shapes() -> None:
         rng = random.Random(seed)
         some = [json.loads(text) for text in rng.sample(documents, 6)]
         for _ in range(rng.randint(1, 4)):
-            above, key = rng.choice(list(places(rng.choice(some)["spec"])))
+            above, key = rng.choice(list(places([each["spec"] for each in some])))
             above[key] = rng.choice(ODD)
             if isinstance(above, dict) and rng.random() < 0.25:
                 del above[key]
