@@ -57,7 +57,7 @@ class Case:
 def warm(balancer: ClusterBalancer) -> None:
     """A tenth of the hosts joined half a minute ago, the others long before."""
     for number, host in enumerate(balancer.hosts):
-        host.cell.learnt.joined = NOW - (30.0 if number % 10 == 0 else 600.0)
+        host.cell.seen_healthy = NOW - (30.0 if number % 10 == 0 else 600.0)
 
 
 def busy(balancer: ClusterBalancer) -> None:
@@ -69,7 +69,7 @@ def busy(balancer: ClusterBalancer) -> None:
 def reported(balancer: ClusterBalancer) -> None:
     """Every host has said how much it would serve when full."""
     for number, host in enumerate(balancer.hosts):
-        host.cell.learnt.load = ReportedLoad(100.0 + number % 13, NOW - 60.0, NOW)
+        host.cell.reported = ReportedLoad(100.0 + number % 13, NOW - 60.0, NOW)
 
 
 def timed(balancer: ClusterBalancer) -> None:

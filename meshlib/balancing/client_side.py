@@ -46,10 +46,10 @@ def take_in(policy: ClientSideWeightedRoundRobin, host: Host, report: LoadReport
     weight = weight_of(report, policy)
     if weight is None:
         return
-    known = host.cell.learnt.load
+    known = host.cell.reported
     fresh = known is None or now - known.at >= policy.weight_expiration_period
     since = now if known is None or fresh else known.since
-    host.cell.learnt.load = ReportedLoad(weight, since, now)
+    host.cell.reported = ReportedLoad(weight, since, now)
 
 
 def client_side_weighted_round_robin(policy: ClientSideWeightedRoundRobin, hosts: Sequence[Host]) -> Balancer:
@@ -57,7 +57,7 @@ def client_side_weighted_round_robin(policy: ClientSideWeightedRoundRobin, hosts
     period = max(SHORTEST_UPDATE, policy.weight_update_period)
 
     def weigh(among: Sequence[Host], now: float) -> tuple[Sequence[float], float]:
-        found = [_valid(policy, host.cell.learnt.load, now) for host in among]
+        found = [_valid(policy, host.cell.reported, now) for host in among]
         known = [weight for weight in found if weight is not None]
         if len(known) < 2:
             return [1] * len(found), now + period

@@ -26,7 +26,7 @@ def take_in_utilization(config: LoadAware, host: Host, report: LoadReport, now: 
     """Keep how busy an endpoint says it is. A report that says nothing is none."""
     used = utilization(report, config.metric_names_for_computing_utilization)
     if used > 0.0:
-        host.cell.learnt.used = (min(used, LARGEST), now)
+        host.cell.used = (min(used, LARGEST), now)
 
 
 class Load:
@@ -57,7 +57,7 @@ class Load:
         config = self._config
         oldest = now - config.weight_expiration_period if config.weight_expiration_period else -inf
         found = [
-            sample[0] for host in self.hosts if (sample := host.cell.learnt.used) is not None and sample[1] >= oldest
+            sample[0] for host in self.hosts if (sample := host.cell.used) is not None and sample[1] >= oldest
         ]
         if not found:
             self.stale = self.smoothed is not None

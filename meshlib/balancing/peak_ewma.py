@@ -47,7 +47,7 @@ class PeakEwmaBalancer(Timed):
         """Of one more request to a host: in seconds where its latency is known."""
         cell, policy = host.cell, self._policy
         active = len(cell.live)
-        known = cell.learnt.latency.estimate if cell.learnt.latency is not None else None
+        known = cell.timing.estimate if cell.timing is not None else None
         if known is None:  # never heard of: tried with one request, and with no other before that is answered
             return policy.penalty + active if active else policy.default_rtt
         seconds, at = known
@@ -65,9 +65,9 @@ def observe(policy: PeakEwma, host: Host, seconds: float, now: float, failed: bo
     an endpoint that refuses at once must not look like the best.
     """
     cell = host.cell
-    latency = cell.learnt.latency
+    latency = cell.timing
     if latency is None:
-        latency = cell.learnt.latency = Latency()
+        latency = cell.timing = Latency()
     if failed:
         known = latency.estimate
         before = known.seconds if known is not None else policy.default_rtt

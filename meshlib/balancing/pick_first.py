@@ -35,10 +35,10 @@ class FirstHost:
             self._hosts, self._shuffle = shuffled_once(self._hosts, rng), False
         hosts = self._hosts
         for place, host in enumerate(hosts):
-            if not host.cell.learnt.unreached:
+            if not host.cell.unreached:
                 return hosts[(place + attempt) % len(hosts)]
         for host in hosts:
-            host.cell.learnt.unreached = False
+            host.cell.unreached = False
         return hosts[attempt % len(hosts)]
 
 
@@ -47,12 +47,12 @@ def shuffled_once(hosts: Sequence[Host], rng: Rng) -> tuple[Host, ...]:
     their place as long as they are there, and new ones come after them: an update, or the health of another endpoint,
     moves no request.
     """
-    places = [host.cell.learnt.place for host in hosts]
+    places = [host.cell.place for host in hosts]
     last = max((place for place in places if place is not None), default=0.0)
     for host, place in zip(hosts, places, strict=True):
         if place is None:
-            host.cell.learnt.place = last + rng.random()
-    return tuple(sorted(hosts, key=lambda host: host.cell.learnt.place or 0.0))
+            host.cell.place = last + rng.random()
+    return tuple(sorted(hosts, key=lambda host: host.cell.place or 0.0))
 
 
 def pick_first(policy: PickFirst, hosts: Sequence[Host]) -> Balancer:
@@ -63,6 +63,6 @@ def pick_first(policy: PickFirst, hosts: Sequence[Host]) -> Balancer:
 def reached(host: Host, outcome: Outcome) -> None:
     """Note whether a connection to the host failed. What fails on one that is there is for outlier detection."""
     if outcome.failure in _UNREACHED:
-        host.cell.learnt.unreached = True
-    elif outcome.failure is None and host.cell.learnt.unreached:
-        host.cell.learnt.unreached = False
+        host.cell.unreached = True
+    elif outcome.failure is None and host.cell.unreached:
+        host.cell.unreached = False

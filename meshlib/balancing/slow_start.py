@@ -44,11 +44,11 @@ def joined(host: Host, now: float) -> float:
     whole meanwhile, as in Envoy.
     """
     cell = host.cell
-    if cell.learnt.joined is None:
+    if cell.seen_healthy is None:
         if host.availability != "healthy":
             return float("-inf")
-        cell.learnt.joined = now
-    return cell.learnt.joined
+        cell.seen_healthy = now
+    return cell.seen_healthy
 
 
 def _age(host: Host, now: float) -> float:

@@ -29,23 +29,6 @@ class Ejection:
     reason: str
 
 
-class Learnt:
-    """What balancers learn of an endpoint, None until one wants it: `joined` is when slow start first saw it healthy,
-    `latency` is for peak EWMA, `load` is what it last reported of its load, `used` how busy it then was, and when.
-    `unreached`: the last connection to it failed; `place`: in the order that was shuffled once; for pick first.
-    """
-
-    __slots__ = ("joined", "latency", "load", "place", "unreached", "used")
-
-    def __init__(self) -> None:
-        self.joined: float | None = None
-        self.latency: Latency | None = None
-        self.load: ReportedLoad | None = None
-        self.place: float | None = None
-        self.unreached = False
-        self.used: tuple[float, float] | None = None
-
-
 class EndpointState:
     """One endpoint of one cluster.
 
@@ -53,11 +36,27 @@ class EndpointState:
     size, and a token put in twice or taken out twice does no harm. `failures_5xx` is the current streak of consecutive
     5xx, as a list so that appending and clearing are atomic.
     `ejection` is set while the endpoint is ejected; `ejections` is Envoy's back-off multiplier.
-    `learnt` is a thing of its own, because few policies look at it and every pick looks here: of 10 000 cells the one
-    picked is seldom in the processor's cache, and each line of it costs.
+    What balancers learn, None until one wants it: `seen_healthy` is when slow start first saw the endpoint healthy,
+    `timing` is for peak EWMA, `reported` is what it last reported of its load, `used` how busy it then was, and when.
+    For pick first: `unreached`, the last connection to it failed, and `place`, where it stands in the shuffled list.
+
+    Of 10 000 cells the one picked is seldom in the processor's cache, so what every pick looks at should lie together
+    at its beginning. Slots lie in the order of their names: what few look at has names after `live`.
     """
 
-    __slots__ = ("address", "ejection", "ejections", "failures_5xx", "learnt", "live")
+    __slots__ = (
+        "address",
+        "ejection",
+        "ejections",
+        "failures_5xx",
+        "live",
+        "place",
+        "reported",
+        "seen_healthy",
+        "timing",
+        "unreached",
+        "used",
+    )
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -65,7 +64,12 @@ class EndpointState:
         self.failures_5xx: list[None] = []
         self.ejection: Ejection | None = None
         self.ejections = 0
-        self.learnt = Learnt()
+        self.place: float | None = None
+        self.reported: ReportedLoad | None = None
+        self.seen_healthy: float | None = None
+        self.timing: Latency | None = None
+        self.unreached = False
+        self.used: tuple[float, float] | None = None
 
     @property
     def active(self) -> int:

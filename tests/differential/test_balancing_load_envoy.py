@@ -437,7 +437,7 @@ def test_an_endpoint_that_joins_begins_with_less(
             pytest.skip("this machine took too long for the figures to be those of the window's first half")
         balancer = ours[name]
         for host in balancer.balancer.hosts:
-            host.cell.learnt.joined = 0.0 if host.address.endswith(str(ports[2])) else -100.0
+            host.cell.seen_healthy = 0.0 if host.address.endswith(str(ports[2])) else -100.0
         same(found, balancer.at(WINDOW * 0.3).picks(500), name)
     time.sleep(max(0.0, max(joined.values()) + WINDOW + 0.3 - time.monotonic()))
     for name in configs:

@@ -82,7 +82,7 @@ def test_any_reports_leave_every_endpoint_with_a_share(
         take_in(policy, bench.balancer.hosts[number], report, now)
         bench.balancer.tick(now)
         assert bench.pick() is not None
-    loads = [host.cell.learnt.load for host in bench.balancer.hosts]
+    loads = [host.cell.reported for host in bench.balancer.hosts]
     assert all(load is None or load.weight > 0 for load in loads)
 
 

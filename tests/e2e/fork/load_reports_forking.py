@@ -12,9 +12,9 @@ from meshlib.model.lb import ClientSideWeightedRoundRobin
 
 def hears(mesh: Mesh, address: str) -> bool:
     deadline = time.monotonic() + 15
-    while mesh.runtime.state.cluster("payments").endpoint(address).learnt.load is None and time.monotonic() < deadline:
+    while mesh.runtime.state.cluster("payments").endpoint(address).reported is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    return mesh.runtime.state.cluster("payments").endpoint(address).learnt.load is not None
+    return mesh.runtime.state.cluster("payments").endpoint(address).reported is not None
 
 
 def say(line: str) -> None:

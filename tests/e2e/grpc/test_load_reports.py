@@ -34,7 +34,7 @@ UNAVAILABLE = 14
 
 
 def weight(mesh: Mesh, address: str) -> float | None:
-    load = mesh.runtime.state.cluster("payments").endpoint(address).learnt.load
+    load = mesh.runtime.state.cluster("payments").endpoint(address).reported
     return None if load is None else load.weight
 
 
@@ -335,10 +335,10 @@ def test_endpoints_are_asked_without_any_call(kind: str, relayed: Any) -> None:
     address = relayed(kind, made)
     with Mesh.static({"payments": [address]}, lb_policy=OUT_OF_BAND) as mesh:
         until(lambda: weight(mesh, address) is not None, "no report came")
-        before = mesh.runtime.state.cluster("payments").endpoint(address).learnt.load
+        before = mesh.runtime.state.cluster("payments").endpoint(address).reported
         made.served()
         until(
-            lambda: mesh.runtime.state.cluster("payments").endpoint(address).learnt.load != before,
+            lambda: mesh.runtime.state.cluster("payments").endpoint(address).reported != before,
             "no other report came",
         )
 
@@ -358,10 +358,10 @@ def test_a_stream_is_begun_anew_when_its_server_comes_back() -> None:
     with Mesh.static({"payments": [address]}, lb_policy=OUT_OF_BAND) as mesh:
         for _ in range(2):  # at first nobody listens; then the server goes, and comes back
             cell = mesh.runtime.state.cluster("payments").endpoint(address)
-            cell.learnt.load = None
+            cell.reported = None
             server = serve()
             made.served()
-            until(lambda cell=cell: made.served() or cell.learnt.load is not None, "no report came")  # type: ignore[misc, func-returns-value]
+            until(lambda cell=cell: made.served() or cell.reported is not None, "no report came")  # type: ignore[misc, func-returns-value]
             server.stop(None).wait()
 
 

@@ -30,7 +30,7 @@ def sent(player: Player) -> Start:
 
 
 def latency(runtime: Runtime, start: Start) -> Estimate | None:
-    found = runtime.state.cluster("payments").endpoint(start.host.address).learnt.latency
+    found = runtime.state.cluster("payments").endpoint(start.host.address).timing
     return None if found is None else found.estimate
 
 
@@ -81,7 +81,7 @@ def test_reports_of_responses_are_kept() -> None:
     player = Player(runtime, now=0.0)
     start = sent(player)
     player.responds(200, 3.0, (HEADER_BIN.encode(), REPORT.to_header().encode()))
-    assert start.host.cell.learnt.load == (200.0, 3.0, 3.0)
+    assert start.host.cell.reported == (200.0, 3.0, 3.0)
 
 
 def test_reports_in_responses_do_not_count_where_endpoints_are_asked() -> None:
