@@ -90,7 +90,6 @@ HASHED = {"header": {"header_name": "X-User"}}
         ),
         ("peak_ewma.v3.PeakEwma", {"decay_time": "5s"}, PeakEwma(5.0)),
         ("peak_ewma.v3alpha.PeakEwma", {"default_rtt": "0.5s"}, PeakEwma(default_rtt=0.5)),
-        ("cluster_provided.v3.ClusterProvided", {}, RoundRobin()),
     ],
 )
 def test_a_policy_by_its_extension(name: str, config: Mapping[str, Any], policy: Any) -> None:

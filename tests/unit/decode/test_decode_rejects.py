@@ -1,5 +1,6 @@
 """What is refused (NACK), with the path and the reason a person needs."""
 
+import importlib
 import sys
 from typing import Any
 
@@ -9,6 +10,10 @@ from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode import decode, decode_message, regex
 from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION
 from parts import xds_resources as xds
+
+for module in ("cluster_provided.v3.cluster_provided", "round_robin.v3.round_robin", "subset.v3.subset"):
+    importlib.import_module(f"envoy.extensions.load_balancing_policies.{module}_pb2")  # JSON knows its type then
+importlib.import_module("envoy.extensions.clusters.dynamic_forward_proxy.v3.cluster_pb2")
 
 Json = dict[str, Any]
 
@@ -42,6 +47,22 @@ def static(kind: str, host: str) -> Json:
     return {"name": "a", "type": kind, "load_assignment": xds.assignment("a", xds.endpoint(host))}
 
 
+def logical(*localities: list[str]) -> Json:
+    """A cluster by name, and its localities with their hosts."""
+    groups = [{"lb_endpoints": [xds.endpoint(host) for host in hosts]} for hosts in localities]
+    return {"name": "a", "type": "LOGICAL_DNS", "load_assignment": {"cluster_name": "a", "endpoints": groups}}
+
+
+def extension(name: str, **config: Any) -> Json:
+    """A `load_balancing_policy` of one policy."""
+    found = {"@type": f"type.googleapis.com/envoy.extensions.load_balancing_policies.{name}", **config}
+    return {"policies": [{"typed_extension_config": {"name": name, "typed_config": found}}]}
+
+
+def passing(**changes: Any) -> Json:
+    return {"name": "a", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", **changes}
+
+
 def breaker(**values: Any) -> Json:
     return xds.eds_cluster(metadata={"filter_metadata": {"meshlib.circuit_breaker": values}})
 
@@ -52,6 +73,17 @@ def limit(interval: str) -> Json:
     return xds.api_listener(http_filters=[{"name": "limit", "typed_config": config}, xds.ROUTER])
 
 
+PROVIDED = extension("cluster_provided.v3.ClusterProvided")
+ROUND_ROBIN = extension("round_robin.v3.RoundRobin")
+ANY_SUBSET = {"fallback_policy": "ANY_ENDPOINT", "subset_selectors": [{"keys": ["version"]}]}
+FORWARD_PROXY = {
+    "name": "envoy.clusters.dynamic_forward_proxy",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+        "dns_cache_config": {"name": "names"},
+    },
+}
+POLICY = "load_balancing_policy.policies[0].typed_extension_config.typed_config"
 HCM = "api_listener.api_listener"
 ROUTE = "virtual_hosts[0].routes[0]"
 ENDPOINT = "endpoints[0].lb_endpoints[0]"
@@ -175,6 +207,43 @@ TABLE: list[tuple[str, Json, str, str]] = [
         "outlier_detection.max_ejection_percent",
         "at most 100",
     ),
+    *(  # Envoy refuses all of these: `envoy --mode validate`
+        (CLUSTER, {**kind, "lb_policy": "CLUSTER_PROVIDED"}, "lb_policy", "CLUSTER_PROVIDED is for clusters that say")
+        for kind in (
+            xds.eds_cluster(),
+            static("STATIC", "10.0.0.1"),
+            static("STRICT_DNS", "a.test"),
+            logical(["a.test"]),
+        )
+    ),
+    (CLUSTER, xds.eds_cluster(load_balancing_policy=PROVIDED), "load_balancing_policy", "(ORIGINAL_DST, AGGREGATE)"),
+    (
+        CLUSTER,
+        xds.eds_cluster(load_balancing_policy=extension("subset.v3.Subset", subset_lb_policy=PROVIDED)),
+        f"{POLICY}.subset_lb_policy{POLICY.removeprefix('load_balancing_policy')}",
+        "child of another",
+    ),
+    (CLUSTER, passing(lb_policy="ROUND_ROBIN"), "lb_policy", "must be CLUSTER_PROVIDED"),
+    (
+        CLUSTER,
+        passing(lb_policy="ROUND_ROBIN", load_balancing_policy=PROVIDED),
+        "lb_policy",
+        "must be CLUSTER_PROVIDED",
+    ),
+    (CLUSTER, passing(load_balancing_policy=ROUND_ROBIN), "load_balancing_policy", "must be CLUSTER_PROVIDED"),
+    (CLUSTER, {"name": "a", "cluster_type": FORWARD_PROXY}, "lb_policy", "must be CLUSTER_PROVIDED"),
+    (CLUSTER, passing(lb_subset_config=ANY_SUBSET), "lb_subset_config", "cannot be combined"),
+    (
+        CLUSTER,
+        xds.eds_cluster(load_balancing_policy=ROUND_ROBIN, lb_subset_config=ANY_SUBSET),
+        "lb_subset_config",
+        "cannot be combined",
+    ),
+    (CLUSTER, passing(load_assignment={"cluster_name": "a"}), "load_assignment", "no endpoints of its own"),
+    *(
+        (CLUSTER, logical(*localities), "load_assignment", "exactly one locality with one endpoint")
+        for localities in ([["a.test", "a.test"]], [["a.test"], ["a.test"]], [["a.test"], []], [])
+    ),
     (CLUSTER, breaker(fail_max=0), f"{BREAKER}.fail_max", "at least 1"),
     (CLUSTER, breaker(reset_timeout="30s"), f"{BREAKER}.reset_timeout", "number"),
     (CLUSTER, breaker(fail_maximum=1), f"{BREAKER}.fail_maximum", "valid are fail_max"),
@@ -217,6 +286,18 @@ TABLE: list[tuple[str, Json, str, str]] = [
     ),
     (
         CLUSTER_LOAD_ASSIGNMENT,
+        {
+            "cluster_name": "a",
+            "endpoints": [
+                {"locality": {"zone": zone}, "load_balancing_weight": weight, "priority": 1}
+                for zone, weight in (("b", 2**32 - 1), ("c", 1))
+            ],
+        },
+        "endpoints",
+        "the locality weights of priority 1 sum up to more than 4294967295",
+    ),
+    (
+        CLUSTER_LOAD_ASSIGNMENT,
         {"cluster_name": "a", "endpoints": [{"priority": 129}]},
         "endpoints[0].priority",
         "at most 128",
@@ -228,6 +309,27 @@ TABLE: list[tuple[str, Json, str, str]] = [
     (LISTENER, xds.api_listener(routes=""), f"{HCM}.rds.route_config_name", "must not be empty"),
     (LISTENER, limit("0.01s"), f"{HCM}.http_filters[0].typed_config.token_bucket.fill_interval", "0.05s"),
 ]
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        passing(),
+        passing(load_balancing_policy=PROVIDED),
+        {"name": "a", "cluster_type": FORWARD_PROXY, "lb_policy": "CLUSTER_PROVIDED"},
+        {"name": "a", "cluster_type": FORWARD_PROXY, "load_balancing_policy": PROVIDED},
+        xds.eds_cluster(lb_policy="CLUSTER_PROVIDED", load_balancing_policy=ROUND_ROBIN),
+        logical(["a.test"]),
+    ],
+)
+def test_what_envoy_takes_is_taken(resource: Json) -> None:
+    assert decode_message(xds.message(CLUSTER, resource)).issues == ()
+
+
+def test_a_type_of_cluster_that_is_not_here_may_provide_a_balancer() -> None:
+    kind = {"name": "envoy.clusters.redis"}
+    found = decode_message(xds.message(CLUSTER, {"name": "a", "cluster_type": kind, "lb_policy": "CLUSTER_PROVIDED"}))
+    assert [(issue.severity, issue.path) for issue in found.issues] == [("degraded", "cluster_type")]
 
 
 @pytest.mark.parametrize(

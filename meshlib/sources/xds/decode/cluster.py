@@ -28,6 +28,8 @@ _TYPES = {
     _AGGREGATE: "envoy.extensions.clusters.aggregate.v3.cluster_pb2",
     _DNS: "envoy.extensions.clusters.dns.v3.dns_cluster_pb2",
 }
+_PROVIDERS = ("ORIGINAL_DST", "AGGREGATE")
+"""Types with a balancer of their own. An AGGREGATE may have another, as gRPC asks of it where Envoy forbids it."""
 _PEER_METADATA = frozenset({"envoy.tcp.metadataexchange.config.MetadataExchange"})
 """Upstream network filters that only tell another proxy whom its metrics are about."""
 _CLUSTER = fields(
@@ -129,25 +131,52 @@ def _eds_service_name(ctx: Context, message: Any, kind: ClusterType) -> str:
 
 def _load_assignment(ctx: Context, message: Any, kind: ClusterType) -> ClusterLoadAssignment | None:
     path = "load_assignment"
+    _check_assignment(message, kind)
     if kind == "EDS" or not message.HasField(path):
         if message.HasField(path):
             ctx.degraded(path, "endpoints come by EDS; left out")
-        if kind == "LOGICAL_DNS":
-            raise ResourceError(path, "is required by type LOGICAL_DNS")
         return None
     by_dns = kind in {"STRICT_DNS", "LOGICAL_DNS"}
-    found = cluster_load_assignment(ctx, message.load_assignment, path, allow_names=by_dns)
-    if kind == "LOGICAL_DNS" and sum(len(locality.endpoints) for locality in found.localities) != 1:
-        raise ResourceError(path, "LOGICAL_DNS needs exactly one locality with one endpoint")
+    return cluster_load_assignment(ctx, message.load_assignment, path, allow_names=by_dns)
+
+
+def _check_assignment(message: Any, kind: ClusterType) -> None:
+    """What Envoy refuses about a type's `load_assignment` as it is written, two equal endpoints included."""
+    path = "load_assignment"
+    if kind == "LOGICAL_DNS":
+        if not message.HasField(path):
+            raise ResourceError(path, "is required by type LOGICAL_DNS")
+        localities = message.load_assignment.endpoints
+        if len(localities) != 1 or len(localities[0].lb_endpoints) != 1:
+            raise ResourceError(path, "LOGICAL_DNS needs exactly one locality with one endpoint")
+    elif message.type == message.ORIGINAL_DST and message.HasField(path):
+        raise ResourceError(path, "ORIGINAL_DST has no endpoints of its own: calls go where they are made for")
+
+
+def _balancing(ctx: Context, message: Any, kind: ClusterType) -> Balancing:
+    found = _chosen_balancing(ctx, message)
+    path = "load_balancing_policy" if message.HasField("load_balancing_policy") else "lb_policy"
+    unknown = kind == "STATIC" and message.HasField("cluster_type")  # reported; it may well provide a balancer
+    if found.by_cluster and kind not in _PROVIDERS and not unknown:
+        reason = f"CLUSTER_PROVIDED is for clusters that say where a request goes ({', '.join(_PROVIDERS)}), not {kind}"
+        raise ResourceError(path, reason)
+    passes = message.type == message.ORIGINAL_DST and message.lb_policy != message.CLUSTER_PROVIDED
+    if passes or (kind == "ORIGINAL_DST" and not found.by_cluster):
+        raise ResourceError(
+            "lb_policy" if passes else path,
+            "must be CLUSTER_PROVIDED: the type ORIGINAL_DST says itself where a request goes",
+        )
     return found
 
 
-def _balancing(ctx: Context, message: Any) -> Balancing:
+def _chosen_balancing(ctx: Context, message: Any) -> Balancing:
     if not message.HasField("load_balancing_policy"):
         return legacy_balancing(ctx, message)
     for name in ("zone_aware_lb_config", "locality_weighted_lb_config", "consistent_hashing_lb_config"):
         if message.common_lb_config.HasField(name):
             raise ResourceError(f"common_lb_config.{name}", "cannot be combined with load_balancing_policy")
+    if message.HasField("lb_subset_config"):
+        raise ResourceError("lb_subset_config", "cannot be combined with load_balancing_policy")
     return load_balancing_policy(ctx, message.load_balancing_policy, "load_balancing_policy")
 
 
@@ -184,7 +213,7 @@ def cluster(ctx: Context, message: Any) -> Cluster:
     ctx.check_fields(message.common_lb_config, "common_lb_config", _COMMON_LB)
     ctx.check_fields(message.original_dst_lb_config, "original_dst_lb_config", _ORIGINAL_DST)
     kind, children, dns = _type(ctx, message)
-    balancing = _balancing(ctx, message)
+    balancing = _balancing(ctx, message, kind)
     http = upstream_http(ctx, message)
     found = metadata(message.metadata)
     has = message.HasField

@@ -58,7 +58,11 @@ class Balancing:
     override_host: OverrideHost | None = None
     subsetting: RandomSubsetting | None = None
     load_aware: LoadAware | None = None
+    by_cluster: bool = False
+    """CLUSTER_PROVIDED: only clusters of some types say themselves where a request goes."""
 
+
+BY_CLUSTER = Balancing(RoundRobin(), by_cluster=True)  # ORIGINAL_DST and AGGREGATE have nothing to balance of their own
 
 Decode = Callable[[Context, Any, str, int], Balancing]
 """Message, its path, and how deep it is nested."""
@@ -143,8 +147,10 @@ def _maglev(ctx: Context, message: Any, path: str) -> LbPolicy:
     return maglev(ctx, message, path, consistent_hashing(ctx, message, path) or NO_HASHING)
 
 
-def _cluster_provided(ctx: Context, message: Any, path: str) -> LbPolicy:
-    return RoundRobin()  # ORIGINAL_DST and AGGREGATE have nothing to balance of their own
+def _cluster_provided(ctx: Context, message: Any, path: str, depth: int) -> Balancing:
+    if depth:
+        raise ResourceError(path, "CLUSTER_PROVIDED cannot be the child of another policy")
+    return BY_CLUSTER
 
 
 def _wrr_locality(ctx: Context, message: Any, path: str, depth: int) -> Balancing:
@@ -213,7 +219,7 @@ POLICIES: dict[str, Decode] = {
         ),
         "peak_ewma.v3.PeakEwma": _leaf(peak_ewma, _no_localities),
         "peak_ewma.v3alpha.PeakEwma": _leaf(peak_ewma, _no_localities),
-        "cluster_provided.v3.ClusterProvided": _leaf(_cluster_provided, _no_localities),
+        "cluster_provided.v3.ClusterProvided": _cluster_provided,
         "wrr_locality.v3.WrrLocality": _wrr_locality,
         "load_aware_locality.v3.LoadAwareLocality": _load_aware,
         "subset.v3.Subset": _subset,

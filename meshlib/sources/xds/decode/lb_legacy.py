@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshlib.model.lb import LbPolicy, LbSubsetConfig, Random, RoundRobin
+from meshlib.model.lb import LbPolicy, LbSubsetConfig, Random
 from meshlib.model.report import ResourceError
 from meshlib.model.zones import ZONE_AWARE, ZoneAware
 from meshlib.sources.xds.decode.common import enum_name
 from meshlib.sources.xds.decode.context import Context
 from meshlib.sources.xds.decode.lb import NO_HASHING, consistent_hashing, maglev, ring_hash, unsupported
-from meshlib.sources.xds.decode.lb_extension import Balancing
+from meshlib.sources.xds.decode.lb_extension import BY_CLUSTER, Balancing
 from meshlib.sources.xds.decode.lb_load import least_request, round_robin
 from meshlib.sources.xds.decode.lb_locality import zone_aware
 from meshlib.sources.xds.decode.lb_subset import subset_config
@@ -30,7 +30,11 @@ def legacy_balancing(ctx: Context, cluster: Any) -> Balancing:
     common = cluster.common_lb_config
     weighted = bool(common.HasField("locality_weighted_lb_config"))
     subsets = _subsets(ctx, cluster, weighted)
-    return Balancing(_policy(ctx, cluster), weighted, zone_aware=_zone_aware(ctx, common), subsets=subsets)
+    by_cluster = enum_name(cluster, "lb_policy", "") == "CLUSTER_PROVIDED"
+    if by_cluster and subsets is not None:
+        raise ResourceError("lb_subset_config", "cannot be combined with lb_policy CLUSTER_PROVIDED")
+    zones = _zone_aware(ctx, common)
+    return Balancing(_policy(ctx, cluster), weighted, zone_aware=zones, subsets=subsets, by_cluster=by_cluster)
 
 
 def _subsets(ctx: Context, cluster: Any, weighted: bool) -> LbSubsetConfig | None:
@@ -68,7 +72,7 @@ def _policy(ctx: Context, cluster: Any) -> LbPolicy:
         case "MAGLEV":
             return maglev(ctx, cluster.maglev_lb_config, "maglev_lb_config", hashing)
         case "CLUSTER_PROVIDED":
-            return RoundRobin()  # ORIGINAL_DST and AGGREGATE have nothing to balance of their own
+            return BY_CLUSTER.policy
         case "LOAD_BALANCING_POLICY_CONFIG":
             raise ResourceError("load_balancing_policy", "is required by lb_policy LOAD_BALANCING_POLICY_CONFIG")
     return unsupported(ctx, name, "lb_policy")
