@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -92,9 +93,21 @@ def metadata_of(headers: RawHeaders, binary: Metadata) -> Metadata:
     if len(headers) == 1 and headers[0] is CONTENT_TYPE:
         return binary  # what most calls are
     return (
-        *((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers if _is_metadata(name)),
+        *(
+            (name.decode("latin-1").lower(), _binary(value) if name.endswith(b"-bin") else value.decode("latin-1"))
+            for name, value in headers
+            if _is_metadata(name)
+        ),
         *binary,
     )
+
+
+def _binary(value: bytes) -> bytes:
+    """The value of a binary header of the mesh's making: base64 as on the wire; what is none goes as it is."""
+    try:
+        return binascii.a2b_base64(value + b"=" * (-len(value) % 4), strict_mode=True)
+    except binascii.Error:
+        return value
 
 
 def _is_metadata(name: bytes) -> bool:
