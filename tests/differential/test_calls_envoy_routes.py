@@ -24,6 +24,8 @@ from parts.fast_backend import FastBackend, Reply, Request
 from parts.fixtures import Servers
 
 REQUESTS_PER_HOST = 10
+MORE = range(2, 10)
+"""Seeds of a soak."""
 
 
 def generated(seed: int, count: int) -> Iterator[tuple[VirtualHost, list[Ask]]]:
@@ -44,7 +46,7 @@ def _plain(ask: Ask) -> tuple[tuple[str, str], ...]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("seed", "count"), [(1, 100), pytest.param(2, 2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seed", "count"), [(1, 100), *(pytest.param(n, 250, marks=pytest.mark.slow) for n in MORE)])
 def test_generated_routes_carry_the_same_calls(
     seed: int,
     count: int,
