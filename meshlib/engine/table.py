@@ -12,7 +12,6 @@ from meshlib.model.metadata import EMPTY_STRUCT, Struct
 from meshlib.model.report import in_resource
 from meshlib.model.request import RequestHead
 from meshlib.model.route import RouteConfiguration, VirtualHost
-from meshlib.routing.hosts import without_port
 from meshlib.routing.located import at
 from meshlib.routing.require_tls import TLS_ROUTE, to_https
 from meshlib.routing.router import RouteTable, VirtualHostTable
@@ -79,8 +78,7 @@ class OutboundTable:
     def on_demand(self, authority: str) -> Iterator[str]:
         """The name that the authority's virtual host is asked for by, where virtual hosts come on demand."""
         if self.config.vhds:
-            name = self._stripped(authority).lower()
-            yield f"{self.config.name}/{without_port(name) if self.config.ignore_port_in_host_matching else name}"
+            yield f"{self.config.name}/{self._stripped(authority).lower()}"
 
     def find(self, authority: str) -> VirtualHostPlan | None:
         """The virtual host for an authority."""

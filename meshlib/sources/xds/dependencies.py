@@ -113,16 +113,13 @@ class Dependencies:
             self._hosts[name] = False
             self._edges_changed = True
 
-    def forget_host(self, name: str) -> None:
-        """Ask no more for a virtual host that was there and is gone: the next call asks anew, as in Envoy."""
-        self._edges_changed = self._hosts.pop(name, None) is not None or self._edges_changed
-
     def forget_absent_hosts(self, keep: int) -> tuple[str, ...]:
         """Ask no more for the virtual hosts there are none of, but for the `keep` asked for last."""
         absent = [name for name, is_absent in self._hosts.items() if is_absent]
         dropped = tuple(absent[: max(len(absent) - keep, 0)])
         for name in dropped:
-            self.forget_host(name)
+            del self._hosts[name]
+        self._edges_changed = self._edges_changed or bool(dropped)
         return dropped
 
     def found_host(self, name: str) -> None:

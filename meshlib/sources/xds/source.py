@@ -33,7 +33,7 @@ from meshlib.sources.xds.events import (
 from meshlib.sources.xds.last_good import with_last_good
 from meshlib.sources.xds.listener_names import ListenerNames
 from meshlib.sources.xds.sniffed import SniffedServices
-from meshlib.sources.xds.types import LISTENER, MAKE_BEFORE_BREAK, VIRTUAL_HOST, short_type
+from meshlib.sources.xds.types import LISTENER, MAKE_BEFORE_BREAK, short_type
 
 if TYPE_CHECKING:
     from meshlib.sources.xds.decode import Decoded
@@ -211,10 +211,6 @@ class XdsSource:
                 self._dependencies.update(type_url, name, found.resource, found.references)
             case ResourceAliased(_, _, alias):
                 self._dependencies.found_host(alias)
-            case ResourceRemoved(type, name) if type == VIRTUAL_HOST:
-                self._dependencies.remove(VIRTUAL_HOST, name)
-                self._dependencies.forget_host(name)
-                self._asked.discard(name)
             case ResourceRemoved(type_url, name) | ResourceDoesNotExist(type_url, name):
                 self._dependencies.remove(type_url, name)
             case ResponseProcessed(type_url, _, error):
