@@ -208,7 +208,7 @@ def upstream_head(decision: Forward, head: RequestHead, clock: facts.Clock = fac
             headers = [*_without(headers, ORIGINAL_PATH), (ORIGINAL_PATH, head.path.encode("latin-1"))]
     if headers is head.headers and path == head.path:
         return head
-    return type(head)(head.method, head.scheme, head.authority, path, headers)
+    return head.like(path, headers)
 
 
 def _with_content_type(headers: Headers, content_type: bytes) -> Headers:

@@ -78,7 +78,7 @@ def heard(head: RequestHead, *, trusted: bool = True) -> tuple[RequestHead, Aske
     said = consumed(head.headers)
     if not said:
         return head, None
-    bare = type(head)(head.method, head.scheme, head.authority, head.path, without(head.headers))
+    bare = head.like(head.path, without(head.headers))
     return bare, asked(said) if trusted else None
 
 

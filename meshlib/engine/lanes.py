@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meshlib.balancing.base import NOT_SERVING
 from meshlib.model.cluster import Cluster
@@ -90,10 +90,7 @@ def entered(head: RequestHead, rules: LaneRules, source_ip: str, wall: float, rn
     said, lane = lane_of(head), rules.choose(head, source_ip, wall, rng)
     if lane == said:
         return head
-    headers = handed_on(head.headers, lane)
-    kind: Any = type(head).__base__ if head.shared else type(head)  # it is not like the others any more
-    made: RequestHead = kind(head.method, head.scheme, head.authority, head.path, headers)
-    return made
+    return head.like(head.path, handed_on(head.headers, lane))
 
 
 def handed_on(headers: RawHeaders, lane: str) -> list[tuple[bytes, bytes]]:

@@ -18,6 +18,7 @@ from meshlib.grpc.aio_exchange import OneResponse
 from meshlib.grpc.aio_interceptors import intercepted, sorted_by_kind
 from meshlib.grpc.aio_methods import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 from meshlib.grpc.connectivity import state_of
+from meshlib.grpc.metadata import new_channel
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.subchannels import Settings, SubChannel, SubChannels
 from meshlib.grpc.target import authority_of
@@ -43,6 +44,7 @@ class AsyncMeshChannel(aio.Channel):  # type: ignore[misc]  # grpcio ships no ty
         self.mesh = mesh
         self.target = target
         self.authority = authority_of(target)
+        self.channel_id = new_channel()
         self.settings = settings
         self.compression = compression
         self._shared = shared

@@ -25,6 +25,7 @@ class Core(Protocol):
 
     mesh: Mesh
     authority: str
+    channel_id: str
     settings: Settings
     compression: Any
 
@@ -55,7 +56,9 @@ class Exchange:
         if asked.timeout is not None and (deadline is None or now + asked.timeout < deadline):
             deadline = now + asked.timeout
         streams = replayable is not True  # what keeps the requests of a stream
-        head, self.binary = head_of(core.authority, method, asked.metadata, context, streams, self.responses)
+        head, self.binary = head_of(
+            core.authority, method, asked.metadata, context, streams, self.responses, core.channel_id
+        )
         self.began = now
         self.core = core
         self.asked = asked

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterable
+import os
+import secrets
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +15,8 @@ from meshlib.model.request import RawHeaders
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 CONTENT_TYPE = (b"content-type", b"application/grpc")
+CHANNEL_ID = "io.grpc.channel_id"
+"""What hash policies of filter state call the channel (gRFC A42)."""
 _BARE: RawHeaders = (CONTENT_TYPE,)
 # grpcio writes these itself, and refuses metadata that does. The attempt's deadline goes as `grpc-timeout`: once is
 # enough, and every pair costs both ends.
@@ -20,11 +24,28 @@ _OURS_TO_LEAVE_OUT = frozenset((b"content-type", b"te", b"host", b"user-agent", 
 
 
 class GrpcHead(CallHead):
-    """The head of a gRPC call. Pseudo-headers and binary headers match no rule (gRFC A28)."""
+    """The head of a gRPC call. Pseudo-headers and binary headers match no rule (gRFC A28). `channel` tells the mesh
+    channels of a process apart.
+    """
 
-    __slots__ = ()
+    __slots__ = ("channel",)
     protocol = "HTTP/2"
     says_timeout = True
+    channel: str
+
+    @property
+    def filter_state(self) -> Mapping[str, str]:
+        """The context's, and what the channel can be told by (gRFC A42); in a forked child it is another one."""
+        return {CHANNEL_ID: f"{self.channel}-{os.getpid()}", **super().filter_state}
+
+    def like(self, path: str, headers: RawHeaders) -> GrpcHead:
+        """The same request, which is no longer like any other."""
+        made = self._own()(self.method, self.scheme, self.authority, path, headers)
+        made.channel = self.channel
+        return made
+
+    def _own(self) -> type[GrpcHead]:
+        return type(self)
 
     def _pseudo(self, name: str) -> str | None:
         return None
@@ -46,10 +67,13 @@ class ResponsesHead(GrpcHead):
 
 
 class SharedHead(GrpcHead):
-    """The head of every call of a method that brings nothing of its own."""
+    """The head of every call of a channel's method that brings nothing of its own."""
 
     __slots__ = ()
     shared = True
+
+    def _own(self) -> type[GrpcHead]:
+        return GrpcHead if self.overlaps else ResponsesHead
 
 
 class SharedResponsesHead(SharedHead):
@@ -59,13 +83,26 @@ class SharedResponsesHead(SharedHead):
     overlaps = False
 
 
+def new_channel() -> str:
+    """A name for one more mesh channel: a random number, which two replicas do not share either."""
+    return secrets.token_hex(8)
+
+
 @lru_cache(maxsize=4096)
-def _shared(authority: str, path: str, kind: type[SharedHead]) -> SharedHead:
-    return kind("POST", "http", authority, path, _BARE)
+def _shared(authority: str, path: str, kind: type[SharedHead], channel: str) -> SharedHead:
+    made = kind("POST", "http", authority, path, _BARE)
+    made.channel = channel
+    return made
 
 
 def head_of(
-    authority: str, path: str, metadata: Any, context: CallContext, streams: bool = False, responses: bool = False
+    authority: str,
+    path: str,
+    metadata: Any,
+    context: CallContext,
+    streams: bool = False,
+    responses: bool = False,
+    channel: str = "",
 ) -> tuple[GrpcHead, Metadata]:
     """The neutral head of a call, and the binary metadata, which goes round the engine untouched.
 
@@ -73,7 +110,7 @@ def head_of(
     `responses`: the responses are.
     """
     if not metadata and not context.headers and not streams:
-        return _shared(authority, path, SharedResponsesHead if responses else SharedHead), ()
+        return _shared(authority, path, SharedResponsesHead if responses else SharedHead, channel), ()
     kind = StreamHead if streams else ResponsesHead if responses else GrpcHead
     headers: list[tuple[bytes, bytes]] = [CONTENT_TYPE]
     binary: list[tuple[str, str | bytes]] = []
@@ -85,7 +122,9 @@ def head_of(
             headers.append((name.encode("latin-1", "replace"), raw))
     if context.headers:
         headers = context.added_to(headers)
-    return kind("POST", "http", authority, path, headers), tuple(binary)
+    head = kind("POST", "http", authority, path, headers)
+    head.channel = channel
+    return head, tuple(binary)
 
 
 def metadata_of(headers: RawHeaders, binary: Metadata) -> Metadata:

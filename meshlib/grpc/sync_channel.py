@@ -11,6 +11,7 @@ import grpc
 
 from meshlib.engine.commands import Start
 from meshlib.grpc.connectivity import Subscription
+from meshlib.grpc.metadata import new_channel
 from meshlib.grpc.multicallable import Method
 from meshlib.grpc.subchannels import Settings, SubChannel, SubChannels
 from meshlib.grpc.sync_base import Progress
@@ -34,6 +35,7 @@ class MeshChannel(grpc.Channel):  # type: ignore[misc]  # grpcio ships no types
         self.mesh = mesh
         self.target = target
         self.authority = authority_of(target)
+        self.channel_id = new_channel()
         self.settings = settings
         self.compression = compression
         self._shared = shared

@@ -66,6 +66,10 @@ class RequestHead:
         """The call's filter state, each object as its text: likewise."""
         return _NO_STATE
 
+    def like(self, path: str, headers: RawHeaders) -> RequestHead:
+        """The same request with another path and other headers."""
+        return type(self)(self.method, self.scheme, self.authority, path, headers)
+
     @property
     def path_only(self) -> str:
         """The path without query string and fragment."""

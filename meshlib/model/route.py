@@ -47,8 +47,9 @@ class HashPolicy:
     """One way to make the request hash. `kind` says which of the fields count:
 
     `header` (name, optional `regex_rewrite`), `cookie` (name, `ttl` None = only read, 0 = session, `path`, further
-    `attributes` of a cookie that is made), `query_parameter` (name), `source_ip`, `filter_state` (name). A `terminal`
-    policy that yields a hash ends the list.
+    `attributes` of a cookie that is made), `query_parameter` (name), `source_ip`, `filter_state` (name: the
+    object's key; `io.grpc.channel_id` is every gRPC channel's own, as in gRFC A42). A `terminal` policy that yields a
+    hash ends the list.
     """
 
     kind: Literal["header", "cookie", "query_parameter", "source_ip", "filter_state"]

@@ -97,7 +97,7 @@ def _evaluate(policy: HashPolicy, digest: _Digest) -> _Evaluate:
         case "source_ip":
             return lambda head, caller: HashResult(digest(caller[0].encode())) if caller[0] else None
         case "filter_state":
-            raise ResourceError("filter_state", "a client library has no filter state; use header, cookie or query")
+            return _filter_state(policy, digest)
 
 
 def _header(policy: HashPolicy, digest: _Digest) -> _Evaluate:
@@ -125,6 +125,16 @@ def _query_parameter(policy: HashPolicy, digest: _Digest) -> _Evaluate:
     def evaluate(head: RequestHead, caller: _Caller) -> HashResult | None:
         text = first_parameter(head.query, name)
         return None if text is None else HashResult(digest(wire_bytes(text)))
+
+    return evaluate
+
+
+def _filter_state(policy: HashPolicy, digest: _Digest) -> _Evaluate:
+    key = policy.name
+
+    def evaluate(head: RequestHead, caller: _Caller) -> HashResult | None:
+        text = head.filter_state.get(key)
+        return None if text is None else HashResult(digest(text.encode()))
 
     return evaluate
 

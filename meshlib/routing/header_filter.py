@@ -63,7 +63,7 @@ def compile_prepare(request: Sequence[MutationStep], query: Sequence[MutationSte
     def prepare(head: RequestHead, facts: MakeFacts) -> RequestHead:
         headers = head.headers if mutate is None else mutate(list(head.headers), head, facts)
         path = head.path if rewrite is None else rewrite(head, list(headers), facts)
-        return type(head)(head.method, head.scheme, head.authority, path, headers)
+        return head.like(path, headers)
 
     return prepare
 

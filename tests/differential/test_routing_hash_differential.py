@@ -1,6 +1,7 @@
 """Request hashes equal Envoy's, which shows a hash by its remainder: it can pick weighted clusters by hash policy."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_hash_policies_hash_as_in_envoy(seed: int, pushes: int, routing_envoy: R
     compared = 0
     for _ in range(pushes):
         drawn = {f"n{number}.test": rules.by(rng) for number in range(PER_PUSH)}
-        routing_envoy.push({"virtual_hosts": [_showing_hashes(*item) for item in drawn.items()]})
+        routing_envoy.push({"virtual_hosts": [showing_hashes(*item) for item in drawn.items()]})
         for domain, hash_policies in drawn.items():
             hasher = compile_hash(hash_policies)
             assert hasher is not None
@@ -62,7 +63,8 @@ def test_hash_policies_hash_as_in_envoy(seed: int, pushes: int, routing_envoy: R
     assert len(seen) > 300  # the hashes compared were not always the same few
 
 
-def _showing_hashes(domain: str, hash_policies: list[HashPolicy]) -> dict[str, object]:
+def showing_hashes(domain: str, hash_policies: Sequence[HashPolicy]) -> dict[str, object]:
+    """A virtual host whose answers say in `x-share` what the hash leaves, divided by `SHARES`."""
     action = RouteAction("c0", timeout=None, hash_policies=tuple(hash_policies))
     entry = route(Route(RouteMatch(PathMatcher("prefix", "/")), action))
     del entry["route"]["cluster"]

@@ -8,8 +8,9 @@ import pytest
 from differential.routing_envoy import RoutingEnvoy
 from differential.routing_generate import named
 from differential.routing_observed import Ask
-from differential.routing_ours import OurRouting
+from differential.routing_ours import OurRouting, head_of
 from differential.routing_render import route_configuration
+from differential.test_routing_hash_differential import SHARES, showing_hashes
 from meshlib import call_metadata
 from meshlib.model.context_matchers import (
     AnyOf,
@@ -21,8 +22,9 @@ from meshlib.model.context_matchers import (
     ValueMatcher,
 )
 from meshlib.model.matchers import PathMatcher, RouteMatch
-from meshlib.model.route import DirectResponseAction, Route, RouteConfiguration, VirtualHost
+from meshlib.model.route import DirectResponseAction, HashPolicy, Route, RouteConfiguration, VirtualHost
 from meshlib.model.strings import StringMatcher
+from meshlib.routing.hashing import compile_hash
 from parts.envoy_server import EnvoyServer
 from parts.fast_backend import FastBackend
 from parts.fixtures import Servers
@@ -52,6 +54,7 @@ MATCHERS: tuple[ValueMatcher, ...] = (
     *(ListHas(StringMatcher("prefix", "g")), ListHas(True), AnyOf((True, StringMatcher("exact", "gold")))),
 )
 OBJECTS = ("10.1.2.3", "11.0.0.1", "fd00::7", "gold", "")
+HASHED = "meshlib.hashed"
 STATES = (
     StringMatcher("exact", "gold"),
     StringMatcher("suffix", "1", ignore_case=True),
@@ -74,12 +77,13 @@ def _filters() -> list[dict[str, Any]]:
         "format_string": {"text_format_source": {"inline_string": "%REQ(x-state)%"}, "omit_empty_values": True},
         "skip_if_empty": True,
     }
+    hashable = {**state, "object_key": HASHED, "factory_key": "envoy.hashable_string"}
     return [
         {
             "name": "state",
             "typed_config": {
                 "@type": f"{TYPE}.filters.http.set_filter_state.v3.Config",
-                "on_request_headers": [state],
+                "on_request_headers": [state, hashable],
             },
         },
         {
@@ -141,3 +145,28 @@ def test_objects_of_filter_state(oracle: RoutingEnvoy) -> None:
             ask = Ask("GET", f"h{number}.test", "/", (("x-state", value),) if value else ())
             with call_metadata(filter_state={"meshlib.key": value} if value else {}):
                 assert ours.ask(ask).route == oracle.ask(ask).route, (match.filter_state, value)
+
+
+def test_hashes_of_filter_state(oracle: RoutingEnvoy) -> None:
+    by_state, by_header = HashPolicy("filter_state", HASHED), HashPolicy("header", "x-user")
+    shares = set()
+    for policies in (
+        (by_state,),
+        (by_header, by_state),
+        (HashPolicy("filter_state", HASHED, terminal=True), by_header),
+    ):
+        hasher = compile_hash(policies)
+        assert hasher is not None
+        oracle.push({"virtual_hosts": [showing_hashes("a.test", policies)]})
+        for value in ("gold", "10.1.2.3", "ü", "a b", "x" * 300, ""):
+            raw = value.encode().decode("latin-1")
+            ask = Ask("GET", "a.test", "/", (("x-user", "ann"), *((("x-state", raw),) if value else ())))
+            with call_metadata(filter_state={HASHED: value} if value else {}):
+                ours = hasher(head_of(ask))
+            theirs = int(dict(oracle.ask(ask).headers)["x-share"])
+            if ours is None:  # then Envoy picks at random
+                assert (policies, value) == ((by_state,), "")
+            else:
+                shares.add(theirs)
+                assert ours.hash % SHARES == theirs, (policies, value)
+    assert len(shares) > 10

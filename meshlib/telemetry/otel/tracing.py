@@ -192,7 +192,7 @@ class OtelTracing:
         headers = policy.injected(head.headers, parent)
         if policy.allows_baggage and (written := self._baggage(head)):
             headers.append((b"baggage", written))
-        return type(head)(head.method, head.scheme, head.authority, head.path, headers)
+        return head.like(head.path, headers)
 
     def _unsampled(self, head: RequestHead, context: SpanContext) -> RequestHead:
         """The request of a call that leaves no span here; whether it is sampled elsewhere is left as it is."""

@@ -47,15 +47,6 @@ def test_a_stray_percent_sign_is_refused_as_by_envoy(value: str) -> None:
     assert refused.value.path == "virtual_hosts[0].routes[0].request_headers_to_add[0].header.value"
 
 
-def test_a_hash_of_filter_state_never_comes_to_be() -> None:
-    policies = [{"filter_state": {"key": "k"}, "terminal": True}, {"header": {"header_name": "x-user"}}]
-    config, found = decoded({"match": {"prefix": "/"}, "route": {"cluster": "a", "hash_policy": policies}})
-    action = config.virtual_hosts[0].routes[0].action
-    assert isinstance(action, RouteAction)
-    assert [policy.name for policy in action.hash_policies] == ["x-user"]
-    assert [issue.path for issue in found.issues] == ["virtual_hosts[0].routes[0].route.hash_policy[0].filter_state"]
-
-
 def test_what_is_kept_in_the_model_and_not_acted_on_is_told() -> None:
     policies = [{"connection_properties": {"source_ip": True}}]
     action = {"cluster": "a", "cluster_not_found_response_code": "NOT_FOUND", "hash_policy": policies}

@@ -139,7 +139,7 @@ def test_rewrites_by_format_and_cookies_with_attributes() -> None:
                     "cluster": "a",
                     "path_rewrite": "/%REQ(x)%",
                     "host_rewrite": "h",
-                    "hash_policy": [{"cookie": cookie}],
+                    "hash_policy": [{"cookie": cookie}, {"filter_state": {"key": "user"}, "terminal": True}],
                 }
             }
         )
@@ -147,6 +147,7 @@ def test_rewrites_by_format_and_cookies_with_attributes() -> None:
     assert (found.path_rewrite, found.host_rewrite) == ("/%REQ(x)%", HostRewrite("format", "h"))
     assert found.hash_policies == (
         HashPolicy("cookie", "c", ttl=5.0, attributes=(("Secure", ""), ("SameSite", "Lax"))),
+        HashPolicy("filter_state", "user", terminal=True),
     )
 
 

@@ -10,18 +10,20 @@ import pytest
 from grpc import aio
 
 import meshlib
-from meshlib.context import NO_CONTEXT, CallContext
+from meshlib.context import NO_CONTEXT, CallContext, call_metadata
 from meshlib.engine.commands import CallInfo, Fail, Reply
 from meshlib.engine.decision import EXPECTED_TIMEOUT
 from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
 from meshlib.grpc.errors import cancelled_error, exception_for, reply_exception
 from meshlib.grpc.inbound import peer_of
-from meshlib.grpc.metadata import CONTENT_TYPE, head_of, metadata_of, received
+from meshlib.grpc.metadata import CHANNEL_ID, CONTENT_TYPE, head_of, metadata_of, new_channel, received
 from meshlib.grpc.requests import REPLAY_LIMIT, RequestStream, wire_bytes
 from meshlib.grpc.subchannels import SubChannel
 from meshlib.grpc.target import authority_of, dialled
 from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.route import HashPolicy
+from meshlib.routing.hashing import compile_hash
 
 
 @pytest.mark.parametrize(
@@ -277,3 +279,34 @@ def test_a_cancelled_call() -> None:
 )
 def test_the_caller_by_grpcios_own_tls_is_an_id_to_the_letter(uris: tuple[bytes, ...], peer: str) -> None:
     assert peer_of({"peer_uri": uris}) == peer
+
+
+def test_a_channel_is_told_by_its_own_object_of_filter_state() -> None:
+    hasher = compile_hash([HashPolicy("filter_state", CHANNEL_ID)])
+    assert hasher is not None
+    channels = [new_channel() for _ in range(3)]
+    made = []
+    for channel in channels:
+        heads = [
+            head_of("payments", "/a/B", metadata, NO_CONTEXT, streams, responses, channel)[0]
+            for metadata in ((), (("a", "b"),))
+            for streams in (False, True)
+            for responses in (False, True)
+        ]
+        heads += [head.like("/c/D", [(b"a", b"c")]) for head in heads]
+        (found,) = {hasher(head) for head in heads}
+        made.append(found)
+    assert None not in made
+    assert len(set(made)) == len(channels)
+    with call_metadata(filter_state={CHANNEL_ID: "mine"}):
+        head, _ = head_of("payments", "/a/B", None, NO_CONTEXT, channel=channels[0])
+        assert head.filter_state == {CHANNEL_ID: "mine"}
+
+
+@pytest.mark.parametrize("responses", [False, True])
+def test_a_shared_head_that_is_changed_is_no_longer_shared(responses: bool) -> None:
+    head, _ = head_of("payments", "/a/B", None, NO_CONTEXT, responses=responses)
+    made = head.like(head.path, [(b"a", b"c")])
+    assert head.shared
+    assert not made.shared
+    assert (made.overlaps, made.streams, made.protocol) == (not responses, False, "HTTP/2")

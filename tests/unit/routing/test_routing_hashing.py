@@ -5,6 +5,7 @@ import sys
 import pytest
 from xxhash import xxh64_intdigest
 
+from meshlib.context import CallHead, call_metadata
 from meshlib.model.matchers import RegexRewrite
 from meshlib.model.report import ResourceError
 from meshlib.model.request import RequestHead
@@ -142,9 +143,16 @@ def test_no_policies_cost_nothing() -> None:
     assert compile_hash(()) is None
 
 
-def test_what_a_client_has_not_is_refused() -> None:
-    with pytest.raises(ResourceError, match=r"^hash_policy\[1\]\.filter_state: "):
-        compile_hash((HEADER, HashPolicy("filter_state", "key")))
+def test_filter_state() -> None:
+    hasher = compile_hash((HashPolicy("filter_state", "user", terminal=True), HEADER))
+    assert hasher is not None
+    call = CallHead("GET", "http", "a.test", "/", [(b"x-a", b"ann")])
+    with call_metadata(filter_state={"user": "ü", "empty": ""}):
+        assert hasher(call) == HashResult(xxh64_intdigest("ü".encode()))
+        assert hashed(HashPolicy("filter_state", "user")) is None  # no call's head
+    with call_metadata(filter_state={"user": ""}):
+        assert hasher(call) == HashResult(xxh64_intdigest(b""))
+    assert hasher(call) == HashResult(xxh64_intdigest(b"ann"))
 
 
 def test_without_xxhash_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

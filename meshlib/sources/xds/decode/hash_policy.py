@@ -36,8 +36,7 @@ def _hash_policy(ctx: Context, message: Any, path: str) -> HashPolicy | None:
             return HashPolicy("source_ip", terminal=message.terminal) if found.source_ip else None
         case "query_parameter":
             return HashPolicy("query_parameter", found.name, message.terminal)
-    ctx.degraded(where, "a client library has no filter state: the policy never yields a hash")
-    return None
+    return HashPolicy("filter_state", found.key, message.terminal)
 
 
 def _cookie(ctx: Context, message: Any, path: str, *, terminal: bool) -> HashPolicy:
