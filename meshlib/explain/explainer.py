@@ -21,6 +21,7 @@ from meshlib.explain.attempts import Terms
 from meshlib.explain.chance import FixedChance
 from meshlib.explain.explanation import Explanation
 from meshlib.explain.request import HeaderInput, head_from
+from meshlib.explain.runtime import has_fractions, only_runtime
 from meshlib.explain.why import chosen_because
 from meshlib.flags import ResponseFlag
 from meshlib.model.metadata import Struct
@@ -88,6 +89,14 @@ class Explainer:
     def explain(self, method: str, url: str, headers: HeaderInput = ()) -> Explanation:
         """Decide about one request as a call would, and say how. Raises ValueError for what is no HTTP request."""
         return self.explain_head(head_from(method, url, headers), url)
+
+    def only_runtime(self, key: str) -> Explainer:
+        """An explainer of the same configuration in which fractions of another runtime key never hold, and for "" none
+        does: what Envoy's router check tool makes of `runtime`. Itself where there are no fractions.
+        """
+        if not any(map(has_fractions, self.route_configurations())):
+            return self
+        return Explainer(only_runtime(self._plan.snapshot, key), reject_unknown=self._reject_unknown, seed=0)
 
     def route_configurations(self) -> list[RouteConfiguration]:
         """Every route configuration calls are decided by, once."""

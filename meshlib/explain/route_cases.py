@@ -52,7 +52,8 @@ _NAMES = {
 class RouteCase:
     """One request and what is expected of it. `random_value` takes the place of chance, as in Envoy's tool: its
     remainder by the total weight of a route's clusters chooses one, and a runtime fraction holds where its remainder by
-    the denominator is below. None: chance is chance, and what depends on it cannot be expected.
+    the denominator is below. None: chance is chance, and what depends on it cannot be expected. `runtime`: the key of
+    the only fractions that hold, "" for none; None: all do.
     """
 
     name: str
@@ -62,6 +63,7 @@ class RouteCase:
     response_headers: tuple[tuple[str, str], ...] = ()
     file: str = ""
     line: int = 0
+    runtime: str | None = None
 
 
 class CaseError(Exception):
@@ -139,10 +141,10 @@ def _theirs(item: Mapping[str, Any], file: str, line: int) -> RouteCase:
     _only(item, _THEIRS, ())
     given = _object(item, "input", ())
     _only(given, _INPUT, ("input",))
-    scheme = "https" if given.get("ssl") is True else "http"
+    scheme = "https" if _flag(given, "ssl") else "http"
     authority, target = (_wire(_text(given, name, ("input",))) for name in ("authority", "path"))
     headers = [("host", authority), ("x-forwarded-proto", scheme)]
-    headers += [("x-envoy-internal", "true")] if given.get("internal") is True else []
+    headers += [("x-envoy-internal", "true")] if _flag(given, "internal") else []
     headers += _pairs(given, "additional_request_headers")
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     head = RequestHead(_text(given, "method", ("input",), "GET"), scheme, authority, target, raw)
@@ -151,7 +153,15 @@ def _theirs(item: Mapping[str, Any], file: str, line: int) -> RouteCase:
         raise CaseError(("validate",), "validates nothing", f"one of {', '.join(_NAMES)}, ...")
     answer = tuple(_pairs(given, "additional_response_headers"))
     random_value = _random(given, ("input",)) or 0
-    return RouteCase(_text(item, "test_name", ()), head, random_value, checks, answer, file, line)
+    runtime = _as_text(given.get("runtime", ""), ("input", "runtime"))
+    return RouteCase(_text(item, "test_name", ()), head, random_value, checks, answer, file, line, runtime)
+
+
+def _flag(given: Mapping[str, Any], name: str) -> bool:
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        raise CaseError(("input", name), f"{value!r} is neither true nor false")
+    return value
 
 
 def _their_checks(validate: Mapping[str, Any]) -> Iterator[Check]:

@@ -46,16 +46,25 @@ class RouteSuite:
 
     def __init__(self, explainer: Explainer) -> None:
         self._explainer = explainer
+        self._by_runtime: dict[str, Explainer] = {}
         self.coverage = Coverage(dict(_places(explainer.route_configurations())))
 
     def run(self, cases: Iterable[RouteCase]) -> Iterator[CaseResult]:
         """The result of each case, in order."""
         for case in cases:
-            said = self._explainer.explain_head(case.head, "", case.random_value, case.response_headers)
+            said = self._explainer_for(case).explain_head(case.head, "", case.random_value, case.response_headers)
             failures = tuple(found for check in case.checks if (found := check.failure(said)))
             if not failures:
                 self.coverage.reached.update(_reached(said, self.coverage.places))
             yield CaseResult(case, said, failures)
+
+    def _explainer_for(self, case: RouteCase) -> Explainer:
+        if case.runtime is None:
+            return self._explainer
+        known = self._by_runtime.get(case.runtime)
+        if known is None:
+            known = self._by_runtime[case.runtime] = self._explainer.only_runtime(case.runtime)
+        return known
 
 
 def _places(configurations: Iterable[RouteConfiguration]) -> Iterator[tuple[Place, str]]:

@@ -22,7 +22,9 @@ virtual_hosts:
   routes:
   - {name: old, match: {prefix: /old}, redirect: {path_redirect: /new}}
   - {name: gone, match: {path: /gone}, direct_response: {status: 410, body: {inline_string: gone}}}
-  - {name: half, match: {prefix: /half, runtime_fraction: {default_value: {numerator: 30}}}, route: {cluster: a}}
+  - name: half
+    match: {prefix: /half, runtime_fraction: {runtime_key: shop.half, default_value: {numerator: 30}}}
+    route: {cluster: a}
   - name: split
     match: {prefix: /}
     route:
@@ -56,7 +58,9 @@ tests:
 - {name: low, request: {url: http://shop/half}, random_value: 29, expect: {route: half, endpoint: "127.0.0.1:81"}}
 - {name: high, request: {url: http://shop/half}, random_value: 130, expect: {route: shop/split, cluster: b}}
 - {name: nobody there, request: {url: http://shop/}, random_value: 99, expect: {cluster: b, response_flag: UH}}
-- {name: gone, request: {method: POST, url: http://shop/gone}, expect: {status: 410, body: gone, virtual_cluster: writes}}
+- name: gone
+  request: {method: POST, url: http://shop/gone}
+  expect: {status: 410, body: gone, virtual_cluster: writes}
 - {name: not ours, request: {url: http://other/}, expect: {pass_through: true}}
 - test_name: a redirect
   input: {authority: shop, path: "/old/x?a=1", ssl: true}
@@ -133,6 +137,26 @@ tests:
     assert "40.0 % of the routes reached, wanted 90 %" in done.stderr
 
 
+def test_runtime_is_the_key_of_the_only_fractions_that_hold_as_in_envoys_tool(tmp_path: Path) -> None:
+    cases = """\
+tests:
+- test_name: without a key no fraction holds
+  input: {authority: shop, path: /half, random_value: 3}
+  validate: {cluster_name: a, path_rewrite: /v2/half}
+- test_name: nor with another key
+  input: {authority: shop, path: /half, random_value: 3, runtime: other.key}
+  validate: {cluster_name: a, path_rewrite: /v2/half}
+- test_name: with its key it is drawn
+  input: {authority: shop, path: /half, random_value: 3, runtime: shop.half}
+  validate: {cluster_name: a, path_rewrite: /half}
+- test_name: and may fail
+  input: {authority: shop, path: /half, random_value: 30, runtime: shop.half}
+  validate: {cluster_name: b, path_rewrite: /v2/half}
+"""
+    done = route_test(tmp_path, cases)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     "case, told",
     [
@@ -143,6 +167,11 @@ tests:
         ("{name: x, request: {url: http://shop/}, random_value: -1, expect: {cluster: a}}", "no whole number from 0"),
         ("{name: x, request: {url: http://shop/}, expect: {request_headers: {a: 1}}}", "a: a text, null"),
         ("{test_name: x, input: {authority: shop}, validate: {cluster_name: a}}", "input.path: is missing"),
+        (
+            "{test_name: x, input: {authority: a, path: /, ssl: 1}, validate: {cluster_name: a}}",
+            "1 is neither true nor",
+        ),
+        ("{test_name: x, input: {authority: a, path: /, runtime: 1}, validate: {cluster_name: a}}", "1 is not a text"),
         ("{test_name: x, input: {authority: shop, path: /}, validate: {}}", "validates nothing"),
         (
             "{test_name: x, input: {authority: a, path: /}, validate: {request_header_matches: [{nme: x}]}}",
