@@ -63,6 +63,7 @@ def test_every_figure_of_a_call_is_there_and_positive(run: tuple[str, Path]) -> 
     assert set(results["changes"]) == changes | (by_consul if consul_binary() else set())
     assert all(cost > 0 for costs in results["decisions"].values() for cost in costs.values())
     assert all(cost > 0 for costs in results["telemetry"]["call"].values() for cost in costs.values())
+    assert all(cost > 0 for part in results["routing"].values() for costs in part.values() for cost in costs.values())
 
 
 @pytest.mark.slow
@@ -72,7 +73,9 @@ def test_the_page_shows_the_tables_and_the_plots_that_were_drawn(run: tuple[str,
     page = (folder / "benchmarks.md").read_text()
     assert "| async p50, 1 in flight, to bare httpx |" in page
     drawn = {path.name for path in (folder / "images" / "benchmarks").glob("*.png")}
-    assert drawn == ({"throughput.png", "latency.png", "bodies.png"} if find_spec("matplotlib") else set())
+    assert drawn == (
+        {"throughput.png", "latency.png", "bodies.png", "routing.png"} if find_spec("matplotlib") else set()
+    )
     assert all(f"images/benchmarks/{name}" in page for name in drawn)
 
 

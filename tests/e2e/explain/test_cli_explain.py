@@ -173,7 +173,12 @@ def test_what_only_compiling_refuses_is_a_configuration_error(conf: Path) -> Non
 
 
 def test_degraded_configuration_is_told_and_answered_by(conf: Path) -> None:
-    conf.write_text(CONFIGURATION.replace("name: stable\n    load", "name: stable\n    upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 0}}\n    load"))
+    conf.write_text(
+        CONFIGURATION.replace(
+            "name: stable\n    load",
+            "name: stable\n    upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 0}}\n    load",
+        )
+    )
     done = meshlib("GET", "http://payments/", "--config", conf, "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["virtual_host"] == "payments"

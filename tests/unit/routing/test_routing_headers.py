@@ -100,9 +100,7 @@ def test_empty_values_are_left_out_unless_kept(value: str) -> None:
     assert mutated(adding("x-n", value, keep=True)) == [*OLD, (b"x-n", b"")]
 
 
-@pytest.mark.parametrize(
-    "value", ["50%", "%", "%REQ(x-a", "%NO_SUCH%", "%REQ%", "%REQ(a?b?c)%", "%lower%", "%REQ(x)"]
-)
+@pytest.mark.parametrize("value", ["50%", "%", "%REQ(x-a", "%NO_SUCH%", "%REQ%", "%REQ(a?b?c)%", "%lower%", "%REQ(x)"])
 def test_formatters_that_cannot_be_honoured_are_refused(value: str) -> None:
     with pytest.raises(ResourceError) as refused:
         compile_mutations(adding("x-n", value))
