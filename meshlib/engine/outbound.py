@@ -41,8 +41,8 @@ class Outbound:
         self.by_port: dict[int, list[OutboundTable]] = {}
         self.rest: list[OutboundTable] = []
         referred: set[str] = set()
-        self._absent = snapshot.absent_hosts or frozenset()
-        asked = snapshot.absent_hosts is not None
+        self._answered = snapshot.answered_hosts or frozenset()
+        asked = snapshot.answered_hosts is not None
         self._has_vhds = asked and any(config.vhds for config in snapshot.routes.values())
         for listener in snapshot.listeners.values():
             for position, manager in enumerate(listener.managers):
@@ -139,12 +139,12 @@ class Outbound:
         return ()
 
     def denied(self, scheme: str, authority: str) -> str:
-        """The virtual host of an authority that the control plane says there is none of; empty when it said nothing."""
+        """The virtual host that was asked for in vain, for an authority nothing speaks for; empty when none was."""
         if not self._has_vhds:
             return ""
         tables = (table for tables in self._places(scheme, authority) for table in tables)
         names = (name for table in tables for name in table.on_demand(authority))
-        return next((name for name in names if name in self._absent), "")
+        return next((name for name in names if name in self._answered), "")
 
     def _places(self, scheme: str, authority: str) -> Iterator[Sequence[OutboundTable]]:
         for name in listener_names(scheme, authority):
@@ -154,7 +154,7 @@ class Outbound:
 
     def _on_demand(self, tables: Iterable[OutboundTable], authority: str) -> Iterator[str]:
         names = (name for table in tables for name in table.on_demand(authority))
-        return (name for name in names if name not in self._absent)
+        return (name for name in names if name not in self._answered)
 
     def _candidates(self, scheme: str, authority: str) -> Iterator[VirtualHostPlan | None]:
         """What may speak for an authority, best first; None where that is not known yet."""

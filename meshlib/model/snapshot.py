@@ -31,8 +31,8 @@ class Snapshot:
     `listeners` route by name or port; `routes` holds both RDS answers and route configurations that stand alone in a
     file: those no listener refers to are route tables of their own. `absent` names listeners that are known not to
     exist; with `on_demand`, an authority that is neither there nor absent can still be asked for.
-    `scopes` are what SRDS brought, by name. `absent_hosts` are the virtual hosts that do not exist though their route
-    configuration has some on demand, as `<route configuration>/<authority>`; None: nobody can be asked for any.
+    `scopes` are what SRDS brought, by name. `answered_hosts` are the virtual hosts that were asked for on demand, as
+    `<route configuration>/<authority>`, and either came or do not exist; None: nobody can be asked for any.
     `runtime` holds the values of runtime keys, which replace the defaults of fractions in matches.
     `resolved` holds the endpoints of DNS clusters by the cluster's name, addresses in place of names, once somebody
     resolves them: a cluster that is not in it is still waited for. None: nobody does, and their endpoints have names.
@@ -51,7 +51,7 @@ class Snapshot:
     resolved: Mapping[str, ClusterLoadAssignment] | None = None
     local: Local = NOWHERE
     scopes: Mapping[str, ScopedRouteConfiguration] = field(default_factory=_none)
-    absent_hosts: frozenset[str] | None = None
+    answered_hosts: frozenset[str] | None = None
 
     def scopes_of(self, routes: ScopedRoutes) -> tuple[ScopedRouteConfiguration, ...]:
         """The scopes a connection manager chooses among."""

@@ -77,7 +77,8 @@ class Dependencies:
         self._active: dict[Key, _Version] = {}
         self._absent: set[Key] = set()
         self._answered: set[str] = set()
-        self._hosts: dict[str, bool] = {}  # asked for by name, in that order; whether there is known to be none
+        # Virtual hosts by the names they were asked for, in that order: "" before the answer, None where there is none.
+        self._hosts: dict[str, str | None] = {}
         self._hosts_added = HostsAdded()
         self._awaited: dict[str, float] = {}  # clusters of the wildcard mode, by when the first route named them
         self._settled: tuple[tuple[str, ...], dict[Key, _Version]] | None = None
@@ -110,22 +111,23 @@ class Dependencies:
     def want_host(self, name: str) -> None:
         """Ask for a virtual host, `<route configuration>/<authority>`."""
         if name not in self._hosts:
-            self._hosts[name] = False
+            self._hosts[name] = ""
             self._edges_changed = True
 
     def forget_absent_hosts(self, keep: int) -> tuple[str, ...]:
         """Ask no more for the virtual hosts there are none of, but for the `keep` asked for last."""
-        absent = [name for name, is_absent in self._hosts.items() if is_absent]
+        absent = [name for name, found in self._hosts.items() if found is None]
         dropped = tuple(absent[: max(len(absent) - keep, 0)])
         for name in dropped:
             del self._hosts[name]
         self._edges_changed = self._edges_changed or bool(dropped)
         return dropped
 
-    def found_host(self, name: str) -> None:
-        """A virtual host has come under another name than it was asked for by."""
-        if self._hosts.get(name):
-            self._hosts[name], self._edges_changed = False, True
+    def found_host(self, name: str, own: str) -> None:
+        """A virtual host that was asked for by this name has come, under its own."""
+        if name in self._hosts:
+            self._edges_changed = self._edges_changed or self._hosts[name] != own
+            self._hosts[name] = own
 
     def update(self, type_url: str, name: str, resource: Resource, references: References) -> None:
         """A new version was accepted."""
@@ -138,7 +140,7 @@ class Dependencies:
         self._latest[key] = version
         self._absent.discard(key)
         if type_url == VIRTUAL_HOST:
-            self.found_host(name)
+            self.found_host(name, name)
 
     def remove(self, type_url: str, name: str) -> None:
         """The control plane took a resource away, or said (or let a timer say) that there is none.
@@ -152,7 +154,7 @@ class Dependencies:
         self._latest.pop(key, None)
         self._absent.add(key)
         if name in self._hosts and type_url == VIRTUAL_HOST:
-            self._hosts[name] = True
+            self._hosts[name] = None
         self._edges_changed = True
         if type_url == LISTENER:
             self._active.pop(key, None)
@@ -173,7 +175,7 @@ class Dependencies:
         if not self._is_complete():
             return None
         state = (
-            (*self._absent_listeners(), *self._absent_hosts()),
+            (*self._absent_listeners(), *self._answered_hosts()),
             {key: self._active[key] for key in self._live},
         )
         if state == self._settled:
@@ -341,8 +343,10 @@ class Dependencies:
     def _absent_listeners(self) -> tuple[str, ...]:
         return tuple(sorted(name for type_url, name in self._absent if type_url == LISTENER))
 
-    def _absent_hosts(self) -> tuple[str, ...]:
-        return tuple(sorted(name for name, is_absent in self._hosts.items() if is_absent))
+    def _answered_hosts(self) -> tuple[str, ...]:
+        return tuple(
+            sorted(name for name, own in self._hosts.items() if own is None or (VIRTUAL_HOST, own) in self._active)
+        )
 
     def _with_hosts(self, routes: dict[str, Any]) -> dict[str, Any]:
         """The route configurations with the virtual hosts that came for them."""
@@ -368,7 +372,7 @@ class Dependencies:
             on_demand=not self._wildcard,
             version=str(self._number),
             scopes=by_type[SCOPED_ROUTE_CONFIGURATION],
-            absent_hosts=frozenset(self._absent_hosts()),
+            answered_hosts=frozenset(self._answered_hosts()),
         )
 
 

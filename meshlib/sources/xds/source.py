@@ -209,8 +209,8 @@ class XdsSource:
             case ResourceUpdate(type_url, name, _, body):
                 found = self._decoded.pop((type_url, name), None) or self._decode_again(type_url, body)
                 self._dependencies.update(type_url, name, found.resource, found.references)
-            case ResourceAliased(_, _, alias):
-                self._dependencies.found_host(alias)
+            case ResourceAliased(_, name, alias):
+                self._dependencies.found_host(alias, name)
             case ResourceRemoved(type_url, name) | ResourceDoesNotExist(type_url, name):
                 self._dependencies.remove(type_url, name)
             case ResponseProcessed(type_url, _, error):

@@ -413,14 +413,18 @@ def test_absent_virtual_hosts_are_remembered_and_the_oldest_forgotten() -> None:
     for name in ("r/a", "r/b", "r/c"):
         story.dependencies.want_host(name)
         story.goes(VIRTUAL_HOST, name)
-    assert story.snapshot.absent_hosts == {"r/a", "r/b", "r/c"}
+    assert story.snapshot.answered_hosts == {"r/a", "r/b", "r/c"}
     assert story.dependencies.forget_absent_hosts(2) == ("r/a",)
-    assert story.settle().snapshot.absent_hosts == {"r/b", "r/c"}
+    assert story.settle().snapshot.answered_hosts == {"r/b", "r/c"}
     assert story.wanted(VIRTUAL_HOST) == {"*", "r/b", "r/c"}
     story.comes(on_demand("r/b", "b"))
-    assert story.snapshot.absent_hosts == {"r/c"}
-    story.dependencies.found_host("r/c")  # as an alias
-    assert story.settle().snapshot.absent_hosts == frozenset()
+    assert story.snapshot.answered_hosts == {"r/b", "r/c"}
+    story.dependencies.want_host("r/d")
+    story.dependencies.found_host("r/d", "r/slow")
+    assert story.comes(on_demand("r/slow", "d", to="missing")).snapshot.answered_hosts == {"r/b", "r/c"}
+    story.comes(cluster("missing"), assignment("missing"))
+    assert story.snapshot.answered_hosts == {"r/b", "r/c", "r/d"}  # no sooner than it is in force
+    assert story.dependencies.forget_absent_hosts(0) == ("r/c",)
 
 
 def test_a_domain_stands_in_one_virtual_host() -> None:
