@@ -114,8 +114,9 @@ class StickyAttempts(RequestedAttempts):
 
 def _mirrors(actions: Actions, call: Attempts, start: Start, plan: Plan) -> Generator[Command, Any, None]:
     """The copies of a request whose first attempt is about to begin. A cluster that does not exist gets none."""
+    sample = call.runtime.rng.random()  # one for all of them, as in Envoy: equal shares copy the same requests
     for mirror in actions.mirrors:
-        if mirror.fraction < 1.0 and call.runtime.rng.random() >= mirror.fraction:
+        if sample >= mirror.fraction:
             continue
         route = mirror.route
         share = route.shares[0]
@@ -124,9 +125,16 @@ def _mirrors(actions: Actions, call: Attempts, start: Start, plan: Plan) -> Gene
             continue
         head = mirror.shadow(start.head)
         if call.head.says_timeout:  # as its protocol does, so that no header has to
-            head = type(call.head)(head.method, head.scheme, head.authority, head.path, head.headers)
+            head = _as(call.head, head)
         decision = Forward(route, route.action, share, cluster)
         yield Mirror(decision, head, call.deadline, call.cluster, actions.body_limit, mirror.traced)
+
+
+def _as(own: RequestHead, other: RequestHead) -> RequestHead:
+    """The other request as one of the caller's: of its class, with all that goes with the call."""
+    made = own.like(other.path, other.headers)
+    made.method, made.scheme, made.authority = other.method, other.scheme, other.authority
+    return made
 
 
 # ---------------------------------------------------------------------------------------------------------- redirects
@@ -186,7 +194,7 @@ def _target(
     if isinstance(target, str):
         return target
     # Of the caller's class, which carries the call's metadata and knows its protocol; what was sent is a plain one.
-    target = type(call.head)(target.method, target.scheme, target.authority, target.path, target.headers)
+    target = _as(call.head, target)
     there = host.source.find(target.authority)
     decision = None if there is None else decide(plan, there, target, call.runtime.rng)
     if there is None or decision is None or decision.route is None:

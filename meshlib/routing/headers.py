@@ -91,6 +91,8 @@ class _Level:
             value = addition.made(scene)
             if not value and not addition.keep_empty:
                 continue
+            if scene is not None and self._target == "response" and _ends_the_line(value):
+                continue  # what a request says, decoded (%QUERY_PARAM%): in a response it would make headers of its own
             if addition.applies(addition.name in names):
                 if addition.overwrites:
                     overwrites[addition.name] = value
@@ -99,6 +101,10 @@ class _Level:
         if overwrites:
             headers = [pair for pair in headers if pair[0].lower() not in overwrites]
         return [*headers, *overwrites.items(), *additions]
+
+
+def _ends_the_line(value: bytes) -> bool:
+    return b"\n" in value or b"\r" in value or b"\0" in value
 
 
 class Addition:

@@ -117,3 +117,11 @@ def test_pseudo_headers_and_host_are_refused(name: str) -> None:
 
 def test_nothing_to_do_is_none() -> None:
     assert compile_mutations(NO_MUTATIONS, NO_MUTATIONS, NO_MUTATIONS) is None
+
+
+@pytest.mark.parametrize("query, added", [("x=fine", [(b"x-said", b"fine")]), ("x=a%0d%0aevil:1", []), ("x=%00", [])])
+def test_what_a_request_says_makes_no_headers_in_a_response(query: str, added: list[tuple[bytes, bytes]]) -> None:
+    mutate = compile_mutations(adding("x-said", "%QUERY_PARAM(x)%"), target="response")
+    assert mutate is not None
+    head = RequestHead("GET", "http", "shop", f"/?{query}", [])
+    assert mutate([], head) == added
