@@ -167,3 +167,24 @@ def test_11_how_long_a_call_may_take(world: World, echo_backends: Backends) -> N
 def test_12_balancers_grpcio_does_not_know(world: World, echo_backends: Backends, policy: str) -> None:
     world.put([route(world.cluster("a"))], {"a": {"endpoints": endpoints_of(echo_backends(2)), "lb_policy": policy}})
     assert [world.theirs(GrpcCall())[0].code, world.ours(GrpcCall())[0].code] == ["UNAVAILABLE", "OK"]
+
+
+def test_13_and_16_a_name_in_capitals_and_a_cluster_by_header(world: World, echo_backends: Backends) -> None:
+    a, b = echo_backends(2)
+    capitals = route(world.cluster("a"), match={"headers": [{"name": "X-Up", "present_match": True}]})
+    named: Json = {"prefix": "", "headers": [{"name": "x-cluster", "present_match": True}]}
+    by_header = {"match": named, "route": {"cluster_header": "x-cluster"}}
+    world.put([capitals, by_header, route(world.cluster("b"))], {"a": [a], "b": [b]})
+    world.follow()
+    for pair in (("x-up", "1"), ("x-cluster", world.cluster("a"))):
+        ((theirs, ours),) = world.both(GrpcCall(metadata=(pair,)))
+        assert [theirs.backend, ours.backend] == ["b", "a"]
+
+
+def test_14_no_retry_at_once(world: World, echo_backends: Backends) -> None:
+    one = {"endpoints": endpoints_of(echo_backends(1)), "circuit_breakers": {"thresholds": [{"max_retries": 0}]}}
+    policy = {"retry_on": "unavailable", "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.01s"}}
+    world.put([route(world.cluster("a"), retry_policy=policy)], {"a": one})
+    world.follow()
+    ((theirs, ours),) = world.both(GrpcCall(key="once", script={"statuses": [14, 0]}))
+    assert [theirs.code, ours.code] == ["OK", "UNAVAILABLE"]
