@@ -26,7 +26,8 @@ class CallContext:
     """`deadline` is monotonic seconds, None when the caller set none. `headers` (lower-case names) go on every outgoing
     call that does not set them itself: trace context, request id. `peer` is the caller's verified identity (a SPIFFE
     ID), empty when it showed none; it is not handed on. `lane` (`group/lane`) is what the `headers` say of it.
-    `metadata` and `filter_state` are what routes may match by beside the request; they leave the process with no call.
+    `metadata` and `filter_state` are what routes may match and hash by beside the request; they leave the process with
+    no call.
     """
 
     deadline: float | None = None
@@ -90,8 +91,8 @@ def call_metadata(
     metadata: Mapping[str, Mapping[str, object]] | None = None, filter_state: Mapping[str, str] | None = None
 ) -> Iterator[None]:
     """Give the calls made inside dynamic metadata (`{namespace: {key: value}}`, JSON-like) and filter state, for routes
-    that match by `dynamic_metadata` or `filter_state`. A namespace or key takes the place of an outer one. Raises
-    TypeError for a value that is not JSON.
+    that match by `dynamic_metadata` or `filter_state`, and for hash policies of `filter_state`. A namespace or key
+    takes the place of an outer one. Raises TypeError for a value that is not JSON.
     """
     context = current.get()
     namespaces = dict(context.metadata.namespaces) | dict(Metadata.of(metadata or {}).namespaces)

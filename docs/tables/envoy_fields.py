@@ -12,6 +12,7 @@ from google.protobuf import descriptor_pool
 from meshlib.sources.files.type_registry import message_class
 from meshlib.sources.xds import decode
 from meshlib.sources.xds.decode import matchers
+from meshlib.sources.xds.decode.added_fields import newest
 from meshlib.sources.xds.decode.context import NOT_APPLIED, Fields
 from tables import markdown
 
@@ -131,7 +132,7 @@ def tables() -> str:
         message_class(name)  # imports it
     pool = descriptor_pool.Default()
     sections = [_section(pool.FindMessageTypeByName(name), known[where], where) for name, where in MESSAGES]
-    return "\n\n".join([*sections, _route_match(pool.FindMessageTypeByName(f"{_ROUTE}.RouteMatch"))])
+    return "\n\n".join([*sections, _route_match(newest(pool.FindMessageTypeByName(f"{_ROUTE}.RouteMatch")))])
 
 
 def _decoders() -> Iterator[tuple[str, Fields]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshlib.context import CallHead, call_metadata
 from meshlib.engine.commands import Commit, Start
 from meshlib.model.cluster import Cluster
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
@@ -12,7 +13,7 @@ from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.route import HashPolicy, Route, RouteAction, RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Snapshot
 from meshlib.sources.static import static_cluster
-from parts.flow import ADDRESSES, Dice, Player, get, runtime_of
+from parts.flow import ADDRESSES, Dice, Player, runtime_of
 
 ANYTHING = RouteMatch(PathMatcher("prefix", "/"))
 COOKIE = HashPolicy("cookie", "user", ttl=100.5, path="/p", attributes=(("SameSite", "Strict"), ("Secure", "")))
@@ -25,7 +26,7 @@ def player(policy: HashPolicy, lb_policy: LbPolicy, *headers: tuple[bytes, bytes
     plain = static_cluster("payments", ADDRESSES)
     cluster = Cluster("payments", load_assignment=plain.load_assignment, lb_policy=lb_policy)
     snapshot = Snapshot(routes={"routes": config}, clusters={"payments": cluster})
-    return Player(runtime_of(snapshot, rng=Dice(number)), get("payments", "/", *headers))
+    return Player(runtime_of(snapshot, rng=Dice(number)), CallHead("GET", "http", "payments", "/", headers))
 
 
 @pytest.mark.parametrize("lb_policy", [RingHash(), Maglev()])
@@ -56,3 +57,13 @@ def test_the_hash_sees_what_the_route_has_added() -> None:
         assert isinstance(first, Start)
         chosen.add(first.host.address)
     assert len(chosen) == 1
+
+
+def test_the_hash_sees_what_the_call_carries() -> None:
+    """Of the request with the header added: what the call carries goes with it."""
+    chosen = {}
+    for tenant in ("a", "b", "c", "d", "e", "f", "g", "h"):
+        with call_metadata(filter_state={"tenant": tenant}):
+            starts = [player(HashPolicy("filter_state", "tenant"), RingHash(), number=n / 10).last for n in range(10)]
+        (chosen[tenant],) = {start.host.address for start in starts if isinstance(start, Start)}
+    assert len(set(chosen.values())) > 1
