@@ -104,6 +104,21 @@ def test_a_virtual_host_by_itself() -> None:
         decoded({**host, "domains": ["a", "A"]})
 
 
+def test_the_filter_of_on_demand_is_not_missed() -> None:
+    from envoy.extensions.filters.http.on_demand.v3 import on_demand_pb2
+
+    message = listener(scope("a", "1"))
+    filters = message["api_listener"]["api_listener"]["http_filters"]
+    kind = on_demand_pb2.OnDemand.DESCRIPTOR.full_name
+    filters.insert(0, {"name": "on-demand", "typed_config": {"@type": f"type.googleapis.com/{kind}"}})
+    assert decoded(message).issues == ()
+
+
+def test_virtual_hosts_on_demand_are_for_routes_by_rds() -> None:
+    message = listener(scope("a", "1", route_configuration={**inline("r"), "vhds": {"config_source": {"ads": {}}}}))
+    assert [issue.path.rpartition(".")[2] for issue in decoded(message).issues] == ["vhds"]
+
+
 def test_routes_with_virtual_hosts_on_demand_say_so() -> None:
     found = decoded({**xds.route_configuration("r"), "vhds": {"config_source": {"ads": {}}}})
     assert isinstance(found.resource, RouteConfiguration)

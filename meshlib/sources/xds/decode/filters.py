@@ -80,8 +80,12 @@ _LOCAL_RATE_LIMIT = fields(
         "local_rate_limit_per_downstream_connection": "one bucket is shared by all connections",
     },
 )
-_BY_ROUTE_ONLY = frozenset({"envoy.extensions.filters.http.fault.v3.HTTPFault"})
-"""Filters that do nothing unless a `typed_per_filter_config` says what; that one is then reported, where it stands."""
+_NOTHING_TO_DO = frozenset(
+    {"envoy.extensions.filters.http.fault.v3.HTTPFault", "envoy.extensions.filters.http.on_demand.v3.OnDemand"}
+)
+"""Filters that say nothing where they are empty: a fault is said by a route's `typed_per_filter_config`, and reported
+there; virtual hosts come on demand with this filter or without.
+"""
 _MIN_FILL_INTERVAL = 0.05
 _HTTP_FILTER = fields("name", "typed_config", "is_optional", "disabled")
 
@@ -149,7 +153,7 @@ def _http_filter(ctx: Context, message: Any, path: str) -> HttpFilter:
         if not message.HasField("config_discovery"):
             raise ResourceError(join(path, "typed_config"), f"filter {message.name!r} needs a typed_config")
         return HttpFilter(message.name, UnsupportedFilter(""), message.disabled)
-    if not message.typed_config.value and type_name(message.typed_config.type_url) in _BY_ROUTE_ONLY:
+    if not message.typed_config.value and type_name(message.typed_config.type_url) in _NOTHING_TO_DO:
         return HttpFilter(message.name, UnsupportedFilter(message.typed_config.type_url), message.disabled)
     return HttpFilter(message.name, _config(ctx, message.typed_config, join(path, "typed_config")), message.disabled)
 
