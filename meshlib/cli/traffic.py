@@ -74,10 +74,14 @@ def _kept(split: Split) -> bool:
 
 
 def _print(splits: Iterable[Split]) -> None:
-    shown = failed = 0
+    shown = failed = untested = 0
     for split in splits:
         shown += 1
         failed += not _kept(split)
+        if split.untested:
+            untested += 1
+            print(f"-     {split.name}: {split.untested}")
+            continue
         total, weight = sum(split.counts.values()), sum(split.shares.values())
         print(f"{'ok  ' if _kept(split) else 'OFF '}  {split.name}: chi-squared {split.fit.statistic:.2f}, ", end="")
         print(f"{split.fit.degrees} degree(s) of freedom, p {split.fit.p_value:.3g}")
@@ -85,7 +89,8 @@ def _print(splits: Iterable[Split]) -> None:
             share, count = split.shares.get(name, 0.0), split.counts.get(name, 0)
             part = f"{100 * count / total:6.2f} %" if total else "     - "
             print(f"        {name}: wanted {100 * share / weight:6.2f} %, got {part} ({count})")
-    print(f"{shown} place(s) share traffic, {failed} not as written")
+    left_out = f", {untested} not tested" if untested else ""
+    print(f"{shown} place(s) share traffic, {failed} not as written{left_out}")
 
 
 def _as_json(split: Split) -> dict[str, Any]:
@@ -98,4 +103,5 @@ def _as_json(split: Split) -> dict[str, Any]:
         "degrees": fit.degrees,
         "p_value": fit.p_value,
         "ok": _kept(split),
+        "untested": split.untested or None,
     }

@@ -13,6 +13,7 @@ from meshlib.engine.decision import drawn
 from meshlib.engine.plan import Plan
 from meshlib.engine.route import RoutePlan
 from meshlib.explain.chi_squared import Fit, fit
+from meshlib.explain.lane_requests import half_matching, why_not_drawn
 from meshlib.model.lanes import Lane, LaneGroup
 from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.request import RequestHead
@@ -26,18 +27,28 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One place where traffic is shared: a weighted route, `virtual host/route`, or a lane with a share, `lane
-    group/lane`. `shares` are the weights, `counts` what came of them.
+    """One place where traffic is shared: a weighted route, `virtual host/route`, or a lane, `lane group/lane`. `shares`
+    are the weights, or how many of the requests match a lane that takes all such; `counts` what came of them.
+    `not_drawn` says why nothing was drawn.
     """
 
     name: str
     shares: Mapping[str, float]
     counts: Mapping[str, int]
+    not_drawn: str = ""
 
     @property
     def fit(self) -> Fit:
         """How well the counts fit the shares."""
         return fit(self.counts, self.shares)
+
+    @property
+    def untested(self) -> str:
+        """Why there is nothing to test: nothing was drawn or observed, or everything goes to one and the same."""
+        if self.not_drawn:
+            return f"not drawn: {self.not_drawn}"
+        found = self.fit
+        return "nothing to test" if found.degrees == 0 and found.p_value == 1.0 else ""
 
 
 def drawn_splits(plan: Plan, requests: int, seed: int) -> Iterator[Split]:
@@ -51,13 +62,16 @@ def drawn_splits(plan: Plan, requests: int, seed: int) -> Iterator[Split]:
             shares[cluster.name] += cluster.weight
         heads = _heads(_policies(route), requests, action.header_name)
         yield Split(route.label, dict(shares), _counted(route, heads, rng))
-    for group, lane in _shared_lanes(plan):
-        yield _entered(group, lane, requests, rng)
+    for group, lane in _lanes(plan):
+        drawn_lane = _entered if lane.share < 100.0 else _matched
+        yield drawn_lane(group, lane, requests, rng)
 
 
 def observed_splits(plan: Plan, observed: Mapping[str, Mapping[str, int]]) -> Iterator[Split]:
-    """The splits of a plan that something was observed of, by their names. KeyError names one that is not there."""
-    known = {split.name: split for split in drawn_splits(plan, 0, 0)}
+    """The splits of a plan that something was observed of, by their names. KeyError names one that is not there, or a
+    lane that takes all that match: how many of the requests do, no configuration says.
+    """
+    known = {split.name: split for split in drawn_splits(plan, 0, 0) if any(split.shares.values())}
     for name, counts in observed.items():
         yield Split(name, known[name].shares, counts)
 
@@ -89,11 +103,11 @@ def _policies(route: RoutePlan) -> tuple[HashPolicy, ...]:
     return action.hash_policies if isinstance(action, RouteAction) and route.key is not None else ()
 
 
-def _shared_lanes(plan: Plan) -> Iterator[tuple[LaneGroup, Lane]]:
+def _lanes(plan: Plan) -> Iterator[tuple[LaneGroup, Lane]]:
     groups = {cluster.lanes.name: cluster.lanes for cluster in plan.snapshot.clusters.values() if cluster.lanes}
     for group in groups.values():
         for lane in group.lanes:
-            if lane.matches and lane.share < 100.0:
+            if lane.matches:
                 yield group, lane
 
 
@@ -106,6 +120,23 @@ def _entered(group: LaneGroup, lane: Lane, requests: int, rng: random.Random) ->
         said = rules.choose(head, _address(number), _DAY, rng)
         counts[lane.name if said.partition("/")[2] else NO_LANE] += 1
     return Split(f"lane {group.name}/{lane.name}", {lane.name: lane.share, NO_LANE: 100.0 - lane.share}, dict(counts))
+
+
+def _matched(group: LaneGroup, lane: Lane, requests: int, rng: random.Random) -> Split:
+    """The lane after its warm-up, by requests of which half match it. One that goes where it should not is counted
+    under a name that has no share: a single one is a deviation.
+    """
+    name = f"lane {group.name}/{lane.name}"
+    if why := why_not_drawn(lane):
+        return Split(name, {}, {}, why)
+    rules = LaneRules([LaneGroup(group.name, group.label, group.strict, (Lane(lane.name, lane.matches),))])
+    shares, counts = Counter({lane.name: 0, NO_LANE: 0}), Counter[str]()
+    for number, (head, matches) in enumerate(half_matching(lane, requests)):
+        entered = bool(rules.choose(head, _address(number), _DAY, rng).partition("/")[2])
+        wanted, got = (lane.name if each else NO_LANE for each in (matches, entered))
+        shares[wanted] += 1
+        counts[got if entered == matches else f"{got} instead of {wanted}"] += 1
+    return Split(name, dict(shares), dict(counts))
 
 
 def _heads(policies: tuple[HashPolicy, ...], requests: int, numbered: str = "") -> Iterator[RequestHead]:

@@ -29,9 +29,31 @@ name: b
 """
 
 
-def check(folder: Path, *options: str, observed: str | None = None) -> subprocess.CompletedProcess[str]:
+LANES = """\
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: payments}
+spec:
+  hosts: [payments]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: 10.0.0.1, ports: {http: 8080}}]
+---
+apiVersion: meshlib.dev/v1
+kind: LaneGroup
+metadata: {name: shop}
+spec:
+  services: [payments]
+  lanes:
+  - {name: beta, match: [{headers: {x-user-tag: {exact: beta}}}]}
+  - {name: odd, match: [{headers: {x-user-tag: {regex: "o.d"}}}]}
+"""
+
+
+def check(folder: Path, *options: str, observed: str | None = None, more: str = "") -> subprocess.CompletedProcess[str]:
     (folder / "conf").mkdir(exist_ok=True)
-    (folder / "conf" / "mesh.yaml").write_text(CONFIGURATION)
+    (folder / "conf" / "mesh.yaml").write_text(CONFIGURATION + more)
     if observed is not None:
         (folder / "counts.yaml").write_text(observed)
         options = (*options, "--observed", "counts.yaml")
@@ -62,6 +84,17 @@ def test_no_requests_are_no_test(tmp_path: Path, requests: str) -> None:
     done = check(tmp_path, f"--traffic={requests}")
     assert done.returncode == 2, done.stdout
     assert "argument --traffic" in done.stderr
+
+
+def test_a_lane_by_a_tag_of_the_user_is_entered_by_the_tag_alone(tmp_path: Path) -> None:
+    done = check(tmp_path, "--traffic", "2000", more=LANES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok    lane shop/beta: chi-squared 0.00, 1 degree(s) of freedom, p 1" in done.stdout
+    assert "        beta: wanted  50.00 %, got  50.00 % (1000)" in done.stdout
+    assert "-     lane shop/odd: not drawn: the match is not simple" in done.stdout
+    assert "3 place(s) share traffic, 0 not as written, 1 not tested" in done.stdout
+    splits = json.loads(check(tmp_path, "--traffic", "2000", "--json", more=LANES).stdout)
+    assert [split["untested"] for split in splits] == [None, None, "not drawn: the match is not simple"]
 
 
 def test_counts_that_deviate_are_found(tmp_path: Path) -> None:

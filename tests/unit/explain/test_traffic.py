@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from meshlib.engine.runtime import Runtime
+from meshlib.explain import lane_requests, traffic
 from meshlib.explain.chi_squared import fit, survival
 from meshlib.explain.traffic import NO_LANE, Split, drawn_splits, observed_splits
 from meshlib.model.cluster import Cluster
-from meshlib.model.lanes import Lane, LaneGroup
-from meshlib.model.matchers import PathMatcher, RouteMatch
+from meshlib.model.lanes import Lane, LaneGroup, LaneRamp
+from meshlib.model.matchers import (
+    CookieMatcher,
+    HeaderMatcher,
+    PathMatcher,
+    Present,
+    QueryParameterMatcher,
+    RouteMatch,
+)
+from meshlib.model.request import RequestHead
 from meshlib.model.route import (
     HashPolicy,
     Route,
@@ -24,6 +34,7 @@ from meshlib.model.route import (
     WeightedClusters,
 )
 from meshlib.model.snapshot import Snapshot
+from meshlib.model.strings import StringMatcher
 
 ALL = RouteMatch(PathMatcher("prefix", "/"))
 
@@ -98,11 +109,82 @@ def test_weighted_routes_are_drawn_by_the_engine(action: RouteAction) -> None:
 
 @pytest.mark.parametrize("by", [(), (HashPolicy("header", "x-user"),), (HashPolicy("source_ip"),)])
 def test_lanes_are_drawn_by_the_engine(by: tuple[HashPolicy, ...]) -> None:
-    lanes = LaneGroup("g", lanes=(Lane("gray", (ALL,), 30.0, by), Lane("all", (ALL,)), Lane("closed", share=5.0)))
+    lanes = LaneGroup("g", lanes=(Lane("gray", (ALL,), 30.0, by), Lane("closed", share=5.0)))
     (split,) = drawn_splits(plan(a={"lanes": lanes}, b={"lanes": lanes}), 20_000, seed=3)
     assert split.name == "lane g/gray"
     assert split.shares == {"gray": 30.0, NO_LANE: 70.0}
     assert split.fit.p_value > 0.001
+
+
+def beta(**more: Any) -> RouteMatch:
+    return RouteMatch(PathMatcher("prefix", "/shop"), (tag("beta"),), **more)
+
+
+def tag(value: str, kind: Any = "exact", **more: Any) -> HeaderMatcher:
+    return HeaderMatcher("x-user-tag", StringMatcher(kind, value), **more)
+
+
+@pytest.mark.parametrize(
+    "matches",
+    [
+        (beta(),),
+        (beta(), beta(cookies=(CookieMatcher("tier", StringMatcher("exact", "gold")),))),
+        (beta(query_parameters=(QueryParameterMatcher("v", StringMatcher("exact", "2", ignore_case=True)),)),),
+        (RouteMatch(PathMatcher("prefix", "/"), cookies=(CookieMatcher("tier", StringMatcher("exact", "gold")),)),),
+    ],
+)
+def test_requests_that_match_enter_a_lane_and_no_others(matches: tuple[RouteMatch, ...]) -> None:
+    lanes = LaneGroup("g", lanes=(Lane("gray", matches, ramp=LaneRamp(0.0, 60.0)),))
+    (split,) = drawn_splits(plan(a={"lanes": lanes}), 1000, seed=3)
+    assert (split.name, split.untested) == ("lane g/gray", "")
+    assert split.shares == split.counts == {"gray": 500, NO_LANE: 500}
+    with pytest.raises(KeyError, match="lane g/gray"):
+        list(observed_splits(plan(a={"lanes": lanes}), {"lane g/gray": {"gray": 1}}))
+
+
+def test_one_request_in_the_wrong_lane_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = LaneGroup("g", lanes=(Lane("gray", (beta(),)),))
+    made = lane_requests.half_matching
+
+    def one_wrong(lane: Lane, requests: int) -> Iterator[tuple[RequestHead, bool]]:
+        for number, (head, matches) in enumerate(made(lane, requests)):
+            yield head, matches != (number == 7)
+
+    monkeypatch.setattr(traffic, "half_matching", one_wrong)
+    (split,) = drawn_splits(plan(a={"lanes": lanes}), 1000, seed=3)
+    assert split.counts == {"gray": 500, NO_LANE: 499, f"{NO_LANE} instead of gray": 1}
+    assert (split.fit.p_value, split.untested) == (0.0, "")
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        RouteMatch(PathMatcher("prefix", "/"), (tag("beta", "prefix"),)),
+        RouteMatch(PathMatcher("prefix", "/"), (tag("beta", invert=True),)),
+        RouteMatch(PathMatcher("prefix", "/"), (HeaderMatcher("x-user-tag", Present()),)),
+        RouteMatch(PathMatcher("prefix", "/"), (HeaderMatcher(":method", StringMatcher("exact", "GET")),)),
+        RouteMatch(PathMatcher("prefix", "/shop")),
+        beta(grpc=True),
+        beta(query_parameters=(QueryParameterMatcher("v", StringMatcher("exact", "a b")),)),
+        RouteMatch(PathMatcher("safe_regex", "/.*"), (tag("beta"),)),
+    ],
+)
+def test_a_match_that_is_not_simple_is_not_drawn(match: RouteMatch) -> None:
+    lanes = LaneGroup("g", lanes=(Lane("gray", (match,)),))
+    (split,) = drawn_splits(plan(a={"lanes": lanes}), 1000, seed=3)
+    assert (split.name, split.untested, split.counts) == ("lane g/gray", "not drawn: the match is not simple", {})
+
+
+def test_a_lane_of_everybody_has_nothing_to_test() -> None:
+    (split,) = drawn_splits(plan(a={"lanes": LaneGroup("g", lanes=(Lane("all", (ALL,)),))}), 1000, seed=3)
+    assert split.untested == "not drawn: every request matches"
+
+
+def test_two_shares_of_one_cluster_have_nothing_to_test() -> None:
+    same = WeightedClusters((WeightedCluster("a", 90), WeightedCluster("a", 10)))
+    (split,) = drawn_splits(plan(Route(ALL, RouteAction(same), "split")), 1000, seed=3)
+    assert (split.shares, split.fit.degrees, split.untested) == ({"a": 100}, 0, "nothing to test")
+    assert Split("s", {"a": 1}, {"b": 1}).untested == ""
 
 
 def test_what_was_observed_is_held_against_what_is_written() -> None:
