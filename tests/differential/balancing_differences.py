@@ -11,4 +11,12 @@
    that endpoint has left.
 5. With `override_host` inside a subset, the endpoint that is asked for is looked for in the whole cluster (reported).
 6. `pick_first` and `random_subsetting` work, as in gRPC; Envoy has neither and passes them over in a list.
+7. The second draw of LEAST_REQUEST is never the endpoint of the first. Envoy may draw the same one twice, so that of
+   ten endpoints one that hangs still gets a hundredth of the requests, which is their 99th percentile.
+8. Where `error_utilization_penalty` of ClientSideWeightedRoundRobin is not set it is 1.0, as the API's documentation
+   and gRPC (gRFC A58) have it. The code of Envoy 1.40 has 0: errors cost an endpoint nothing.
+9. An address that a cluster has in two priorities is one endpoint, where it is named first: what is counted of it
+   (requests, ejections) is of the address. Envoy has a host of that address in each priority of a STATIC cluster.
+10. An AGGREGATE may have any balancer, which then has nothing to balance: gRPC refuses it CLUSTER_PROVIDED, and Envoy
+    everything else. Elsewhere what Envoy refuses is refused.
 """
