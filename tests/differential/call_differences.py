@@ -33,4 +33,6 @@
     limit is held against `content-length`; gRPC streams have gRPC's own (256 KiB).
 15. `x-envoy-*` headers that ask for retries are those of the caller; those that a route's header mutations add are not
     read, as the ones for timeouts are not in Envoy either.
+16. The shares of a request's mirror policies see one sample, as in Envoy; it is not the one that the route's
+    `runtime_fraction` saw. In Envoy it is: behind a route of 10 % a share of 10 % copies every request. Not generated.
 """

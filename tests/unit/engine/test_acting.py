@@ -162,6 +162,13 @@ def test_the_runtime_may_say_another_fraction() -> None:
         assert len(mirrors(Player(made, get("up")))) == copies
 
 
+def test_shares_of_one_request_see_the_same_sample() -> None:
+    policies = [RequestMirrorPolicy("shadow", fraction=FractionalPercent(share)) for share in (60, 30, 60)]
+    host = routes(("/", RouteAction("up", request_mirror_policies=tuple(policies))))
+    made = runtime(host, rng=random.Random(3))
+    assert {len(mirrors(Player(made, get("up")))) for _ in range(200)} == {0, 2, 3}
+
+
 def test_nothing_is_copied_to_a_cluster_that_is_not_there() -> None:
     unknown = (RequestMirrorPolicy("nowhere"), RequestMirrorPolicy(cluster_header="x-none"))
     host = routes(("/", RouteAction("up", request_mirror_policies=unknown)))
