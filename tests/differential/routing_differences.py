@@ -18,10 +18,11 @@
 7. A path rewrite that takes the leading slash makes Envoy answer 503; meshlib puts the slash back, as Envoy itself does
    in redirects. Not generated.
 8. Regexes are refused above a program size of 32 768 (Istio's setting), in Envoy above a runtime key.
-9. Envoy takes a request's scheme from `x-forwarded-proto`; a call has the scheme of its URL. Only `require_tls` looks at
-   the header. Generated calls have no such header; generated requests of that header have the scheme it says.
+9. Envoy takes a request's scheme from `x-forwarded-proto`; a call has the scheme of its URL. Only `require_tls` looks
+   at the header. Generated calls have no such header; generated requests of that header have the scheme it says.
 10. A path template with a `*` behind `**` (`/***`) is no regular expression: Envoy takes it and it never matches,
    meshlib refuses it. Not generated.
+11. Of filter state Envoy hashes texts that are made to be hashed (`envoy.hashable_string`); here every text has a hash.
 """
 
 from dataclasses import replace

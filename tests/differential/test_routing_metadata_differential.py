@@ -170,3 +170,10 @@ def test_hashes_of_filter_state(oracle: RoutingEnvoy) -> None:
                 shares.add(theirs)
                 assert ours.hash % SHARES == theirs, (policies, value)
     assert len(shares) > 10
+
+
+def test_in_envoy_a_text_has_to_be_hashable(oracle: RoutingEnvoy) -> None:
+    """An object of `envoy.string` matches, and has no hash: here every text has one."""
+    oracle.push({"virtual_hosts": [showing_hashes("a.test", [HashPolicy("filter_state", "meshlib.key")])]})
+    ask = Ask("GET", "a.test", "/", (("x-state", "gold"),))
+    assert len({dict(oracle.ask(ask).headers)["x-share"] for _ in range(10)}) > 1

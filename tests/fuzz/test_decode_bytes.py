@@ -33,7 +33,11 @@ _ACTION = {
     "weighted_clusters": {"clusters": [{"name": "a", "weight": 1}, {"name": "b", "weight": 2}]},
     "timeout": "3.5s",
     "retry_policy": {"retry_on": "5xx,reset", "num_retries": 3, "retry_back_off": {"base_interval": "0.1s"}},
-    "hash_policy": [{"header": {"header_name": "x-user"}}, {"cookie": {"name": "c", "ttl": "0s"}, "terminal": True}],
+    "hash_policy": [
+        {"header": {"header_name": "x-user"}},
+        {"cookie": {"name": "c", "ttl": "0s"}, "terminal": True},
+        {"filter_state": {"key": "k"}},
+    ],
     "metadata_match": {"filter_metadata": {"envoy.lb": {"version": "v1", "deep": {"list": [1, "a", None]}}}},
     "regex_rewrite": {"pattern": {"regex": "^/(a+)"}, "substitution": r"/\1"},
 }
