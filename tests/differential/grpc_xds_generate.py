@@ -83,9 +83,9 @@ class Draw:
         ]
         return Table(case, [route], made)
 
-    def sharing(self, case: str, calls: int = 200) -> tuple[Table, dict[str, float]]:
+    def sharing(self, case: str, calls: int = 160) -> tuple[Table, dict[str, float]]:
         """How many: a part of the calls to `a` by a fraction, the others by weights; and each cluster's share."""
-        part, weights = self.rng.choice((0, 10, 30)), [self.rng.choice((20, 40, 60, 90)) for _ in NAMES]
+        part, weights = self.rng.choice((0, 10, 30)), [self.rng.choice((30, 60, 90)) for _ in NAMES]
         fraction = {"default_value": {"numerator": part}}
         first = {
             "match": {"prefix": "", "headers": [asked(case)], "runtime_fraction": fraction},
@@ -166,8 +166,9 @@ class Draw:
         return {"numerator": self.rng.choice((0, whole, whole)), "denominator": denominator}
 
     def action(self) -> Json:
-        if self.chance(0.05):
-            return {"route": {"cluster": self._cluster("nowhere")}}
+        if self.chance(0.08):
+            to_nobody = {"route": {"cluster": self._cluster("nowhere")}}
+            return self.rng.choice((to_nobody, {"non_forwarding_action": {}}, {"filter_action": {}}))
         if self.chance(0.25):
             return {"route": {"weighted_clusters": {"clusters": self.shares()}}}
         action: Json = {"cluster": self._cluster(self.rng.choice(NAMES))}

@@ -30,7 +30,7 @@ from meshlib.model.matcher_tree import (
 )
 from meshlib.model.matchers import CookieMatcher, PathMatcher, RouteMatch
 from meshlib.model.report import Issue, ResourceError
-from meshlib.model.route import VirtualHost
+from meshlib.model.route import NonForwardingAction, VirtualHost
 from meshlib.model.strings import StringMatcher
 from meshlib.sources.xds.decode import decode_message
 from meshlib.sources.xds.types import ROUTE_CONFIGURATION
@@ -223,14 +223,23 @@ def test_a_matcher_in_the_place_of_routes() -> None:
 
 
 def test_a_route_of_a_matcher_that_is_not_supported_never_matches() -> None:
-    bad = {"match": {"prefix": "/"}, "filter_action": {}}
+    plugin = {"extension": {"name": "p", "typed_config": {"@type": f"{TYPE}google.protobuf.Empty"}}}
+    bad = {"match": {"prefix": "/"}, "route": {"inline_cluster_specifier_plugin": plugin}}
     content = {"@type": f"{TYPE}envoy.config.route.v3.Route", **bad}
     found, issues = host({"on_no_match": {"action": config("r", content)}})
     assert found.routes == ()
     assert found.matcher == MatcherList((), OnMatch(()))
-    where = "virtual_hosts[0].matcher.on_no_match.action.typed_config"
-    assert [issue.path for issue in issues] == [f"{where}.filter_action"] * 2
-    assert "never matches" in issues[1].reason
+    where = "virtual_hosts[0].matcher.on_no_match.action.typed_config.route.inline_cluster_specifier_plugin"
+    assert [issue.path for issue in issues] == [f"{where}.extension.typed_config"]
+    assert "never matches" in issues[0].reason
+
+
+@pytest.mark.parametrize("action", ["non_forwarding_action", "filter_action"])
+def test_a_route_that_does_not_forward_matches_all_the_same(action: str) -> None:
+    body = xds.route_configuration("r", {"match": {"prefix": "/"}, action: {}})
+    found = decode_message(xds.message(ROUTE_CONFIGURATION, body))
+    assert [route.action for route in found.resource.virtual_hosts[0].routes] == [NonForwardingAction()]
+    assert not found.issues
 
 
 def tree(input_type: str, **fields: Any) -> Json:

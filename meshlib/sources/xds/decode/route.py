@@ -46,6 +46,7 @@ _ROUTE = fields(
     "redirect",
     "direct_response",
     "non_forwarding_action",
+    "filter_action",
     "typed_per_filter_config",
     "metadata",
     *BODY_LIMIT_FIELDS,
@@ -104,7 +105,7 @@ def _action(ctx: Context, message: Any, path: str, max_body: int) -> Action:
             return redirect(ctx, message.redirect, join(path, "redirect"))
         case "direct_response":
             return direct_response(ctx, message.direct_response, join(path, "direct_response"), max_body)
-        case "non_forwarding_action":
+        case "non_forwarding_action" | "filter_action":  # Envoy has no filter for the latter, and forwards neither
             return NonForwardingAction()
         case other:
             raise UnsupportedError(join(path, str(other)), "this action is not supported")
