@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from differential.balancing_clusters import Start, cluster, drawn, drawn_clusters, endpoint, group
+from differential.balancing_clusters import Start, cluster, drawn, drawn_clusters, endpoint, group, many
 from differential.balancing_envoy import EnvoyClient, chi_squared, critical_value, our_balancer
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import LbEndpoint
@@ -44,15 +44,31 @@ def test_weights_have_the_same_effect(start: Start, ports: list[int], policy: Lb
         same_shares(client, made)
 
 
-@drawn
-@given(made=drawn_clusters(st.sampled_from((RoundRobin(), LeastRequest())), 5))
-def test_generated_priorities_localities_health_and_panic_have_the_same_effect(
-    start: Start, ports: list[int], made: Any
-) -> None:
+def generated(count: int) -> Any:
+    return drawn_clusters(st.sampled_from((RoundRobin(), LeastRequest())), count)
+
+
+def all_the_same_shares(start: Start, ports: list[int], made: Any) -> None:
     clusters = [make(f"c{number}", ports) for number, make in enumerate(made)]
     client = start(clusters)
     for one in clusters:
         same_shares(client, one)
+
+
+@drawn
+@given(made=generated(5))
+def test_generated_priorities_localities_health_and_panic_have_the_same_effect(
+    start: Start, ports: list[int], made: Any
+) -> None:
+    all_the_same_shares(start, ports, made)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@many
+@given(made=generated(8))
+def test_many_generated_clusters_have_the_same_shares(start: Start, ports: list[int], made: Any) -> None:
+    all_the_same_shares(start, ports, made)
 
 
 def test_priorities_degraded_and_panic_have_the_same_effect(start: Start, ports: list[int]) -> None:
