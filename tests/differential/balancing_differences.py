@@ -18,5 +18,5 @@
 9. An address that a cluster has in two priorities is one endpoint, where it is named first: what is counted of it
    (requests, ejections) is of the address. Envoy has a host of that address in each priority of a STATIC cluster.
 10. An AGGREGATE may have any balancer, which then has nothing to balance: gRPC refuses it CLUSTER_PROVIDED, and Envoy
-    everything else. Elsewhere what Envoy refuses is refused.
+    everything else. WrrLocality takes any child, as in gRPC; in Envoy ClientSideWeightedRoundRobin alone.
 """
