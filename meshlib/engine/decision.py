@@ -72,7 +72,7 @@ class Answer:
 
 
 class Refusal:
-    """There is nowhere to go: NR (no route, `route` None or not forwarding) or NC (its cluster does not exist).
+    """There is nowhere to go: NR (no route, `route` None) or NC (its cluster does not exist, or it does not forward).
     `status` is what a proxy answers then.
     """
 
@@ -156,7 +156,8 @@ def _answer(route: RoutePlan, head: RequestHead) -> Decision:
         case RedirectAction(response_code=status) if route.location is not None:
             return Answer(route, status, route.location(head), b"")
         case _:
-            return Refusal(ResponseFlag.NR, f"route {route.label} does not forward; it is for servers", route)
+            reason = f"route {route.label} does not forward; it is for servers"
+            return Refusal(ResponseFlag.NC, reason, route, "", 503)  # as Envoy: a route of no cluster
 
 
 def _says_where(status: int) -> bool:

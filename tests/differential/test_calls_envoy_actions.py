@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from differential.actions_generate import Asked, requests, routes
-from differential.calls_twin import EXTENSIONS, Twin, cluster, endpoint, virtual_host
+from differential.calls_twin import EXTENSIONS, Call, Twin, cluster, endpoint, virtual_host
 from meshlib.errors import CallError
 from parts.fast_backend import FastBackend, Reply, Request
 
@@ -329,3 +329,11 @@ def test_the_health_of_the_endpoint_a_session_wants(
                 assert where_it_went(doors.here, path, backend.port, health) == theirs, (path, health)
                 results[theirs] += 1
     assert set(results) == {"there", "elsewhere", "503"}
+
+
+@pytest.mark.parametrize("action", ["filter_action", "non_forwarding_action"])
+def test_routes_that_do_not_forward(make_twin: Callable[..., Twin], action: str) -> None:
+    twin = make_twin([virtual_host([{"match": {"prefix": "/x"}, action: {}}])], [])
+    for path, flag in (("/x", "NC"), ("/other", "NR")):
+        theirs, ours = (ask(Call(path.strip("/"), path)) for ask in (twin.theirs, twin.ours))
+        assert (theirs.status, ours.flag) == (ours.status, flag)

@@ -160,7 +160,7 @@ def test_a_missing_cluster_header_is_nc() -> None:
 
 
 def test_a_servers_route_is_not_for_clients() -> None:
-    ends_with(Player(routed(Route(ANYTHING, NonForwardingAction()))), "NR")
+    ends_with(Player(routed(Route(ANYTHING, NonForwardingAction()))), "NC")
 
 
 # ---------------------------------------------------------------------- 3 filters, 4 answers
