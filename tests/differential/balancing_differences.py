@@ -19,4 +19,6 @@
    (requests, ejections) is of the address. Envoy has a host of that address in each priority of a STATIC cluster.
 10. An AGGREGATE may have any balancer, which then has nothing to balance: gRPC refuses it CLUSTER_PROVIDED, and Envoy
     everything else. WrrLocality takes any child, as in gRPC; in Envoy ClientSideWeightedRoundRobin alone.
+11. Weights that sum to more than 4294967295, of the endpoints of a locality or of the localities of a priority, are
+    refused: the API forbids them. Envoy 1.40 takes them.
 """
