@@ -56,9 +56,7 @@ class Load:
         """Take the reports of the endpoints into account."""
         config = self._config
         oldest = now - config.weight_expiration_period if config.weight_expiration_period else -inf
-        found = [
-            sample[0] for host in self.hosts if (sample := host.cell.used) is not None and sample[1] >= oldest
-        ]
+        found = [sample[0] for host in self.hosts if (sample := host.cell.used) is not None and sample[1] >= oldest]
         if not found:
             self.stale = self.smoothed is not None
             return

@@ -27,6 +27,7 @@ ROUTER = {
 CALL_ID = "x-call-id"
 AUTHORITY = "mesh.test"
 
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A request to send; `id` tells it from the others at the backends and in Envoy's access log."""
