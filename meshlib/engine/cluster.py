@@ -151,6 +151,7 @@ def _forget_gone(state: ClusterState, addresses: frozenset[str]) -> None:
             state.endpoints.pop(address, None)
             state.ejected.pop(cell, None)
             state.forgive_at.pop(cell, None)
+            state.streaks.pop(cell, None)
 
 
 def _let_back(state: ClusterState) -> None:

@@ -34,7 +34,9 @@ def judge(call: Attempts, start: Start, outcome: Outcome) -> Classification:
             breaker.record(permit, not verdict.counts_as_5xx, outcome.at, outcome.error)
     # A success that ends no streak of failures, which is what nearly all attempts are, tells most detectors nothing.
     detector = cluster.detector
-    if detector is not None and (verdict.counts_as_5xx or detector.wants_successes or start.host.cell.failures_5xx):
+    if detector is not None and (
+        verdict.counts_as_5xx or detector.wants_successes or start.host.cell in cluster.state.streaks
+    ):
         detect(call, detector, start, verdict, outcome.at)
     count(cluster.stats, outcome)
     return verdict

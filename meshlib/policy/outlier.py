@@ -45,18 +45,19 @@ class OutlierDetector:
         rng: Rng,
     ) -> Ejection | None:
         """Count one attempt's end; the ejection it caused, if it did. `host_count` is the cluster's size."""
-        streak = cell.failures_5xx
+        streaks = cluster.streaks
         if not classification.counts_as_5xx:
-            if streak and not classification.neutral:
-                streak.clear()
+            if not classification.neutral:
+                streaks.pop(cell, None)
             return None
         if cell.ejection is not None:
             return None
+        streak = streaks.setdefault(cell, [])  # atomic; one that is popped meanwhile ended after this failure
         streak.append(None)
         if len(streak) < self._threshold:
             return None
         ejection = self._eject(cluster, cell, now, host_count, rng)
-        streak.clear()  # also when not ejected: the next detection needs a whole streak again
+        streaks.pop(cell, None)  # also when not ejected: the next detection needs a whole streak again
         return ejection
 
     def sweep(self, cluster: ClusterState, now: float) -> float:
@@ -132,7 +133,7 @@ class OutlierDetector:
 
     @staticmethod
     def _uneject(cluster: ClusterState, cell: EndpointState) -> None:
-        cell.failures_5xx.clear()  # so that a few new errors do not eject it again
+        cluster.streaks.pop(cell, None)  # so that a few new errors do not eject it again
         cell.ejection = None
         cluster.ejected.pop(cell, None)
 

@@ -33,8 +33,7 @@ class EndpointState:
     """One endpoint of one cluster.
 
     `live` holds a token per active request with the time it began, None once its answer has been timed: `active` is its
-    size, and a token put in twice or taken out twice does no harm. `failures_5xx` is the current streak of consecutive
-    5xx, as a list so that appending and clearing are atomic.
+    size, and a token put in twice or taken out twice does no harm.
     `ejection` is set while the endpoint is ejected; `ejections` is Envoy's back-off multiplier.
     What balancers learn, None until one wants it: `seen_healthy` is when slow start first saw the endpoint healthy,
     `timing` is for peak EWMA, `reported` is what it last reported of its load, `used` how busy it then was, and when.
@@ -48,7 +47,6 @@ class EndpointState:
         "address",
         "ejection",
         "ejections",
-        "failures_5xx",
         "live",
         "place",
         "reported",
@@ -61,7 +59,6 @@ class EndpointState:
     def __init__(self, address: str) -> None:
         self.address = address
         self.live: dict[object, float | None] = {}
-        self.failures_5xx: list[None] = []
         self.ejection: Ejection | None = None
         self.ejections = 0
         self.place: float | None = None
@@ -138,10 +135,23 @@ class ClusterState:
     """One cluster: its endpoints by address, its load by routing priority, its counters by Envoy's stat names.
 
     `ejected` holds the cells that are ejected now. `epoch` changes whenever availability does, so that a balancer's
-    compiled view knows that it is out of date. `seed` is the mesh's.
+    compiled view knows that it is out of date. `streaks` are the current streaks of consecutive 5xx, of
+    the cells that have one, as lists so that appending is atomic. `seed` is the mesh's.
     """
 
-    __slots__ = ("breaker", "default", "ejected", "endpoints", "epoch", "forgive_at", "high", "name", "seed", "stats")
+    __slots__ = (
+        "breaker",
+        "default",
+        "ejected",
+        "endpoints",
+        "epoch",
+        "forgive_at",
+        "high",
+        "name",
+        "seed",
+        "stats",
+        "streaks",
+    )
 
     def __init__(self, name: str, seed: int = 0) -> None:
         self.name = name
@@ -149,6 +159,7 @@ class ClusterState:
         self.endpoints: dict[str, EndpointState] = {}
         self.ejected: dict[EndpointState, object] = {}
         self.forgive_at: dict[EndpointState, float] = {}
+        self.streaks: dict[EndpointState, list[None]] = {}
         self.default = PriorityState()
         self.high = PriorityState()
         self.breaker: Any = None

@@ -65,7 +65,7 @@ class OutlierMachine(RuleBasedStateMachine):
         allowed = max(self.config.max_ejection_percent * len(self.cells) // 100, int(self.config.always_eject_one_host))
         assert len(ejected) <= allowed
         assert all(0 <= cell.ejections <= 5 for cell in self.cells)
-        assert all(len(cell.failures_5xx) < self.config.consecutive_5xx for cell in self.cells)
+        assert all(len(streak) < self.config.consecutive_5xx for streak in self.cluster.streaks.values())
 
     def teardown(self) -> None:
         if hasattr(self, "cells"):
