@@ -23,30 +23,35 @@ class LeastOfChoices:
 
     The second is another than the first. Envoy may draw the same host twice, so that of ten hosts a slow one gets a
     hundredth of the requests however busy it is, which is the 99th percentile of all of them.
+
+    Their requests in flight lie beside the hosts: of 10 000 hosts those that lose need not be fetched into the
+    processor's cache.
     """
 
-    __slots__ = ("_hosts", "_more", "_size")
+    __slots__ = ("_hosts", "_lives", "_more", "_size")
 
     def __init__(self, hosts: Sequence[Host], choice_count: int) -> None:
         self._hosts = tuple(hosts)
+        self._lives = tuple(host.cell.live for host in hosts)
         self._size = len(hosts)
         self._more = range(choice_count - 2)
 
     def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
         """The best of the draw; the first drawn of equals."""
-        hosts, size, random = self._hosts, self._size, rng.random
-        first = int(random() * size)
-        second = int(random() * (size - 1))
-        best, other = hosts[first], hosts[second if second < first else second + 1]
-        active, load = len(best.cell.live), len(other.cell.live)
+        lives, size, random = self._lives, self._size, rng.random
+        best = int(random() * size)
+        other = int(random() * (size - 1))
+        if other >= best:
+            other += 1
+        active, load = len(lives[best]), len(lives[other])
         if load < active:
             best, active = other, load
         for _ in self._more:
-            other = hosts[int(random() * size)]
-            load = len(other.cell.live)
+            other = int(random() * size)
+            load = len(lives[other])
             if load < active:
                 best, active = other, load
-        return best
+        return self._hosts[best]
 
 
 class LeastOfAll:

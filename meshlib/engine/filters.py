@@ -58,12 +58,17 @@ class LocalRateLimitFilter:
     def __init__(self, config: LocalRateLimit) -> None:
         self.config = config
         self._limiter = LocalRateLimiter(config)
+        self._bucket = self._limiter.asks_all  # as nearly every limit has it
         self._grpc_status = _RESOURCE_EXHAUSTED if config.rate_limited_as_resource_exhausted else None
         self._mutate = compile_steps([MutationStep(append=option) for option in config.response_headers], "response")
 
     def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | None:
         """Take a token; over the limit, answer."""
-        if self._limiter.check(now, rng).allowed:
+        bucket = self._bucket
+        if bucket is not None and bucket.take(now):
+            return None
+        verdict = self._limiter.check(now, rng) if bucket is None else self._limiter.over(rng)
+        if verdict.allowed:
             return None
         name = self.config.stat_prefix or "local_rate_limit"
         headers: Headers = [] if self._mutate is None else self._mutate([], head)

@@ -103,7 +103,14 @@ class RequestHead:
             return [] if value is None else [value]
         if known is None:
             # Most requests are asked for one header only: it is looked for, and the others are left as they are.
-            self._known = {name: (found := self._scan(name))}
+            wanted = _in_bytes(name)
+            size = len(wanted)  # tells nearly all names apart, for less than lower-casing them
+            found = []
+            for raw_name, raw_value in self.headers:
+                if len(raw_name) == size and raw_name.lower() == wanted:
+                    found.append(raw_value.decode("latin-1"))
+            found = found or self._implied(name)
+            self._known = {name: found}
             return found
         values = known[name] = self._indexed(name)
         return values
@@ -125,16 +132,6 @@ class RequestHead:
         if not values:
             return None
         return values[0] if len(values) == 1 else ",".join(values)
-
-    def _scan(self, name: str) -> list[str]:
-        """A header's values without an index."""
-        wanted = _in_bytes(name)
-        size = len(wanted)  # tells nearly all names apart, for less than lower-casing them
-        found = []
-        for raw_name, raw_value in self.headers:
-            if len(raw_name) == size and raw_name.lower() == wanted:
-                found.append(raw_value.decode("latin-1"))
-        return found or self._implied(name)
 
     def _indexed(self, name: str) -> list[str]:
         """A header's values by the index, which is made for the second header that is asked for."""

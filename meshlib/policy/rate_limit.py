@@ -90,11 +90,18 @@ class LocalRateLimiter:
         self._refused = LocalVerdict(False, True, config.status, config.response_headers)
         self.bucket = LocalTokenBucket(config.token_bucket) if config.token_bucket is not None else None
 
+    @property
+    def asks_all(self) -> LocalTokenBucket | None:
+        """The bucket, where every request is to take a token: `check` without a draw. One that gets none is `over`."""
+        return self.bucket if self._enabled >= 1.0 else None
+
     def check(self, now: float, rng: Rng) -> LocalVerdict:
         """Decide about one request."""
         bucket = self.bucket
         if bucket is None or (self._enabled < 1.0 and not happens(self._enabled, rng)) or bucket.take(now):
             return _ALLOWED
-        if not happens(self._enforced, rng):
-            return _NOT_ENFORCED
-        return self._refused
+        return self.over(rng)
+
+    def over(self, rng: Rng) -> LocalVerdict:
+        """Decide about a request that got no token."""
+        return self._refused if happens(self._enforced, rng) else _NOT_ENFORCED
