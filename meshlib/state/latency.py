@@ -49,4 +49,5 @@ class Latency:
                 self.estimate = Estimate(seconds, at)
                 continue
             kept = exp(-max(0.0, at - known.at) / decay_time)
-            self.estimate = Estimate(known.seconds * kept + seconds * (1.0 - kept), max(at, known.at))
+            # The difference is weighed, so that no rounding lifts the estimate over what was ever seen.
+            self.estimate = Estimate(known.seconds - (known.seconds - seconds) * (1.0 - kept), max(at, known.at))
