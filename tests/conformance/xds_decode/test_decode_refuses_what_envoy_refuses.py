@@ -18,6 +18,7 @@ from parts.registry import path_of
 
 Json = dict[str, Any]
 
+POLICY = "load_balancing_policy.policies[0].typed_extension_config.typed_config"
 STRICTER = {
     # path: why we refuse what a static Envoy takes
     "common_lb_config.healthy_panic_threshold.value": "NaN passes Envoy's comparisons and is no percentage",
@@ -25,6 +26,8 @@ STRICTER = {
     'metadata.filter_metadata["meshlib.circuit_breaker"].reset_timeout': "ours; Envoy ignores it",
     'metadata.filter_metadata["meshlib.circuit_breaker"].fail_maximum': "ours; Envoy ignores it",
     "endpoints[0].lb_endpoints": "Envoy checks the sum for EDS, not for static clusters",
+    "endpoints": "the same of the sum of the localities' weights",
+    f"{POLICY}.subset_lb_policy.{POLICY.partition('.')[2]}": "no subset brings a balancer; Envoy does not look",
     "api_listener.api_listener.http_filters": "gRFC A39; in Envoy such a listener answers nothing",
     "api_listener.api_listener.rds.route_config_name": "gRFC A27; nothing can be asked for by an empty name",
 }

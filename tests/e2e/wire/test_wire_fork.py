@@ -1,7 +1,9 @@
 """A forked child neither uses nor disturbs the connections of its parent."""
 
 import asyncio
+import faulthandler
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -33,6 +35,7 @@ def in_child(action: Callable[[], None]) -> None:
     pid = os.fork()
     if pid == 0:
         code = 1
+        faulthandler.dump_traceback_later(8, file=sys.__stderr__)  # where it hangs, should it hang
         try:
             action()
             code = 0

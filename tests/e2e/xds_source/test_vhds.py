@@ -69,7 +69,9 @@ def test_a_virtual_host_comes_when_a_call_wants_it(server: VhdsServer, mesh: Mes
     server.hosts["routes/a.example"] = host("routes/first", "a.example", "b.example")
     with mesh.http.client() as client:
         assert client.get("http://own.example/").status_code == 200
-        eventually(lambda: server.asked == [""], "the first request")  # all that the control plane wants to send at once, as Envoy asks
+        eventually(
+            lambda: server.asked == [""], "the first request"
+        )  # all that the control plane wants to send at once, as Envoy asks
         assert client.get("http://A.example/").status_code == 200
         assert client.get("http://b.example/").status_code == 200  # the one that came speaks for it, too
     assert server.asked == ["", "routes/a.example"]
