@@ -3,7 +3,6 @@
 import asyncio
 import faulthandler
 import os
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -35,7 +34,7 @@ def in_child(action: Callable[[], None]) -> None:
     pid = os.fork()
     if pid == 0:
         code = 1
-        faulthandler.dump_traceback_later(8, file=sys.__stderr__)  # where it hangs, should it hang
+        faulthandler.dump_traceback_later(8)  # where it hangs, should it hang
         try:
             action()
             code = 0
