@@ -1,6 +1,5 @@
 """Balancers that go by the time as well. A pick does not ask for it: the balancer is told, when it asked to be.
 
-
 Everything else pays for this only one comparison a pick, with the time at which the first of a cluster's balancers
 wants to hear.
 """

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from meshlib.sources.xds.resource_name import MalformedMessageError, fields, resource_name
+from meshlib.model.protobuf_wire import MalformedMessageError, fields
+from meshlib.sources.xds.resource_name import resource_name
 from meshlib.sources.xds.types import LISTENER
 
 _LISTENER_ADDRESS, _LISTENER_API_LISTENER = 2, 19
@@ -51,7 +52,7 @@ def _is_api_listener(type_url: str, body: bytes) -> bool:
     if type_url != LISTENER:
         return False
     try:
-        numbers = {number for number, _ in fields(body)}
+        numbers = {number for number, _, _ in fields(body)}
     except MalformedMessageError:
         return False
     return _LISTENER_API_LISTENER in numbers and _LISTENER_ADDRESS not in numbers

@@ -12,9 +12,11 @@ import math
 import struct
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from meshlib.model.protobuf_wire import FIXED64, LENGTH, MalformedMessageError, fields, varint
 
 __all__ = ["HEADER", "HEADER_BIN", "LoadReport"]
 
@@ -23,7 +25,6 @@ HEADER_BIN = "endpoint-load-metrics-bin"
 
 _DOUBLES = {1: "cpu_utilization", 2: "mem_utilization", 6: "rps_fractional", 7: "eps", 9: "application_utilization"}
 _MAPS = {4: "request_cost", 5: "utilization", 8: "named_metrics"}
-_WIRE_SIZES = {1: 8, 5: 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class LoadReport:
         for number, name in _MAPS.items():
             for key, value in getattr(self, name).items():
                 raw = key.encode()
-                entry = b"\x0a" + _varint(len(raw)) + raw + struct.pack("<Bd", 0x11, value)
-                parts.append(bytes((number << 3 | 2,)) + _varint(len(entry)) + entry)
+                entry = b"\x0a" + varint(len(raw)) + raw + struct.pack("<Bd", 0x11, value)
+                parts.append(bytes((number << 3 | 2,)) + varint(len(entry)) + entry)
         return b"".join(parts)
 
     def to_header(self) -> str:
@@ -69,10 +70,12 @@ class LoadReport:
     def from_bytes(cls, data: bytes) -> LoadReport:
         """Raises ValueError for what is not the message; unknown fields are passed over."""
         doubles, maps = _empty()
-        for number, value in _fields(data):
-            if isinstance(value, float) and number in _DOUBLES:
-                doubles[_DOUBLES[number]] = _finite(value)
-            elif isinstance(value, bytes) and number in _MAPS:
+        for number, kind, value in fields(data):
+            if isinstance(value, int):
+                continue
+            if kind == FIXED64 and number in _DOUBLES:
+                doubles[_DOUBLES[number]] = _double(value)
+            elif kind == LENGTH and number in _MAPS:
                 key, metric = _entry(value)
                 maps[_MAPS[number]][key] = metric
         return cls(**doubles, **maps)
@@ -134,57 +137,20 @@ def _empty() -> tuple[dict[str, Any], dict[str, Any]]:
     return {}, {name: {} for name in _MAPS.values()}
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, float | bytes | None]]:
-    at = 0
-    while at < len(data):
-        tag, at = _read_varint(data, at)
-        kind = tag & 7
-        if kind == 0:
-            _, at = _read_varint(data, at)
-            yield tag >> 3, None
-            continue
-        size = _WIRE_SIZES.get(kind, 0)
-        if kind == 2:
-            size, at = _read_varint(data, at)
-        elif not size:
-            raise ValueError(f"wire type {kind} is not in a load report")
-        if at + size > len(data):
-            raise ValueError("the load report is cut off")
-        raw = data[at : at + size]
-        at += size
-        yield tag >> 3, struct.unpack("<d", raw)[0] if kind == 1 else raw if kind == 2 else None
-
-
 def _entry(data: bytes) -> tuple[str, float]:
     key, value = "", 0.0
-    for number, part in _fields(data):
-        if number == 1 and isinstance(part, bytes):
+    for number, kind, part in fields(data):
+        if isinstance(part, int):
+            continue
+        if number == 1 and kind == LENGTH:
             key = part.decode()  # UnicodeDecodeError is a ValueError
-        elif number == 2 and isinstance(part, float):
-            value = _finite(part)
+        elif number == 2 and kind == FIXED64:
+            value = _double(part)
     return key, value
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            break
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("the load report is cut off")
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+def _double(raw: bytes) -> float:
+    return _finite(struct.unpack("<d", raw)[0])
 
 
 def _text(value: str) -> dict[str, float]:
@@ -230,23 +196,15 @@ def _snake(name: str) -> str:
 def report_request(interval: float) -> bytes:
     """`OrcaLoadReportRequest` for a report every `interval` seconds, in protobuf's encoding."""
     seconds, nanos = divmod(round(interval * 1e9), 1_000_000_000)
-    duration = b"".join(bytes((tag,)) + _varint(value) for tag, value in ((8, seconds), (16, nanos)) if value)
-    return b"\x0a" + _varint(len(duration)) + duration
+    duration = b"".join(bytes((tag,)) + varint(value) for tag, value in ((8, seconds), (16, nanos)) if value)
+    return b"\x0a" + varint(len(duration)) + duration
 
 
 def requested_interval(request: bytes) -> float:
     """The seconds an `OrcaLoadReportRequest` asks for; 0.0 where it says none, or is not one."""
     try:
-        duration = next((part for number, part in _fields(request) if number == 1 and isinstance(part, bytes)), b"")
-        parts = dict(_varints(duration))
-    except ValueError:
+        duration = next((part for number, _, part in fields(request) if number == 1 and isinstance(part, bytes)), b"")
+        parts = {number: part for number, _, part in fields(duration) if isinstance(part, int)}
+    except MalformedMessageError:
         return 0.0
     return parts.get(1, 0) + parts.get(2, 0) / 1e9
-
-
-def _varints(data: bytes) -> Iterator[tuple[int, int]]:
-    at = 0
-    while at < len(data):
-        tag, at = _read_varint(data, at)
-        value, at = _read_varint(data, at)
-        yield tag >> 3, value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -18,19 +17,8 @@ def names_of(cluster: Cluster) -> Iterator[Question]:
     if cluster.by_dns and cluster.load_assignment is not None:
         for group in cluster.load_assignment.localities:
             for endpoint in group.endpoints:
-                if not is_literal(endpoint.address):
+                if not endpoint.address.is_literal:
                     yield Question(endpoint.address.host, cluster.dns)
-
-
-def is_literal(address: Address) -> bool:
-    """Whether there is nothing to resolve: a unix socket, or an address in numbers."""
-    if address.path:
-        return True
-    try:
-        ipaddress.ip_address(address.host)
-    except ValueError:
-        return False
-    return True
 
 
 def expand(cluster: Cluster, known: Known) -> ClusterLoadAssignment:
@@ -50,7 +38,7 @@ _Each = Callable[[LbEndpoint, Cluster, "tuple[str, ...]"], Iterator[LbEndpoint]]
 def _group(group: LocalityLbEndpoints, cluster: Cluster, known: Known, each: _Each) -> LocalityLbEndpoints:
     found: list[LbEndpoint] = []
     for endpoint in group.endpoints:
-        if is_literal(endpoint.address):
+        if endpoint.address.is_literal:
             found.append(endpoint)
         else:
             found.extend(each(endpoint, cluster, known(endpoint.address.host) or ()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 
+from meshlib.model.protobuf_wire import LENGTH, VARINT, MalformedMessageError, fields, varint
 from meshlib.model.request import RequestHead
 from meshlib.model.session import SessionCookie, SessionHeader
 from meshlib.routing.cookies import cookie_value
@@ -75,9 +76,9 @@ class CookieSession:
 
     def header(self, address: str, wall: float) -> Header:
         """What tells the caller of its endpoint."""
-        data = b"\x0a" + _varint(len(address.encode())) + address.encode()
+        data = b"\x0a" + varint(len(address.encode())) + address.encode()
         if self._state.ttl:
-            data += b"\x10" + _varint(int(wall) + self._state.ttl)
+            data += b"\x10" + varint(int(wall) + self._state.ttl)
         value = binascii.b2a_base64(data, newline=False)
         return b"set-cookie", self._name.encode("latin-1") + b'="' + value + b'"' + self._suffix
 
@@ -100,39 +101,15 @@ def _first(data: bytes) -> str:
 
 def _message(data: bytes) -> tuple[str, int] | None:
     """(address, expires) of a serialized `Cookie`; None when the bytes are no such message."""
-    address, expires, position = b"", 0, 0
-    while position < len(data):
-        tag, position = _read_varint(data, position)
-        number, position = _read_varint(data, position)
-        if position < 0 or tag not in (0x0A, 0x10):
-            return None
-        if tag == 0x10:
-            expires = number
-            continue
-        address, position = data[position : position + number], position + number
-        if position > len(data):
-            return None
+    address, expires = b"", 0
+    try:
+        for number, kind, content in fields(data):
+            if number == 1 and kind == LENGTH and isinstance(content, bytes):
+                address = content
+            elif number == 2 and kind == VARINT and isinstance(content, int):
+                expires = content
+            else:
+                return None
+    except MalformedMessageError:
+        return None
     return address.decode("latin-1"), expires
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """(number, position behind it); the position is negative when there is none."""
-    number = 0
-    for shift in range(0, 70, 7):
-        if not 0 <= position < len(data):
-            return 0, -1
-        byte = data[position]
-        position += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, position
-    return 0, -1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -94,7 +93,7 @@ def static_cluster(
     hosts = tuple(_endpoint(name, index, spec) for index, spec in enumerate(endpoints))
     return Cluster(
         name,
-        type="STATIC" if all(_is_literal(host.address) for host in hosts) else "STRICT_DNS",
+        type="STATIC" if all(host.address.is_literal for host in hosts) else "STRICT_DNS",
         load_assignment=ClusterLoadAssignment(name, (LocalityLbEndpoints(hosts),) if hosts else ()),
         lb_policy=lb_policy,
         connect_timeout=_seconds(connect_timeout) or 0.0,
@@ -192,16 +191,6 @@ def _endpoint(cluster: str, index: int, spec: EndpointSpec) -> LbEndpoint:
         return LbEndpoint(spec if isinstance(spec, Address) else parse_address(spec))
     except ValueError as error:
         raise ResourceError(f"clusters[{cluster!r}][{index}]", str(error), f"Cluster {cluster}") from None
-
-
-def _is_literal(address: Address) -> bool:
-    if address.path:
-        return True
-    try:
-        ipaddress.ip_address(address.host)
-    except ValueError:
-        return False
-    return True
 
 
 def _virtual_host(
