@@ -10,7 +10,7 @@ from math import inf
 from meshlib.balancing.base import Balancer, Host, OneHost, Rng
 from meshlib.balancing.round_robin import equal_weights
 from meshlib.balancing.slow_start import as_configured, warming
-from meshlib.balancing.timed import INLINE, Timed, Weigh
+from meshlib.balancing.timed import Weigh, Weighed
 from meshlib.model.lb import LeastRequest
 
 Deadline = tuple[float, int, int]
@@ -136,37 +136,24 @@ class WeightedLeastRequest:
         return heap
 
 
-class WarmingLeastRequest(Timed):
+class WarmingLeastRequest(Weighed):
     """With slow start: by schedule while any host is new or the weights differ, as in Envoy, else by choices."""
 
-    __slots__ = ("_choices", "_hosts", "_inner", "_scheduled", "_weigh")
+    __slots__ = ("_choices", "_scheduled")
 
     def __init__(self, hosts: Sequence[Host], choices: Balancer, scheduled: WeightedLeastRequest, weigh: Weigh) -> None:
-        self._hosts = tuple(hosts)
         self._choices = choices
         self._scheduled = scheduled
-        self._weigh = weigh
-        self._inner: Balancer = choices if equal_weights(hosts) else scheduled
+        super().__init__(hosts, weigh, scheduled.weights, choices if equal_weights(hosts) else scheduled)
 
-    @property
-    def heavy(self) -> bool:  # type: ignore[override]
-        """Weighing takes time in proportion to the hosts."""
-        return len(self._hosts) > INLINE
-
-    def pick(self, request_hash: int | None, rng: Rng, attempt: int = 0) -> Host | None:
-        """By schedule or by choices."""
-        return self._inner.pick(request_hash, rng, attempt)
-
-    def tick(self, now: float) -> float:
-        """Weigh the hosts; those in the schedule have their new weights from their next turn on. When the last one is
-        no longer new, the turns are all set anew: with a weight of next to nothing the next one is a lifetime away.
+    def reweigh(self, due: float) -> None:
+        """Hosts in the schedule have their new weights from their next turn on. When the last one is no longer new, the
+        turns are all set anew: with a weight of next to nothing the next one is a lifetime away.
         """
-        weights, due = self._weigh(self._hosts, now)
-        before, self._scheduled.weights = self._scheduled.weights, weights
-        if due == inf and weights != before:
+        weights = self._scheduled.weights = self.weights
+        if due == inf:
             self._scheduled.restart()
         self._inner = self._choices if min(weights) == max(weights) else self._scheduled
-        return due
 
 
 def least_request(policy: LeastRequest, hosts: Sequence[Host]) -> Balancer:

@@ -30,19 +30,18 @@ class Timed:
         raise NotImplementedError
 
 
-class Reweighed(Timed):
-    """A balancer made anew whenever its hosts' weights have changed; until it is told the time they are `weights`.
-    Picks from other threads meet the old one or the new one, both whole.
+class Weighed(Timed):
+    """A balancer whose hosts' weights go by the time, and that has another do the picking. Picks from other threads
+    meet the one of the old weights or the one of the new, both whole.
     """
 
-    __slots__ = ("_build", "_hosts", "_inner", "_weigh", "_weights")
+    __slots__ = ("_hosts", "_inner", "_weigh", "weights")
 
-    def __init__(self, hosts: Sequence[Host], weigh: Weigh, build: Build, weights: Sequence[float]) -> None:
+    def __init__(self, hosts: Sequence[Host], weigh: Weigh, weights: Sequence[float], inner: Balancer) -> None:
         self._hosts = tuple(hosts)
         self._weigh = weigh
-        self._build = build
-        self._weights = weights
-        self._inner = build(self._hosts, weights)
+        self._inner = inner
+        self.weights = weights
 
     @property
     def heavy(self) -> bool:  # type: ignore[override]
@@ -56,7 +55,25 @@ class Reweighed(Timed):
     def tick(self, now: float) -> float:
         """Weigh the hosts."""
         weights, due = self._weigh(self._hosts, now)
-        if weights != self._weights:
-            self._inner = self._build(self._hosts, weights)
-            self._weights = weights
+        if weights != self.weights:
+            self.weights = weights
+            self.reweigh(due)
         return due
+
+    def reweigh(self, due: float) -> None:
+        """The weights have changed, and do so next at `due`."""
+        raise NotImplementedError
+
+
+class Reweighed(Weighed):
+    """A balancer made anew whenever its hosts' weights have changed; until it is told the time they are `weights`."""
+
+    __slots__ = ("_build",)
+
+    def __init__(self, hosts: Sequence[Host], weigh: Weigh, build: Build, weights: Sequence[float]) -> None:
+        self._build = build
+        super().__init__(hosts, weigh, weights, build(hosts, weights))
+
+    def reweigh(self, due: float) -> None:
+        """Make it anew."""
+        self._inner = self._build(self._hosts, self.weights)

@@ -9,7 +9,7 @@ from typing import Any
 
 from meshlib.drivers import aio, sync
 from meshlib.engine.call import mirror_flow
-from meshlib.engine.commands import Commit, Mirror, Start
+from meshlib.engine.commands import Commit, Mirror, Start, Terminal
 from meshlib.http.wire.types import WireError
 from meshlib.model.outcome import Outcome
 
@@ -31,15 +31,9 @@ class BlockingHttpCopy:
             return
         exchange = self._exchange
         exchange.flow = mirror_flow(exchange.core.mesh.runtime, self._mirror, time.monotonic())
-        terminal = sync.drive(exchange.flow, self, exchange.core.mesh)
-        if not isinstance(terminal, Commit):
-            exchange.flow.close()
+        response = _to_read(exchange, sync.drive(exchange.flow, self, exchange.core.mesh))
+        if response is None:
             return
-        response = terminal.outcome.response
-        if response.whole() is not None:
-            exchange.finish(None)
-            return
-        response.on_done = exchange.finish
         with contextlib.suppress(WireError):  # of which `finish` has been told
             for _ in response:
                 pass
@@ -71,15 +65,9 @@ class BlockingHttpCopy:
 async def send_copy(exchange: Any, mirror: Mirror) -> None:
     """Send a copy on the running event loop, and read its response to the end."""
     exchange.flow = mirror_flow(exchange.core.mesh.runtime, mirror, time.monotonic())
-    terminal = await aio.drive(exchange.flow, exchange, exchange.core.mesh)
-    if not isinstance(terminal, Commit):
-        exchange.flow.close()
+    response = _to_read(exchange, await aio.drive(exchange.flow, exchange, exchange.core.mesh))
+    if response is None:
         return
-    response = terminal.outcome.response
-    if response.whole() is not None:
-        exchange.finish(None)
-        return
-    response.on_done = exchange.finish
     try:
         async for _ in response:
             pass
@@ -87,6 +75,19 @@ async def send_copy(exchange: Any, mirror: Mirror) -> None:
         return  # of which `finish` has been told
     finally:
         response.abandon()
+
+
+def _to_read(exchange: Any, terminal: Terminal) -> Any:
+    """A copy's response that has yet to be read to the end; None: the copy has ended."""
+    if not isinstance(terminal, Commit):
+        exchange.flow.close()
+        return None
+    response = terminal.outcome.response
+    if response.whole() is not None:
+        exchange.finish(None)
+        return None
+    response.on_done = exchange.finish
+    return response
 
 
 class _Kept:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["FIXED32", "FIXED64", "LENGTH", "VARINT", "Field", "MalformedMessageError", "fields", "varint"]
-
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 Field = tuple[int, int, "int | bytes"]
