@@ -22,6 +22,7 @@ from meshlib.engine.plan import Plan
 from meshlib.engine.requested import RequestedAttempts
 from meshlib.engine.session import Session, choose
 from meshlib.engine.table import VirtualHostPlan
+from meshlib.model.outcome import Outcome
 from meshlib.model.request import RequestHead
 from meshlib.model.route import RouteAction
 from meshlib.routing.internal_redirect import NO_ROUTE, NOT_REPLAYABLE, PREDICATE, InternalRedirects, drops_body
@@ -50,6 +51,7 @@ def act(
     was redirected by the last time.
     """
     start: Start | None = None
+    redirects = _Redirects(actions.redirects, plan, host, before)
     run = call.flow()
     try:
         command = next(run)
@@ -62,7 +64,7 @@ def act(
             if isinstance(command, Start):
                 start = command
             elif start is not None and isinstance(command, Commit):
-                redirected = _committed(actions.redirects, call, command, start, plan, host, before)
+                redirected = redirects.committed(call, command, start)
                 if redirected is not None:
                     run.close()  # gives back what the attempt held; that the call has ended is not told yet
                     redirected.now = yield Discard(command.outcome, redirected.bodiless)
@@ -140,67 +142,55 @@ def _as(own: RequestHead, other: RequestHead) -> RequestHead:
 # ---------------------------------------------------------------------------------------------------------- redirects
 
 
-def _committed(
-    redirects: InternalRedirects | None,
-    call: Attempts,
-    commit: Commit,
-    start: Start,
-    plan: Plan,
-    host: VirtualHostPlan,
-    before: Redirected | None,
-) -> Redirected | None:
-    """A response has come: where it sends the call, or else what it tells the caller of its session."""
-    redirected = _redirected(redirects, call, commit, start, plan, host, before)
-    if redirected is None and isinstance(call, StickyAttempts):
-        call.tell(commit, start)
-    return redirected
+class _Redirects:
+    """The redirects that a route has the mesh follow, for one call."""
 
+    __slots__ = ("_before", "_host", "_plan", "_redirects")
 
-def _redirected(
-    redirects: InternalRedirects | None,
-    call: Attempts,
-    commit: Commit,
-    start: Start,
-    plan: Plan,
-    host: VirtualHostPlan,
-    before: Redirected | None,
-) -> Redirected | None:
-    """Where a response sends the call; None: it is the caller's."""
-    if redirects is None or commit.outcome.status not in redirects.codes:
+    def __init__(
+        self, redirects: InternalRedirects | None, plan: Plan, host: VirtualHostPlan, before: Redirected | None
+    ) -> None:
+        self._redirects = redirects
+        self._plan = plan
+        self._host = host
+        self._before = before
+
+    def committed(self, call: Attempts, commit: Commit, start: Start) -> Redirected | None:
+        """A response has come: where it sends the call, or else what it tells the caller of its session."""
+        redirected = self._where(call, commit.outcome, start)
+        if redirected is None and isinstance(call, StickyAttempts):
+            call.tell(commit, start)
+        return redirected
+
+    def _where(self, call: Attempts, outcome: Outcome, start: Start) -> Redirected | None:
+        redirects = self._redirects
+        if redirects is None or outcome.status not in redirects.codes:
+            return None
+        found = self._target(redirects, call, outcome, start)
+        stats = call.cluster.stats
+        if isinstance(found, Redirected):
+            stats["upstream_internal_redirect_succeeded_total"].add()
+            return found
+        stats["upstream_internal_redirect_failed_total"].add()
+        call.info.why_not_redirected = found
         return None
-    found = _target(redirects, call, commit, start, plan, host, before)
-    stats = call.cluster.stats
-    if isinstance(found, Redirected):
-        stats["upstream_internal_redirect_succeeded_total"].add()
-        return found
-    stats["upstream_internal_redirect_failed_total"].add()
-    call.info.why_not_redirected = found
-    return None
 
-
-def _target(
-    redirects: InternalRedirects,
-    call: Attempts,
-    commit: Commit,
-    start: Start,
-    plan: Plan,
-    host: VirtualHostPlan,
-    before: Redirected | None,
-) -> Redirected | str:
-    if not call.replayable:
-        return NOT_REPLAYABLE
-    followed, seen = (0, frozenset[tuple[str, str]]()) if before is None else (before.count, before.seen)
-    target = redirects.target(start.head, commit.outcome, followed)
-    if isinstance(target, str):
-        return target
-    # Of the caller's class, which carries the call's metadata and knows its protocol; what was sent is a plain one.
-    target = _as(call.head, target)
-    there = host.source.find(target.authority)
-    decision = None if there is None else decide(plan, there, target, call.runtime.rng)
-    if there is None or decision is None or decision.route is None:
-        return NO_ROUTE
-    name, to = call.decision.route.config.name, decision.route.config.name
-    if not redirects.accepts(name, start.head.scheme, target, to, seen):
-        return PREDICATE
-    bodiless = drops_body(start.head, target)
-    return Redirected(target, there, decision, followed + 1, seen | {(name, to)}, bodiless, call.began)
+    def _target(self, redirects: InternalRedirects, call: Attempts, outcome: Outcome, start: Start) -> Redirected | str:
+        if not call.replayable:
+            return NOT_REPLAYABLE
+        before = self._before
+        followed, seen = (0, frozenset[tuple[str, str]]()) if before is None else (before.count, before.seen)
+        target = redirects.target(start.head, outcome, followed)
+        if isinstance(target, str):
+            return target
+        # Of the caller's class, which carries the call's metadata and knows its protocol; what was sent is a plain one.
+        target = _as(call.head, target)
+        there = self._host.source.find(target.authority)
+        decision = None if there is None else decide(self._plan, there, target, call.runtime.rng)
+        if there is None or decision is None or decision.route is None:
+            return NO_ROUTE
+        name, to = call.decision.route.config.name, decision.route.config.name
+        if not redirects.accepts(name, start.head.scheme, target, to, seen):
+            return PREDICATE
+        bodiless = drops_body(start.head, target)
+        return Redirected(target, there, decision, followed + 1, seen | {(name, to)}, bodiless, call.began)

@@ -40,6 +40,18 @@ def endpoints(said: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {entry["address"]: entry for entry in said["balancing"]["priorities"][0]["endpoints"]}
 
 
+def says_true(program: str, folder: Path) -> None:
+    """A program of its own that prints True, with the folder as its argument."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_a_live_process_explains_by_the_state_of_its_endpoints(
     folder: Path, fast_backend: Callable[..., FastBackend]
 ) -> None:
@@ -225,14 +237,7 @@ with Mesh.static({"payments": ["10.0.0.1:1"]}, admin=sys.argv[1] + "/{pid}.sock"
     assert '"payments"' in ask(mine, "/explain?url=http://payments/")
     print(sorted(os.listdir(sys.argv[1])) == [f"{os.getpid()}.sock"])
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout == "True\n", done.stderr
+    says_true(program, folder)
 
 
 def test_a_forked_child_does_not_keep_its_parents_socket_alive(folder: Path) -> None:
@@ -255,14 +260,7 @@ with Mesh.static({"payments": ["10.0.0.1:1"]}, admin=path) as mesh:
     print(mesh._admin is not None)
 os.write(go, b"x")
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout == "True\n", done.stderr
+    says_true(program, folder)
 
 
 def test_the_command_asks_a_live_process(folder: Path) -> None:
