@@ -19,7 +19,7 @@ from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.runtime import Runtime, UnknownHosts
 from meshlib.errors import NotReadyError
 from meshlib.mesh_doors import Doors
-from meshlib.mesh_names import FirstLookup, Named, local_of
+from meshlib.mesh_names import FirstLookup, Named, local_of, positive
 from meshlib.mesh_sources import FromSources
 from meshlib.mesh_telemetry import Instrumented
 from meshlib.model.cluster import CircuitBreaker
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from meshlib.drivers.mirrors import Mirrors
     from meshlib.engine.cluster import BreakerLike
     from meshlib.grpc.load_report_client import OutOfBandReports
+    from meshlib.health.reach import Reach
     from meshlib.identity.identity import Identity
     from meshlib.policy.shared_limit import SharedRateLimit
 
@@ -64,6 +65,9 @@ class Mesh(Doors, FromSources, Instrumented, Named):
     resolver; they need dnspython (`meshlib[dns]`).
     `locality` ("region/zone/sub_zone") is where this process runs, where the source does not know, and `local_cluster`
     the cluster it is an endpoint of itself: with both, requests are kept in the zone (Envoy: zone aware routing).
+    `failover_timeout`: seconds after which a priority (or a cluster of an aggregate cluster) is left for the next when
+    no connection to any of its endpoints can be made, gRPC's failover timer (there 10; gRFC A56). By default health
+    alone decides, as in Envoy.
     `seed` makes random choices repeatable. `admin`: where to open the admin socket (`meshlib.admin.socket`), `{pid}` in
     it being the process's number; none by default.
     """
@@ -91,6 +95,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         name_servers: Sequence[str] = (),
         locality: Locality | str = "",
         local_cluster: str = "",
+        failover_timeout: float | None = None,
         trust_envoy_headers: bool = True,
         seed: int | None = None,
         admin: str | os.PathLike[str] | None = None,
@@ -109,6 +114,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         }
         self._breakers = dict(breakers or {})
         self._local = local_of(locality, local_cluster)
+        self._failover_timeout = positive("failover_timeout", failover_timeout)
         self._limits = {name: _several(limit) for name, limit in (rate_limits or {}).items()}
         self._issues: dict[Issue, None] = {}
         self._otel: list[Callable[[], None]] = []  # what undoes `instrument`
@@ -151,6 +157,8 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             admin, self._admin = self._admin, None
         if admin is not None:
             admin.close()
+        if self._reach is not None:
+            self._reach.close()
         load_reports: OutOfBandReports | None = self.__dict__.pop("load_reports", None)
         if load_reports is not None:
             load_reports.close()
@@ -277,6 +285,10 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
         self.runtime.state.seed = random.Random(self._seed).getrandbits(64)  # noqa: S311  nor does this
         self.runtime.first_lookup = partial(FirstLookup, self)
+        parents_reach: Reach | None = self.__dict__.get("_reach")
+        if parents_reach is not None:
+            parents_reach.keep()
+        self._reach = self.runtime.attached.reach = self._failover(rng)
         if known is not None:
             self.runtime.observers, self.runtime.tracing = known.observers, known.tracing
 
@@ -285,6 +297,13 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         from meshlib.admin.socket import opened
 
         return opened(path, pages(lambda: self.runtime, lambda: self.ready))
+
+    def _failover(self, rng: random.Random) -> Reach | None:
+        if self._failover_timeout is None:
+            return None
+        from meshlib.health.reach import Reach
+
+        return Reach(self.runtime, self._failover_timeout, rng)
 
     def _attached(self) -> Attached:
         breakers = {name: self._breaker(name, given) for name, given in self._breakers.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -121,6 +122,13 @@ def local_of(locality: Locality | str, cluster: str) -> Local:
             raise ConfigurationError(f"locality {locality!r} has {len(parts)} parts; give 'region/zone/sub_zone'")
         locality = Locality(*parts)
     return Local(locality, cluster)
+
+
+def positive(name: str, seconds: float | None) -> float | None:
+    """An option of seconds that may be left out. Raises ConfigurationError, naming it."""
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ConfigurationError(f"{name}={seconds!r}: give a number of seconds above 0, or None")
+    return seconds
 
 
 def _servers(texts: Sequence[str]) -> tuple[Address, ...]:

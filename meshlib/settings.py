@@ -107,13 +107,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("NAME_SERVERS", "a list of texts such as '10.0.0.2' or '10.0.0.2:5353'", _is_list_of(_is_text)),
     Setting("LOCALITY", "where this process runs: 'region/zone/sub_zone'", _is_text),
     Setting("LOCAL_CLUSTER", "the cluster this process is an endpoint of", _is_text),
+    Setting("FAILOVER_TIMEOUT", "seconds, more than 0", lambda v: _is_seconds(v) and bool(v)),
     Setting("RATE_LIMITS", "a list of texts such as '100/minute', or of LocalRateLimit", _is_list_of(_is_limit)),
     Setting("READINESS_PATH", "a path that begins with '/'", lambda v: _is_text(v) and v.startswith("/")),
     Setting("ADMIN", "the path of the admin socket, with {pid} in it where there are several processes", _is_path),
     Setting("DRAIN_SECONDS", "seconds, 0 or more", _is_seconds),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
-_OF_MESH = ("NAME_SERVERS", "LOCALITY", "LOCAL_CLUSTER")
+_OF_MESH = ("NAME_SERVERS", "LOCALITY", "LOCAL_CLUSTER", "FAILOVER_TIMEOUT")
 _ONLY_WITH = {"DECLARED": ("XDS", "CONSUL")}
 
 

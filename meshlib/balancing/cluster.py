@@ -266,7 +266,7 @@ class ClusterBalancer:
             return None
         for attempt in range(max(max_attempts, STALE_ATTEMPTS) + 1):
             host = view.balancer.pick(request_hash, rng, attempt)
-            usable = host is not None and (view.in_panic or host.cell.ejection is None)
+            usable = host is not None and (view.in_panic or host.cell.usable)
             if usable and (attempt >= max_attempts or host not in tried):
                 return host
         self.refresh()
@@ -285,7 +285,7 @@ class ClusterBalancer:
         stale = self._compiled.epoch is not self._state.epoch and not view.in_panic
         for attempt in range(max(max_attempts, STALE_ATTEMPTS if stale else 0) + 1):
             host = balancer.pick(request_hash, rng, attempt)
-            if host is None or (stale and host.cell.ejection is not None):
+            if host is None or (stale and not host.cell.usable):
                 continue
             if attempt >= max_attempts or host not in tried:
                 return host

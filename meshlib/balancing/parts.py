@@ -15,7 +15,7 @@ PrioritySet: TypeAlias = "tuple[tuple[LocalityHosts, ...], ...]"
 
 
 class Parts:
-    """The hosts of one priority by availability. `staying` counts the hosts of each locality that are not draining.
+    """The hosts of one priority by availability. `staying` counts the hosts of each locality that are not leaving.
     `by_weight`: its health goes by the weight of the hosts.
     """
 
@@ -31,7 +31,7 @@ class Parts:
             "healthy": [healthy for healthy, _ in sorted_out],
             "degraded": [degraded for _, degraded in sorted_out],
         }
-        self.staying = [len(hosts) - _draining(hosts) for hosts in groups]
+        self.staying = [len(hosts) - sum(host.leaving for host in hosts) for hosts in groups]
         total, healthy, degraded = len(self.all), *(sum(map(len, self._of[kind])) for kind in ("healthy", "degraded"))
         self.healthy = healthy > 0
         weights = self._weights() if by_weight else None
@@ -42,14 +42,10 @@ class Parts:
         return self._of[kind]
 
     def _weights(self) -> tuple[int, int, int]:
-        """Of the hosts that are not draining, the healthy and the degraded ones."""
-        staying = sum(host.weight for host in self.all if host.health != "DRAINING")
+        """Of the hosts that stay, the healthy and the degraded ones."""
+        staying = sum(host.weight for host in self.all if not host.leaving)
         healthy, degraded = (sum(host.weight for host in flattened(self._of[kind])) for kind in ("healthy", "degraded"))
         return staying, healthy, degraded
-
-
-def _draining(hosts: tuple[Host, ...]) -> int:
-    return sum(host.endpoint.health_status == "DRAINING" for host in hosts)
 
 
 def flattened(groups: Sequence[tuple[Host, ...]]) -> tuple[Host, ...]:

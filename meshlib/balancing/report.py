@@ -14,13 +14,16 @@ from meshlib.model.lb import LbPolicy, UnsupportedLbPolicy
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """One endpoint. `availability` is what balancing makes of `health` and `ejected`; `active` counts requests."""
+    """One endpoint. `availability` is what balancing makes of `health`, `ejected` and `out_of_reach`; `active` counts
+    requests.
+    """
 
     address: str
     locality: Locality
     weight: int
     health: HealthStatus
     ejected: bool
+    out_of_reach: bool
     availability: Availability
     active: int
 
@@ -57,6 +60,14 @@ def _priority(number: int, load: PriorityLoad, hosts: Sequence[Host]) -> Priorit
 
 
 def _host(host: Host) -> HostReport:
+    cell = host.cell
     return HostReport(
-        host.address, host.locality, host.weight, host.health, host.cell.ejected, host.availability, host.cell.active
+        host.address,
+        host.locality,
+        host.weight,
+        host.health,
+        cell.ejected,
+        cell.out_of_reach,
+        host.availability,
+        cell.active,
     )

@@ -11,6 +11,7 @@ from meshlib.balancing.zones import Callers
 from meshlib.engine.by_request import by_request
 from meshlib.engine.lanes import by_labels
 from meshlib.engine.observing import observer_of, report_taker_of
+from meshlib.engine.reach import ReachLike, failing
 from meshlib.model.cluster import Cluster, Thresholds
 from meshlib.model.endpoint import ClusterLoadAssignment, Locality
 from meshlib.model.route import RoutingPriority
@@ -42,7 +43,7 @@ class ClusterPlan:
     balancer learns nothing from them. `guarded`: calls have something to pass before they are balanced: limits from
     code, overload drops, (`awaited`) names that nobody has looked up yet; or the balancer asks something of them
     (`by_request`). `callers` are those whose zones count in zone aware routing. An aggregate cluster has `children`,
-    and `aggregate` chooses among them.
+    and `aggregate` chooses among them. `reach` hears of connections that fail, where failover goes by those.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class ClusterPlan:
         "next_sweep",
         "observe",
         "passthrough",
+        "reach",
         "state",
         "stats",
         "take_report",
@@ -91,13 +93,15 @@ class ClusterPlan:
         callers: Callers | None = None,
         awaited: bool = False,
         locality: Locality = _NOWHERE,
+        reach: ReachLike | None = None,
     ) -> None:
         self.name = config.name
         self.config = config
         self.assignment = assignment
         self.state = state
         self.stats = state.stats
-        self.connect_timeout = config.connect_timeout
+        self.reach = reach
+        self.connect_timeout = config.connect_timeout if reach is None else min(config.connect_timeout, reach.timeout)
         self.longest_stream = config.max_stream_duration
         self.passthrough = config.type == "ORIGINAL_DST"
         self.limits = tuple(limits)
@@ -115,7 +119,8 @@ class ClusterPlan:
         self.addresses = frozenset(host.address for host in self.balancer.hosts)
         self.detector = OutlierDetector(config.outlier_detection) if config.outlier_detection else None
         self.next_sweep = 0.0
-        self.observe = observer_of(config.lb_policy, config.load_aware)
+        observe = observer_of(config.lb_policy, config.load_aware)
+        self.observe = observe if reach is None else failing(reach, observe)
         self.take_report = report_taker_of(config.lb_policy, config.load_aware)
         self._default = (state.default, config.circuit_breakers.default)
         self._high = (state.high, config.circuit_breakers.high)
@@ -180,6 +185,7 @@ def reusable(
     breakers: Mapping[str, BreakerLike],
     callers: Callers | None = None,
     awaited: bool = False,
+    reach: ReachLike | None = None,
 ) -> bool:
     """Whether a plan of the last snapshot still says the same. Identity first: equality of 10 000 endpoints is slow."""
     if previous is None:
@@ -189,6 +195,7 @@ def reusable(
         and (previous.assignment is assignment or previous.assignment == assignment)
         and (previous.callers is callers or previous.callers == callers)
         and previous.awaited is awaited
+        and previous.reach is reach
         and previous.limits == tuple(limits.get(config.name, ()))
         and (config.name not in breakers or previous.breaker is breakers[config.name])
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from meshlib.balancing.zones import Callers, callers_of
 from meshlib.engine.aggregate import AggregatePlan, leaves
 from meshlib.engine.cluster import ClusterPlan, reusable
+from meshlib.engine.reach import ReachLike
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Locality
 from meshlib.model.report import in_resource
@@ -26,13 +27,15 @@ def compile_clusters(
     """By name. Raises `ResourceError`."""
     locality = _locality(snapshot, attached)
     callers = _callers(snapshot, attached, locality)
+    members = _members(snapshot) if attached.reach is not None else ()
     clusters: dict[str, ClusterPlan] = {}
     aggregates: list[Cluster] = []
     for name, config in snapshot.clusters.items():
         if config.type == "AGGREGATE":
             aggregates.append(config)
         else:
-            clusters[name] = _compiled(config, snapshot, state, attached, callers, locality, old.get(name))
+            reach = attached.reach if name in members or _has_priorities(config, snapshot) else None
+            clusters[name] = _compiled(config, snapshot, state, attached, callers, locality, reach, old.get(name))
     for config in aggregates:  # last, because they are made of the others
         clusters[config.name] = _aggregate(config, snapshot, state, attached, clusters, old.get(config.name))
     return clusters
@@ -45,6 +48,7 @@ def _compiled(
     attached: Attached,
     callers: Callers | None,
     locality: Locality,
+    reach: ReachLike | None,
     last: ClusterPlan | None,
 ) -> ClusterPlan:
     name, assignment = config.name, snapshot.assignment(config)
@@ -53,7 +57,7 @@ def _compiled(
     if (
         last is not None
         and last.locality == here
-        and reusable(last, config, assignment, attached.limits, attached.breakers, callers, awaited)
+        and reusable(last, config, assignment, attached.limits, attached.breakers, callers, awaited, reach)
     ):
         return last
     with in_resource(f"Cluster {name}"):
@@ -68,7 +72,20 @@ def _compiled(
             callers=callers,
             awaited=awaited,
             locality=here,
+            reach=reach,
         )
+
+
+def _members(snapshot: Snapshot) -> frozenset[str]:
+    """The clusters below aggregate clusters: failover is from one to the next."""
+    aggregates = [name for name, config in snapshot.clusters.items() if config.type == "AGGREGATE"]
+    return frozenset(name for aggregate in aggregates for name in leaves(aggregate, snapshot.clusters))
+
+
+def _has_priorities(config: Cluster, snapshot: Snapshot) -> bool:
+    """Whether it has endpoints to fail over to."""
+    assignment = snapshot.assignment(config)
+    return assignment is not None and len({group.priority for group in assignment.localities}) > 1
 
 
 def _aggregate(

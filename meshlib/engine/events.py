@@ -17,7 +17,9 @@ __all__ = [
     "BreakerChanged",
     "CallEnded",
     "EndpointEjected",
+    "EndpointReachable",
     "EndpointReturned",
+    "EndpointUnreachable",
     "Event",
     "Observer",
     "PlanChanged",
@@ -74,6 +76,24 @@ class EndpointReturned:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointUnreachable:
+    """Nothing can be connected to an endpoint: with a failover timeout it is out of balancing."""
+
+    at: float
+    cluster: str
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointReachable:
+    """An endpoint that was out of reach can be connected to again."""
+
+    at: float
+    cluster: str
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerChanged:
     """A circuit breaker moved between `closed`, `open` and `half-open`."""
 
@@ -121,7 +141,9 @@ Event = (
     AttemptEnded
     | CallEnded
     | EndpointEjected
+    | EndpointReachable
     | EndpointReturned
+    | EndpointUnreachable
     | BreakerChanged
     | RateLimited
     | RequestServed

@@ -15,6 +15,7 @@ from meshlib.engine.filters import FilterStates
 from meshlib.engine.lanes import lane_rules
 from meshlib.engine.outbound import Outbound, listener_names
 from meshlib.engine.prepare import prepare_subsets
+from meshlib.engine.reach import ReachLike
 from meshlib.engine.table import VirtualHostPlan
 from meshlib.model.snapshot import Snapshot
 from meshlib.model.zones import NOWHERE, Local
@@ -32,13 +33,14 @@ class Attached:
     """Policies from code, by cluster name: they stay whatever the control plane says.
 
     `on_transition` hears of every breaker, whoever configured it. `local`: where this process is, before what the
-    source says of it.
+    source says of it. `reach`: who keeps track of connections, where failover goes by them.
     """
 
     limits: Mapping[str, Sequence[SharedRateLimit]] = field(default_factory=dict)
     breakers: Mapping[str, BreakerLike] = field(default_factory=dict)
     on_transition: Listener | None = None
     local: Local = NOWHERE
+    reach: ReachLike | None = None
 
 
 class Plan:

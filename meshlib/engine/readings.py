@@ -40,14 +40,13 @@ def _gauges(cluster: ClusterPlan, state: ClusterState) -> Iterator[Sample]:
     labels = (cluster.name,)
     both = (state.default, state.high)
     hosts = cluster.balancer.hosts
-    out = {id(cell) for cell in list(state.ejected)}
-    well = sum(host.endpoint.health_status in _WELL and id(host.cell) not in out for host in hosts)
+    well = sum(host.endpoint.health_status in _WELL and host.cell.usable for host in hosts)
     yield Sample(catalogue.ACTIVE, labels, sum(len(load.requests) for load in both))
     yield Sample(catalogue.PENDING, labels, sum(len(load.pending) for load in both))
     yield Sample(catalogue.CONNECTIONS, labels, sum(len(load.connections) for load in both))
     yield Sample(catalogue.MEMBERS, labels, len(hosts))
     yield Sample(catalogue.HEALTHY, labels, well)
-    yield Sample(catalogue.EJECTED, labels, len(out))
+    yield Sample(catalogue.EJECTED, labels, len(state.ejected))
     limits, load = cluster.config.circuit_breakers.default, state.default
     yield Sample(catalogue.CX_OPEN, labels, int(len(load.connections) >= limits.max_connections))
     yield Sample(catalogue.RQ_PENDING_OPEN, labels, int(len(load.pending) >= limits.max_pending_requests))

@@ -60,4 +60,4 @@ def choose(cluster: ClusterPlan, address: str) -> Host | None:
 
 
 def _health(host: Host) -> HealthStatus:
-    return "UNHEALTHY" if host.cell.ejection is not None else host.health
+    return host.health if host.cell.usable else "UNHEALTHY"

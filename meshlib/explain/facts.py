@@ -104,6 +104,7 @@ def _endpoint(host: HostReport) -> dict[str, Any]:
         "health": host.health,
         "availability": host.availability,
         "ejected": host.ejected,
+        "out_of_reach": host.out_of_reach,
         "active": host.active,
     }
 

@@ -207,7 +207,6 @@ def _merged(options: Options, asked: Options) -> Options:
 
 
 def _demands(start: Start) -> Demands:
-    config = start.cluster.config
-    return Demands(
-        config.tls_of(start.host.endpoint), config.connect_timeout, config.idle_timeout, start.host.endpoint.targets
-    )
+    cluster, endpoint = start.cluster, start.host.endpoint
+    config = cluster.config
+    return Demands(config.tls_of(endpoint), cluster.connect_timeout, config.idle_timeout, endpoint.targets)

@@ -38,6 +38,7 @@ class EndpointState:
     What balancers learn, None until one wants it: `seen_healthy` is when slow start first saw the endpoint healthy,
     `timing` is for peak EWMA, `reported` is what it last reported of its load, `used` how busy it then was, and when.
     For pick first: `unreached`, the last connection to it failed, and `place`, where it stands in the shuffled list.
+    `out_of_reach`, where failover goes by connections: no connection can be made to it.
 
     Of 10 000 cells the one picked is seldom in the processor's cache, so what every pick looks at should lie together
     at its beginning. Slots lie in the order of their names: what few look at has names after `live`.
@@ -48,6 +49,7 @@ class EndpointState:
         "ejection",
         "ejections",
         "live",
+        "out_of_reach",
         "place",
         "reported",
         "seen_healthy",
@@ -61,6 +63,7 @@ class EndpointState:
         self.live: dict[object, float | None] = {}
         self.ejection: Ejection | None = None
         self.ejections = 0
+        self.out_of_reach = False
         self.place: float | None = None
         self.reported: ReportedLoad | None = None
         self.seen_healthy: float | None = None
@@ -77,6 +80,11 @@ class EndpointState:
     def ejected(self) -> bool:
         """Whether outlier detection holds the endpoint out of balancing."""
         return self.ejection is not None
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing that was learnt of the endpoint holds it out of balancing."""
+        return self.ejection is None and not self.out_of_reach
 
 
 class PriorityState:

@@ -51,12 +51,12 @@ def _xds_plane(grpc_stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture
-def xds_world(_xds_plane: tuple[Plane, XdsCaller], grpc_stubs: Stubs) -> Iterator[Callable[[], World]]:
-    """``xds_world()``: a listener followed by grpcio and by a mesh; see ``World.put``."""
+def xds_world(_xds_plane: tuple[Plane, XdsCaller], grpc_stubs: Stubs) -> Iterator[Callable[..., World]]:
+    """``xds_world()``: a listener followed by grpcio and by a mesh with these options; see ``World.put``."""
     worlds: list[World] = []
 
-    def make() -> World:
-        worlds.append(World(*_xds_plane, grpc_stubs))
+    def make(**options: Any) -> World:
+        worlds.append(World(*_xds_plane, grpc_stubs, **options))
         return worlds[-1]
 
     yield make

@@ -22,9 +22,15 @@ what Envoy does with the same configuration. Everything else that differs is a b
     `max_stream_duration`. In grpcio the former bounds every call. (Istio sends both alike.)
 12. Balancers and filters grpcio does not know (LEAST_REQUEST, RANDOM, a local rate limit) make it refuse the whole
     resource; here they work, or are left out and reported.
-13. There are no failover timers. grpcio (gRFC A56) gives a priority 10 seconds to connect before it turns to the next,
-    and keeps one that it left for 15 minutes. Here, as in Envoy, health decides about priorities, not connections,
-    which are made for calls: one that fails is an attempt that failed.
-14. An endpoint is one address: `additional_addresses` are not used (reported), and the addresses of a name are tried
+13. The name of a header rule matches in any case; in grpcio a name with capitals is a header no call has.
+14. `max_retries` of a cluster holds, three at once where nothing is said; grpcio knows `max_requests` alone.
+15. What Envoy refuses is refused, and nothing else. grpcio takes a route without an action or cluster, an empty regex,
+    an empty prefix of a header, a header rule without a name, a back-off that ends before it begins, a fraction without
+    a value and a domain twice; and refuses a range that ends before it begins, a header rule of no kind, no retries
+    (`num_retries` 0), `path_separated_prefix`, `connect_matcher`, an empty domain and a star within one.
+16. `cluster_header` names the cluster; grpcio passes over such a route.
+17. Health decides about priorities, as in Envoy, and connections only with `Mesh(failover_timeout=...)`; in grpcio
+    always (gRFC A56, 10 seconds). What finds out is a call whose connection fails; in grpcio calls wait meanwhile.
+18. An endpoint is one address: `additional_addresses` are not used (reported), and the addresses of a name are tried
     one after the other. grpcio races both (Happy Eyeballs, gRFC A61).
 """

@@ -46,14 +46,14 @@ class Plane:
 class World:
     """One listener (`name`), its routes and clusters; cluster `x` of a world is called `<name>-x`."""
 
-    def __init__(self, plane: Plane, xds: XdsCaller, stubs: Stubs) -> None:
+    def __init__(self, plane: Plane, xds: XdsCaller, stubs: Stubs, **options: Any) -> None:
         self.name = f"world-{next(_numbers)}"
         self.target = f"xds:///{self.name}"
         self.stubs = stubs
         self._plane = plane
         self._xds = xds
         self._threads = ThreadPoolExecutor(64)
-        self.mesh = Mesh.from_xds(plane.address, mode="proxyless", seed=3, fetch_timeout=1.0)
+        self.mesh = Mesh.from_xds(plane.address, mode="proxyless", seed=3, fetch_timeout=1.0, **options)
         self._channel: Any = None
 
     def cluster(self, name: str) -> str:

@@ -69,8 +69,10 @@ def backend(servers: Servers) -> Callable[..., Backend]:
 def fast_backend(servers: Servers) -> Callable[..., FastBackend]:
     """``fast_backend("stable", Reply(503))``: a service on a thread of this process, scripted by values."""
 
-    def start(name: str = "backend", reply: Callable[[Request], Reply] | Reply | None = None) -> FastBackend:
-        return servers.keep(FastBackend(name, reply or Reply()))
+    def start(
+        name: str = "backend", reply: Callable[[Request], Reply] | Reply | None = None, *, port: int = 0
+    ) -> FastBackend:
+        return servers.keep(FastBackend(name, reply or Reply(), port=port))
 
     return start
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from meshlib.sources.xds.backoff import BackoffPolicy, Rng, StreamBackoff
+from meshlib.model.backoff import BackoffPolicy, Rng
+from meshlib.sources.xds.backoff import StreamBackoff
 from meshlib.sources.xds.cache import ResourceCache
 from meshlib.sources.xds.does_not_exist import DoesNotExistTimers
 from meshlib.sources.xds.events import Event

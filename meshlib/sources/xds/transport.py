@@ -17,8 +17,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from meshlib.model.backoff import BackoffPolicy, Rng
 from meshlib.sources.xds import messages
-from meshlib.sources.xds.backoff import BackoffPolicy, Rng
 from meshlib.sources.xds.bootstrap import Bootstrap
 from meshlib.sources.xds.events import Event, StreamConnected, StreamEnded
 from meshlib.sources.xds.grpc_stream import ChannelOptions, Ended, GrpcStream, Received, Sent, StreamReport

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from meshlib.control.ads_server import AdsServer, ResourceStore
-from meshlib.sources.xds.backoff import BackoffPolicy
+from meshlib.model.backoff import BackoffPolicy
 from meshlib.sources.xds.bootstrap import Bootstrap, Credentials, XdsServer
 from meshlib.sources.xds.events import (
     ProtocolWarning,

@@ -164,11 +164,13 @@ def test_describe_says_what_a_request_is_balanced_over() -> None:
                 0,
                 False,
                 (
-                    HostReport(address(0), a, 2, "HEALTHY", False, "healthy", 1),
-                    HostReport(address(1), a, 1, "DEGRADED", True, "unhealthy", 0),
+                    HostReport(address(0), a, 2, "HEALTHY", False, False, "healthy", 1),
+                    HostReport(address(1), a, 1, "DEGRADED", True, False, "unhealthy", 0),
                 ),
             ),
-            PriorityReport(1, 0, 0, True, (HostReport(address(2), Locality(), 1, "DRAINING", False, "unhealthy", 0),)),
+            PriorityReport(
+                1, 0, 0, True, (HostReport(address(2), Locality(), 1, "DRAINING", False, False, "unhealthy", 0),)
+            ),
         ),
     )
 

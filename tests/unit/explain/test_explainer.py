@@ -278,6 +278,7 @@ def test_filters_and_endpoints_are_told() -> None:
         "health": "UNKNOWN",
         "availability": "healthy",
         "ejected": False,
+        "out_of_reach": False,
         "active": 0,
     }
 

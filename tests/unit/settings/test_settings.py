@@ -61,6 +61,8 @@ def test_options_reach_the_mesh() -> None:
     assert mesh.runtime.attached.local == Local(Locality("eu", "eu-1a"), "a")
     mesh = mesh_from_settings({"STATIC": {"a": ["1.2.3.4:1"]}, "UNKNOWN_HOSTS": "reject", "FETCH_TIMEOUT": 3})
     assert (mesh.runtime.unknown_hosts, mesh.runtime.fetch_timeout) == ("reject", 3.0)
+    mesh = mesh_from_settings({"STATIC": {"a": ["1.2.3.4:1"]}, "FAILOVER_TIMEOUT": 2.5})
+    assert mesh.runtime.attached.reach.timeout == 2.5
 
 
 def test_what_is_the_servers() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from meshlib.sources.xds.backoff import BackoffPolicy
+from meshlib.model.backoff import BackoffPolicy
 from meshlib.sources.xds.events import ResourceUpdate, StreamConnected, StreamEnded
 from meshlib.sources.xds.session import Action, AdsSession, Delta, OpenStream, SendRequest
 from meshlib.sources.xds.types import DeltaRequest, SotwRequest, SotwResponse
