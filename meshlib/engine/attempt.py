@@ -108,7 +108,8 @@ class Attempts:
         if timeout is not None and (deadline is None or now + timeout < deadline):
             deadline = now + timeout
         self.deadline = deadline
-        self.upstream = upstream_head(decision, spoken, runtime.wall_clock)
+        changed = self.share.request_headers is not None or route.rewrite_path is not None
+        self.upstream = upstream_head(decision, spoken, runtime.wall_clock) if changed else spoken
         # As in Envoy of the request that the endpoint sees, and a cookie is made only where it decides the endpoint.
         hashed = route.hasher(self.upstream, source_ip, runtime.rng) if route.hasher is not None else None
         self.request_hash = hashed.hash if hashed is not None else None
@@ -323,12 +324,11 @@ def attempt_head(
         timeout = None
     if timeout is None and not counted:
         return upstream
-    headers = list(upstream.headers)
-    if counted:
-        headers = [pair for pair in headers if pair[0].lower() != ATTEMPT_COUNT]
+    headers = upstream.headers
     if timeout is not None:
         milliseconds = int(timeout * 1000)
-        headers.append((EXPECTED_TIMEOUT, b"%d" % (milliseconds if milliseconds > 0 else 1)))
+        headers = [*headers, (EXPECTED_TIMEOUT, b"%d" % (milliseconds if milliseconds > 0 else 1))]
     if counted:
-        headers.append((ATTEMPT_COUNT, b"%d" % number))
+        told = [pair for pair in headers if pair[0].lower() != ATTEMPT_COUNT]
+        headers = [*told, (ATTEMPT_COUNT, b"%d" % number)]
     return RequestHead(upstream.method, upstream.scheme, upstream.authority, upstream.path, headers)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from threading import get_ident
+from collections.abc import Callable
+from itertools import count
 
 
 class Counter:
-    """A monotonic count. Each thread writes only its own slot, so `add` needs no lock; `value` sums the slots."""
+    """A monotonic count. `add()` counts one more: one step of an `itertools.count`, which is atomic and a third of the
+    cost of a function. `value` is the total so far.
+    """
 
-    __slots__ = ("_slots",)
+    __slots__ = ("_steps", "add")
+
+    add: Callable[[], object]
 
     def __init__(self) -> None:
-        self._slots: dict[int, int] = {}
-
-    def add(self, amount: int = 1) -> None:
-        """Count `amount` more."""
-        slots = self._slots
-        me = get_ident()
-        try:
-            slots[me] += amount
-        except KeyError:
-            slots[me] = amount
+        self._steps = count()
+        self.add = self._steps.__next__
 
     @property
     def value(self) -> int:
         """The total so far."""
-        return sum(list(self._slots.values()))
+        return int(repr(self._steps)[len("count(") : -1])  # the one way to look at it that is not a step
