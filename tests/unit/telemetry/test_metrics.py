@@ -126,9 +126,8 @@ def test_a_grpc_call_is_measured_as_one(mesh: Mesh) -> None:
 
 def test_clusters_are_counted_under_envoys_names(mesh: Mesh) -> None:
     seen, stats = Scraped(mesh), mesh.runtime.state.clusters["payments"].stats
-    stats["upstream_rq_total"].add(3)
-    stats["upstream_rq_5xx"].add(2)
-    stats["upstream_rq_retry_overflow"].add(1)
+    for name in ["upstream_rq_total"] * 3 + ["upstream_rq_5xx"] * 2 + ["upstream_rq_retry_overflow"]:
+        stats[name].add()
     assert seen.value("envoy_cluster_upstream_rq_total", envoy_cluster_name="payments") == 3
     classed = {"envoy_cluster_name": "payments", "envoy_response_code_class": "5"}
     assert seen.value("envoy_cluster_upstream_rq_xx", **classed) == 2
