@@ -43,6 +43,8 @@ class MeshMiddleware:
         if ready is not None:
             return ready
         admission = self._admitted(request)
+        if admission.pause is not None:
+            self._inbound.settle(admission)
         if admission.reply is not None:
             return _marked(_response(admission.reply), admission)
         with _answering(admission):
@@ -54,6 +56,8 @@ class MeshMiddleware:
         if ready is not None:
             return ready
         admission = self._admitted(request)
+        if admission.pause is not None:
+            await self._inbound.asettle(admission)
         if admission.reply is not None:
             return self._closing(_marked(_response(admission.reply), admission))
         with _answering(admission):

@@ -27,6 +27,7 @@ from meshlib.engine.commands import (
     Query,
     Replayable,
     Reply,
+    Wait,
 )
 from meshlib.engine.decision import (
     Answer,
@@ -39,8 +40,9 @@ from meshlib.engine.decision import (
     with_route_headers,
 )
 from meshlib.engine.events import CallEnded, RateLimited
-from meshlib.engine.filters import LocalReply
+from meshlib.engine.filters import LocalReply, Verdict
 from meshlib.engine.lanes import entered
+from meshlib.engine.pauses import Consult, Delay, Pause
 from meshlib.engine.plan import Plan
 from meshlib.engine.requested import attempts_for
 from meshlib.engine.runtime import Runtime
@@ -102,7 +104,7 @@ def _copy(runtime: Runtime, mirror: Mirror, head: RequestHead, now: float) -> Fl
     yield from attempts_for(decision)(runtime, decision, head, info, now, deadline, True, "").flow()
 
 
-def _stages(  # noqa: C901  the stages in their order; a function for each would cost as much as some of them
+def _stages(  # noqa: C901, PLR0912  the stages in their order; a function for each would cost as much as some of them
     runtime: Runtime,
     head: RequestHead,
     now: float,
@@ -130,10 +132,15 @@ def _stages(  # noqa: C901  the stages in their order; a function for each would
         return
     # 3 Filters, before the answer and before balancing: a refused request must cost no upstream anything.
     for item in decision.share.filters:
-        refusal = item.on_request(head, now, runtime.rng)
-        if refusal is not None:
-            yield _local_reply(runtime, decision, head, now, refusal, info)
-            return
+        verdict = item.on_request(head, now, runtime.rng)
+        if verdict is not None:
+            refusal, now = yield from _settled(verdict, runtime, head, now, deadline, info)
+            if refusal is not None:
+                if isinstance(refusal, LocalReply):
+                    yield _local_reply(runtime, decision, head, now, refusal, info)
+                else:
+                    yield refusal
+                return
     if decision.share.prepare is not None:
         head = prepared(decision, head, runtime.wall_clock)
     # 4 Redirects and direct responses: the router's own answers, the last filter of the chain.
@@ -213,8 +220,34 @@ def _protect(
     return None, now, decision
 
 
+def _settled(
+    verdict: Verdict, runtime: Runtime, head: RequestHead, now: float, deadline: float | None, info: CallInfo
+) -> Generator[Command, Any, tuple[LocalReply | Fail | None, float]]:
+    """A filter's verdict after the pauses it wanted, and what time it is then. A deadline that passes meanwhile ends
+    the call: whoever waits for a filter has not been balanced yet.
+    """
+    began = now
+    while isinstance(verdict, Pause):
+        pause, answer = verdict, None
+        try:
+            if isinstance(pause, Delay):
+                left = pause.seconds if deadline is None else min(pause.seconds, deadline - now)
+                now = yield from _asked(Wait(max(0.0, left)), runtime, head, began, info)
+            elif isinstance(pause, Consult):
+                answer, now = yield from _asked(Query(pause.question), runtime, head, began, info)
+        except BaseException:
+            pause.give_up()
+            raise
+        if deadline is not None and now >= deadline:
+            pause.give_up()
+            reason = "the deadline passed while a filter held the request"
+            return _failed(runtime, head, now, ResponseFlag.UT, reason, info), now
+        verdict = pause.then(answer, now)
+    return verdict, now
+
+
 def _asked(
-    command: Fetch | Query, runtime: Runtime, head: RequestHead, began: float, info: CallInfo
+    command: Fetch | Query | Wait, runtime: Runtime, head: RequestHead, began: float, info: CallInfo
 ) -> Generator[Command, Any, Any]:
     """What the driver answers. A caller that goes away before is told of, as one that goes away in an attempt is."""
     try:

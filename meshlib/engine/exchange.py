@@ -6,13 +6,14 @@ Order: who it belongs to (request id, trace), then whether it is still wanted (d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from meshlib.context import CallContext
 from meshlib.engine.filters import Filter, LocalReply
 from meshlib.engine.lanes import handed_on
+from meshlib.engine.pauses import Pause
 from meshlib.engine.rng import Randomness
 from meshlib.engine.watch import RequestWatch
 from meshlib.flags import ResponseFlag
@@ -37,16 +38,79 @@ _READ = {
 }
 
 
-@dataclass(slots=True)
 class Admission:
     """The context to serve the request in, and the answer if it is not to be served. `watch` wants to be told of the
     request's end. `headers` are set on the application's response, in the place of those of the same names.
+
+    While there is a `pause` neither is known: a driver (`meshlib.drivers.inbound`) does what it asks for, and tells
+    `go_on`. `decided` is called when it is known.
     """
 
-    context: CallContext
-    reply: LocalReply | None
-    watch: RequestWatch | None = None
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    __slots__ = ("_rest", "context", "decided", "headers", "pause", "reply", "watch")
+
+    def __init__(self, context: CallContext, reply: LocalReply | None) -> None:
+        self.context = context
+        self.reply = reply
+        self.watch: RequestWatch | None = None
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        self.pause: Pause | None = None
+        self.decided: Callable[[], None] | None = None
+        self._rest: Callable[[float], None] | None = None
+
+    def begin(self, filters: Sequence[Filter], head: RequestHead, now: float, rng: Randomness) -> None:
+        """Ask the filters, to the first that answers or wants a pause."""
+        for index, item in enumerate(filters):
+            verdict = item.on_request(head, now, rng)
+            if verdict is not None:
+                self._take(verdict, partial(self._resume, filters[index + 1 :], head, rng))
+                return
+
+    def _resume(self, filters: Sequence[Filter], head: RequestHead, rng: Randomness, now: float) -> None:
+        self.begin(filters, head, now, rng)
+
+    def go_on(self, answer: Any, now: float) -> None:
+        """What came of the pause, and what time it is now."""
+        pause, rest = self.pause, self._rest
+        if pause is None:
+            return
+        self.pause = self._rest = None
+        if deadlines.expired(self.context.deadline, now):
+            pause.give_up()
+            self.reply = _late(b"the request's deadline passed while a filter held it")
+        else:
+            verdict = pause.then(answer, now)
+            if verdict is not None:
+                self._take(verdict, rest)
+            elif rest is not None:
+                rest(now)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.pause is None and self.decided is not None:
+            self.decided()
+
+    def give_up(self, now: float) -> None:
+        """The caller has gone away."""
+        pause, self.pause = self.pause, None
+        if pause is not None:
+            pause.give_up()
+        if self.watch is not None:
+            self.watch.ended(now, None)
+
+    def left(self, seconds: float, now: float) -> float:
+        """Of a delay what there is time for."""
+        deadline = self.context.deadline
+        return seconds if deadline is None else max(0.0, min(seconds, deadline - now))
+
+    def _take(self, verdict: LocalReply | Pause, rest: Callable[[float], None] | None) -> None:
+        if isinstance(verdict, Pause):
+            self.pause, self._rest = verdict, rest
+        else:
+            self.reply = verdict
+
+
+def _late(body: bytes) -> LocalReply:
+    return LocalReply(504, [], body, ResponseFlag.UT, "deadline", _DEADLINE_EXCEEDED)
 
 
 class Lanes(NamedTuple):
@@ -96,13 +160,13 @@ def admit_request(
     propagation: Propagation = DEFAULT,
     lanes: Lanes | None = None,
 ) -> Admission:
-    """Decide whether a request reaches the application, and in which context (`inbound_context`)."""
+    """Decide whether a request reaches the application, and in which context (`inbound_context`). A filter may want a
+    pause first.
+    """
     context = inbound_context(head, now, rng, timeout=timeout, peer=peer, propagation=propagation, lanes=lanes)
     if deadlines.expired(context.deadline, now):
-        body = b"the request's deadline had passed on arrival"
-        return Admission(context, LocalReply(504, [], body, ResponseFlag.UT, "deadline", _DEADLINE_EXCEEDED))
-    for item in filters:
-        reply = item.on_request(head, now, rng)
-        if reply is not None:
-            return Admission(context, reply)
-    return Admission(context, None)
+        return Admission(context, _late(b"the request's deadline had passed on arrival"))
+    admission = Admission(context, None)
+    if filters:
+        admission.begin(filters, head, now, rng)
+    return admission

@@ -1,6 +1,7 @@
 """HTTP filters at run time: built from the model once per route, so that a route without filters runs none.
 
-A filter looks at the request and either lets it pass (None) or answers it (`LocalReply`).
+A filter looks at the request and either lets it pass (None) or answers it (`LocalReply`), or it wants a pause first
+(`meshlib.engine.pauses`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshlib.engine.pauses import Pause
 from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
 from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerFilterConfig
@@ -37,6 +39,9 @@ class LocalReply:
     grpc_status: int | None = None
 
 
+Verdict = LocalReply | Pause | None
+
+
 class Filter(Protocol):
     """One filter on one route."""
 
@@ -44,8 +49,8 @@ class Filter(Protocol):
     def config(self) -> FilterConfig:
         """What it was built from."""
 
-    def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | None:
-        """Decide about a request before it is balanced."""
+    def on_request(self, head: RequestHead, now: float, rng: Rng) -> Verdict:
+        """Decide about a request before it is balanced, or served."""
 
 
 FilterStates = MutableMapping[Hashable, Filter]

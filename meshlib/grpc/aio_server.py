@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from meshlib.context import serving
+from meshlib.drivers.inbound import asettle
 from meshlib.grpc.inbound import KINDS, Inbound
 from meshlib.grpc.served import AioServedContext, MigratedContext
 from meshlib.grpc.server import Behaviour, Blocking
@@ -83,6 +84,8 @@ class _Call:
     async def _serving(self, context: Any) -> AsyncIterator[AioServedContext]:
         """Serve in the call's context, or refuse (`abort` raises)."""
         admission = self._inbound.admit(self._method, context)
+        if admission.pause is not None:
+            await asettle(admission)
         request_id = admission.context.request_id
         if admission.reply is not None:
             refusal = self._inbound.refusal(admission.reply, self._method, request_id)

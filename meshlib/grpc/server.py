@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from meshlib.context import serving
+from meshlib.drivers.inbound import settle
 from meshlib.grpc.inbound import KINDS, Inbound
 from meshlib.grpc.served import ServedContext
 from meshlib.grpc.watched import Watched, refused
@@ -98,6 +99,8 @@ class Blocking:
     def _serving(self, context: Any) -> Iterator[ServedContext]:
         """Serve in the call's context, or refuse (`abort` raises)."""
         admission = self._inbound.admit(self._method, context)
+        if admission.pause is not None:
+            settle(admission)
         request_id = admission.context.request_id
         if admission.reply is not None:
             refusal = self._inbound.refusal(admission.reply, self._method, request_id)

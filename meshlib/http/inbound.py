@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from meshlib.drivers.inbound import asettle, settle
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
@@ -73,7 +75,8 @@ class Inbound:
         return LocalReply(503 if draining else 200, [], b"draining" if draining else b"ready", ResponseFlag.LR, "ready")
 
     def admit(self, head: RequestHead, peer: str = "", source_ip: str = "") -> Admission:
-        """Whether a request reaches the application, and the context to serve it in. `peer` is the caller's identity
+        """Whether a request reaches the application, and the context to serve it in; but where there is a `pause` that
+        is known only after `settle` or `asettle`. `peer` is the caller's identity
         as the transport has verified it, `source_ip` the address it comes from.
         """
         runtime, now = self.mesh.runtime, time.monotonic()
@@ -88,14 +91,29 @@ class Inbound:
             lanes=Lanes(rules, source_ip, time.time()) if rules is not None else None,
         )
         admission.watch = watch(runtime, head, now, spans=not self._instrumented())
+        if admission.pause is None:
+            self._decided(admission, head)
+        else:
+            admission.decided = partial(self._decided, admission, head)
+        return admission
+
+    def settle(self, admission: Admission) -> None:
+        """Make the pauses that filters ask for, blocking, until it is known whether the request is served."""
+        settle(admission)
+
+    async def asettle(self, admission: Admission) -> None:
+        """The same on the running event loop."""
+        await asettle(admission)
+
+    def _decided(self, admission: Admission, head: RequestHead) -> None:
+        """It is known whether the request is served."""
         if self._cors is not None and admission.reply is None:
             self._cors(head, admission)
         reply = admission.reply
         if reply is not None and reply.flag is ResponseFlag.RL:
-            runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, head.path_only))
+            self.mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, head.path_only))
         if reply is not None and admission.watch is not None:
             admission.watch.ended(time.monotonic(), reply.status, flag=reply.flag)
-        return admission
 
     def _instrumented(self) -> bool:
         """Whether the application makes server spans itself; asked once, of its first request."""

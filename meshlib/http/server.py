@@ -88,6 +88,8 @@ class MeshMiddleware:
             await self._answer(ready, scope, send, b"")
             return
         admission = admit(self.inbound, scope)
+        if admission.pause is not None:
+            await self.inbound.asettle(admission)
         context = admission.context
         request_id = context.request_id.encode("ascii")
         if admission.reply is not None:

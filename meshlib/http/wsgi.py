@@ -76,6 +76,8 @@ class MeshMiddleware:
         if ready is not None:
             return _answer(ready, start_response, "")
         admission = admit(self.inbound, environ)
+        if admission.pause is not None:
+            self.inbound.settle(admission)
         if admission.reply is not None:
             return _answer(admission.reply, start_response, admission.context.request_id)
         environ[ENVIRON_KEY] = admission.context
