@@ -102,7 +102,7 @@ def _blocking(mesh: Any, port: int, quick: bool) -> dict[str, Any]:
     latencies: Latencies = {name: [] for name in calls}
     for call in calls.values():
         _times(call, 50)
-    for _ in range(6 if quick else 30):
+    for _ in range(6 if quick else 15):
         for name, call in calls.items():
             latencies[name] += _times(call, 60)
     for channel in channels.values():
@@ -132,10 +132,10 @@ async def _asynchronous(mesh: Any, port: int, quick: bool) -> dict[str, Any]:
     rates: dict[str, dict[str, list[float]]] = {name: {str(width): [] for width in WIDTHS} for name in calls}
     for call in calls.values():
         await _atimes(call, 50)
-    for _ in range(6 if quick else 30):
+    for _ in range(6 if quick else 15):
         for name, call in calls.items():
             latencies[name] += await _atimes(call, 60)
-    for _ in range(2 if quick else 5):
+    for _ in range(2 if quick else 3):
         for name, call in calls.items():
             for width in WIDTHS:
                 rates[name][str(width)].append(await _rate(call, width, 0.15 if quick else 0.4))

@@ -34,7 +34,7 @@ _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTl
 
 def measure(options: Mapping[str, Any]) -> dict[str, Any]:
     """The median call of each, asyncio and blocking, taking turns."""
-    rounds = 8 if options["quick"] else 75
+    rounds = 8 if options["quick"] else 30
     calls = 30  # short turns: what the machine does meanwhile meets both alike
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
