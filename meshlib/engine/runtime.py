@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Literal
-from weakref import WeakValueDictionary
 
 from meshlib.engine.commands import Question
 from meshlib.engine.events import Event, Observer
+from meshlib.engine.faults import Faults
 from meshlib.engine.filters import FilterStates
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.rng import Randomness
@@ -35,12 +35,14 @@ class Runtime:
     `trust_envoy_headers`: whether a request may ask for timeouts, retries and hedging in `x-envoy-*` headers.
     `wall_clock` is Unix time, for responses that say when to come back.
     `first_lookup` makes the question whether a cluster's names have been looked up once, for calls that wait for it.
+    `faults` is what filters inject, and the switch for it.
     `background` runs work that is too long for a call (a large cluster's balancer) elsewhere; without it, at once.
     """
 
     __slots__ = (
         "attached",
         "background",
+        "faults",
         "fetch_timeout",
         "filters",
         "first_lookup",
@@ -79,8 +81,8 @@ class Runtime:
         self.tracing: Tracing | None = None
         self.first_lookup: Callable[[str, float], Question] | None = None
         self.state = MeshState()
-        # Weak: a bucket lives as long as some plan's route uses it, and no longer.
-        self.filters: FilterStates = WeakValueDictionary()
+        self.faults = Faults(self.emit)
+        self.filters = FilterStates(self.faults)
         self.plan = self.compile(Snapshot(on_demand=True), None)
 
     def compile(self, snapshot: Snapshot, previous: Plan | None) -> Plan:
@@ -92,6 +94,7 @@ class Runtime:
         forgotten, else names that come and go would pile up; calls still in flight hold their own.
         """
         before, self.plan = self.plan.clusters, plan
+        self.faults.follow(plan.snapshot.runtime)
         self.state.keep_only(plan.clusters)
         for name, cluster in plan.clusters.items():
             if before.get(name) is not cluster:  # what was taken over has been adopted, endpoint by endpoint, already
