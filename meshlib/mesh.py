@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from meshlib.engine.events import BreakerChanged, Observer, PlanChanged
+from meshlib.engine.faults import Faults, enabled_by
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.runtime import Runtime, UnknownHosts
 from meshlib.errors import NotReadyError
@@ -111,6 +112,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             "propagation": Propagation.from_environment(propagators, baggage, os.environ),
             "trust_envoy_headers": trust_envoy_headers,
             "wall_clock": time.time,
+            "faults": Faults(enabled=enabled_by(os.environ.get("MESHLIB_FAULTS", ""))),
         }
         self._breakers = dict(breakers or {})
         self._local = local_of(locality, local_cluster)
@@ -190,6 +192,11 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         return self.runtime.plan
 
     @property
+    def faults(self) -> Faults:
+        """The faults that are injected: their switch, and more of them from code (`meshlib.testing.faults`)."""
+        return self.runtime.faults
+
+    @property
     def ready(self) -> bool:
         """Whether any configuration has arrived."""
         return self._ready.is_set()
@@ -255,11 +262,12 @@ class Mesh(Doors, FromSources, Instrumented, Named):
     def stats(self) -> dict[str, int]:
         """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, ..."""
         clusters = list(self.runtime.state.clusters.values())
-        return {
+        counted = {
             f"cluster.{cluster.name}.{name}": counter.value
             for cluster in clusters
             for name, counter in cluster.stats.items()
         }
+        return counted | self.runtime.faults.stats()
 
     # ------------------------------------------------------------------ inside
 

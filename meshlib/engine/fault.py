@@ -94,7 +94,7 @@ class _Injection:
         it was drawn or not, as in Envoy.
         """
         reply = self._abort(now)
-        if reply is None and self._config.response_rate_limit is not None:
+        if reply is None and self._config.response_rate_limit is not None and not is_grpc(self._head):
             return self._lasting()
         self.release()
         return reply

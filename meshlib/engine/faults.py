@@ -29,20 +29,22 @@ TELL_EVERY = 1000
 TELL_PAUSE = 10.0
 _MAX_CALLERS = 1000  # whose names come from requests
 _STATS = ("aborts_injected", "delays_injected", "faults_overflow", "response_rl_injected")
+Emit = Callable[[Callable[[], Event]], None]
 log = logging.getLogger("meshlib")
 
 
 class Faults:
     """`mesh.faults`. `enabled` False injects nothing any more, whoever configured it; what is waiting waits on."""
 
-    def __init__(self, emit: Callable[[Callable[[], Event]], None] | None = None) -> None:
-        self.enabled = True
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.enabled = enabled
         self.added: tuple[AddedFault, ...] = ()
         self.active: dict[object, None] = {}
-        self._emit = emit
+        self._emit: Emit | None = None
         self._values: dict[str, Value] = {}
         self._runtime = EMPTY_STRUCT
-        self._counters = {name: Counter() for name in _STATS}
+        self._counters: dict[str, Counter] = {}
+        self.begin(None)
 
     def inject(self, service: str, fault: Fault | HttpFault) -> AddedFault:
         """Add a fault to the calls to a service, by the name it is called by (with or without port) or its cluster's,
@@ -71,14 +73,15 @@ class Faults:
         """The filters of a call with those from code before them."""
         return (*(added.filter for added in self.added if added.concerns(authority, cluster)), *filters)
 
+    def begin(self, emit: Emit | None) -> None:
+        """A process begins: nothing is under way, and nothing counted. What code has said stays."""
+        self.active = {}
+        self._emit = emit
+        self._counters = {name: Counter() for name in _STATS}
+
     def follow(self, runtime: Struct) -> None:
         """The values of runtime keys from now on."""
         self._runtime, self._values = runtime, dict(runtime.items)
-
-    def like(self, other: Faults) -> None:
-        """Take over what code has said to the mesh of a parent process."""
-        self.enabled = other.enabled
-        self.added = tuple(AddedFault(self, each.service, each.filter.config) for each in other.added)
 
     def fraction(self, key: str, numerator: int, denominator: int) -> float:
         """A share, where the runtime says no other."""
@@ -109,6 +112,11 @@ class Faults:
         if self._emit is not None:
             metadata = source.config.filter_metadata
             self._emit(lambda: FaultInjected(now, source.name, kind, total, head.path_only, metadata))
+
+
+def enabled_by(word: str) -> bool:
+    """Whether the environment (`MESHLIB_FAULTS`) lets faults be injected: unless it says off, 0, false or no."""
+    return word.strip().lower() not in ("off", "0", "false", "no")
 
 
 class AddedFault:

@@ -68,6 +68,7 @@ class Runtime:
         propagation: Propagation = DEFAULT,
         trust_envoy_headers: bool = True,
         wall_clock: Callable[[], float] = _epoch,
+        faults: Faults | None = None,
     ) -> None:
         self.rng = rng
         self.attached = attached or Attached()
@@ -81,7 +82,8 @@ class Runtime:
         self.tracing: Tracing | None = None
         self.first_lookup: Callable[[str, float], Question] | None = None
         self.state = MeshState()
-        self.faults = Faults(self.emit)
+        self.faults = faults or Faults()
+        self.faults.begin(self.emit)
         self.filters = FilterStates(self.faults)
         self.plan = self.compile(Snapshot(on_demand=True), None)
 
