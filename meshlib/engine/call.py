@@ -37,6 +37,7 @@ from meshlib.engine.decision import (
     decide,
     decide_once,
     prepared,
+    with_content_type,
     with_route_headers,
 )
 from meshlib.engine.events import CallEnded, RateLimited
@@ -52,6 +53,7 @@ from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.policy.shared_limit import SharedVerdict
+from meshlib.telemetry.grpc_names import is_grpc
 
 MIRROR_TIMEOUT = 15.0
 """Seconds that a copy of a request without a deadline may take: nobody would ever give it up."""
@@ -328,6 +330,8 @@ def _local_reply(
     if reply.flag is ResponseFlag.RL:
         _tell_limited(runtime, now, reply.name, head)
     headers = with_route_headers(decision, reply, head, runtime.wall_clock)
+    if reply.body and not is_grpc(head):  # of whom the headers are metadata
+        headers = with_content_type(headers, b"text/plain")
     return _answered(runtime, head, now, Reply(reply.status, headers, reply.body, info, reply.grpc_status))
 
 

@@ -65,7 +65,7 @@ class Answer:
             said = self.body.decode("latin-1")  # and of the response headers a body sees none, as in Envoy
             body = wire_bytes(write(Scene(head, head.headers, (), lambda: facts.of_answer(self, clock, body=said))))
         if body:
-            headers = _with_content_type(headers, self.route.content_type)
+            headers = with_content_type(headers, self.route.content_type)
         if share.filter_response is not None:  # the filters see the status, which the route's headers do not
             headers = share.filter_response(headers, head, lambda: facts.of_answer(self, clock, self.status))
         return headers, body
@@ -212,7 +212,7 @@ def upstream_head(decision: Forward, head: RequestHead, clock: facts.Clock = fac
     return head.like(path, headers)
 
 
-def _with_content_type(headers: Headers, content_type: bytes) -> Headers:
+def with_content_type(headers: Headers, content_type: bytes) -> Headers:
     """The headers of a body the mesh made: as plain text, unless the configuration says what else it is."""
     if any(name.lower() == b"content-type" for name, _ in headers):
         return headers
