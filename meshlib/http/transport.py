@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.context import current
 from meshlib.engine.commands import Commit
-from meshlib.http.exchange import NO_TIMEOUT, Exchange
+from meshlib.http.exchange import NO_TIMEOUT, Exchange, nothing
 from meshlib.http.library import Library
 from meshlib.http.responses import response_type
 
@@ -41,7 +41,7 @@ class TransportCore:
         self._generation = mesh.generation
         stream: Any = getattr(library.module, base)
         made = (type(f"Mesh{body.__name__}", (body, stream), {}) for body in bodies)
-        self._stream, self._whole, self.traced, self._slowed = made
+        self._stream, self._whole, self.traced, self.slowed = made
         self.response: Any = response_type(library, self._whole, asynchronous=base.startswith("Async"))
 
     def _bound(self, request: Any) -> Any:
@@ -75,11 +75,7 @@ class TransportCore:
         wire = commit.outcome.response
         if body is None:
             wire.on_done = exchange.finish
-            stream = self._slowed(self._stream(exchange, wire, commit.info), rate, _nothing)
+            stream = self.slowed(self._stream(exchange, wire, commit.info), rate, nothing)
         else:
-            stream = self._slowed(self._whole(body), rate, lambda: exchange.finish(None))
+            stream = self.slowed(self._whole(body), rate, lambda: exchange.finish(None))
         return exchange.committed(commit, stream)
-
-
-def _nothing() -> None:
-    pass

@@ -148,3 +148,252 @@ def test_who_is_aborted_or_delayed(twin_of: Callable[..., Twin], config: Json) -
     check_alike(twin, calls)
     theirs, ours = stats_of(twin)
     assert ours == {name: value * (1 if "active" in name else 2) for name, value in theirs.items()}  # two doors
+
+
+ASKED = [
+    {},
+    {f"{HEADERS}-abort-request": "503"},
+    {f"{HEADERS}-abort-request": "200"},
+    {f"{HEADERS}-abort-request": "199"},
+    {f"{HEADERS}-abort-request": "600"},
+    {f"{HEADERS}-abort-request": "+418"},
+    {f"{HEADERS}-abort-request": "-418"},
+    {f"{HEADERS}-abort-request": "418.0"},
+    {f"{HEADERS}-abort-request": "text"},
+    {f"{HEADERS}-abort-request": "503", f"{HEADERS}-abort-request-percentage": "0"},
+    {f"{HEADERS}-abort-request": "503", f"{HEADERS}-abort-request-percentage": "100"},
+    {f"{HEADERS}-abort-request": "503", f"{HEADERS}-abort-request-percentage": "900"},
+    {f"{HEADERS}-abort-request": "503", f"{HEADERS}-abort-request-percentage": "no"},
+    {f"{HEADERS}-abort-request": "503", f"{HEADERS}-abort-request-percentage": "-1"},
+    {f"{HEADERS}-abort-request": "503", f"{HEADERS}-abort-request-percentage": "4294967296"},
+    {f"{HEADERS}-abort-grpc-request": "5"},
+    {f"{HEADERS}-abort-grpc-request": "5", f"{HEADERS}-abort-request": "404"},
+    {f"{HEADERS}-delay-request": "5"},
+    {f"{HEADERS}-delay-request": "0"},
+    {f"{HEADERS}-delay-request": "-5"},
+    {f"{HEADERS}-delay-request": "5", f"{HEADERS}-delay-request-percentage": "0"},
+    {f"{HEADERS}-delay-request": "5", f"{HEADERS}-abort-request": "418"},
+    {f"{HEADERS}-delay-request": "18446744073709551616"},
+    {f"{HEADERS}-throughput-response": "1000"},
+    {f"{HEADERS}-throughput-response": "0"},
+    {f"{HEADERS}-throughput-response": "1000", f"{HEADERS}-throughput-response-percentage": "0"},
+    {f"{HEADERS}-throughput-response": "1000", f"{HEADERS}-delay-request": "5", f"{HEADERS}-abort-request": "418"},
+]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BY_HEADER,
+        {**BY_HEADER, "abort": {"header_abort": {}, "percentage": {"numerator": 0}}},
+        {"abort": abort(503), "delay": delay(0.005)},  # which hears nothing of headers
+    ],
+)
+def test_what_a_request_asks_for_in_headers(twin_of: Callable[..., Twin], config: Json) -> None:
+    twin = twin_of([ALL], in_chain(**config))
+    calls = [Call(str(number), headers=tuple(asked.items())) for number, asked in enumerate(ASKED)]
+    check_alike(twin, calls)
+    theirs, ours = stats_of(twin)
+    assert ours == {name: value * (1 if "active" in name else 2) for name, value in theirs.items()}
+
+
+def test_the_most_specific_level_wins(twin_of: Callable[..., Twin]) -> None:
+    def per(status: int) -> Json:
+        return {NAME: fault(abort=abort(status))}
+
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    shares = {"clusters": [{"name": "up", "weight": 1, "typed_per_filter_config": per(444)}]}
+    routes = [
+        {"match": {"prefix": "/route"}, "route": {"cluster": "up"}, "typed_per_filter_config": per(433)},
+        {"match": {"prefix": "/share"}, "route": {"weighted_clusters": shares}, "typed_per_filter_config": per(433)},
+        {"match": {"prefix": "/off"}, "route": {"cluster": "up"}, "typed_per_filter_config": {NAME: off}},
+        {"match": {"prefix": "/none"}, "route": {"cluster": "up"}, "typed_per_filter_config": {NAME: fault()}},
+        {"match": {"prefix": "/answer"}, "direct_response": {"status": 203}, "typed_per_filter_config": per(455)},
+        {"match": {"prefix": "/redirect"}, "redirect": {"path_redirect": "/"}, "typed_per_filter_config": per(456)},
+        ALL,
+    ]
+    twin = twin_of(routes, in_chain(abort=abort(411)))
+    paths = ["/", "/route", "/share", "/off", "/none", "/answer", "/redirect"]
+    ours = check_alike(twin, [Call(str(number), path) for number, path in enumerate(paths)])
+    assert [answer.status for answer in ours] == [411, 433, 444, 200, 200, 455, 456]
+
+
+def test_a_virtual_hosts_fault(make_twin: Make, fast_backend: Backends) -> None:
+    up = fast_backend("up")
+    host = virtual_host([ALL], typed_per_filter_config={NAME: fault(abort=abort(422))})
+    twin = make_twin([host], [cluster("up", [up.port])], in_chain())
+    assert [answer.status for answer in check_alike(twin, [Call("0")])] == [422]
+
+
+RUNTIMES: list[Json] = [
+    {"fault.http.abort.abort_percent": 0},
+    {"fault.http.abort.abort_percent": {"numerator": 0, "denominator": "MILLION"}},
+    {"fault": {"http": {"abort": {"http_status": 418}}}},
+    {"fault.http.abort.http_status": "417"},
+    {"fault.http.max_active_faults": 0},
+    {"fault.http.delay.fixed_delay_percent": 0},
+    {"fault.http.delay.fixed_duration_ms": 0},
+    {"fault.http.me.abort.abort_percent": 0},
+    {"fault.http.me.abort.http_status": 416, "fault.http.abort.http_status": 415},
+    {"fault.http.me.delay.fixed_delay_percent": 0, "fault.http.abort.abort_percent": 0},
+    {"fault.http.me.delay.fixed_duration_ms": 0},
+    {"mine": 0},
+]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=str)
+@pytest.mark.parametrize("level", ["chain", "route"])
+def test_what_a_runtime_says(twin_of: Callable[..., Twin], runtime: Json, level: str) -> None:
+    config = {"abort": abort(503), "delay": delay(0.005)}
+    if "mine" in runtime:
+        config["abort_percent_runtime"] = "mine"
+    chain = in_chain(**config) if level == "chain" else in_chain()
+    route = ALL if level == "chain" else {**ALL, "typed_per_filter_config": {NAME: fault(**config)}}
+    twin = twin_of([route], chain, runtime)
+    caller = "x-envoy-downstream-service-cluster"
+    check_alike(twin, [Call("0"), Call("1", headers=((caller, "me"),)), Call("2", headers=((caller, "you"),))])
+    theirs, ours = stats_of(twin)
+    by_caller = {name: value for name, value in theirs.items() if name.count(".") == 2}
+    assert ours == {name: value * (1 if "active" in name else 2) for name, value in theirs.items()}
+    assert set(by_caller) <= set(twin.mesh.stats())
+
+
+def test_counts_by_caller_may_be_off(twin_of: Callable[..., Twin]) -> None:
+    twin = twin_of([ALL], in_chain(abort=abort(), disable_downstream_cluster_stats=True))
+    check_alike(twin, [Call("0", headers=(("x-envoy-downstream-service-cluster", "me"),))])
+    theirs, ours = stats_of(twin)
+    assert not any(".me." in name for name in (*theirs, *twin.mesh.stats()))
+    assert theirs["fault.aborts_injected"] == 1
+    assert ours["fault.aborts_injected"] == 2
+
+
+@pytest.mark.parametrize(
+    "percentage, header",
+    [
+        ({"numerator": 30}, None),
+        ({"numerator": 2500, "denominator": "TEN_THOUSAND"}, None),
+        ({"numerator": 80}, "40"),
+        ({"numerator": 50_000, "denominator": "MILLION"}, "90000"),
+    ],
+)
+def test_shares_of_aborts(twin_of: Callable[..., Twin], percentage: Json, header: str | None) -> None:
+    config = {"header_abort": {}, "percentage": percentage} if header else abort(503, percentage)
+    asked = ((f"{HEADERS}-abort-request", "503"), (f"{HEADERS}-abort-request-percentage", header or ""))
+    twin = twin_of([ALL], in_chain(abort=config))
+    counts = {}
+    for side, send in (("envoy", twin.theirs), ("mesh", twin.ours)):
+        calls = (Call(f"{side}-{number}", headers=asked if header else ()) for number in range(3000))
+        counts[side] = Counter("abort" if send(call).status == 503 else "fine" for call in calls)
+    statistic, degrees = chi_squared(counts["envoy"], counts["mesh"])
+    assert degrees == 1
+    assert statistic < critical_value(degrees), counts
+
+
+def test_a_delay_and_an_abort_are_drawn_one_by_one(twin_of: Callable[..., Twin]) -> None:
+    half = {"numerator": 50}
+    twin = twin_of([ALL], in_chain(delay=delay(0.001, half), abort=abort(503, half)))
+    for side, send in (("envoy", twin.theirs), ("mesh", twin.ours)):
+        for number in range(1000):
+            send(Call(f"{side}-{number}"))
+    theirs, ours = stats_of(twin)
+    for name in ("fault.aborts_injected", "fault.delays_injected"):
+        # Five standard deviations of the difference of two binomials of 1000 by halves.
+        assert abs(theirs[name] - ours[name]) < 112, (theirs, ours)
+        assert abs(ours[name] - 500) < 80
+
+
+# ------------------------------------------------------------------------------------------------------------ time
+
+
+def timed(send: Callable[[Call], Answer], call: Call) -> tuple[Answer, float]:
+    began = time.monotonic()
+    return send(call), time.monotonic() - began
+
+
+def each_side(twin: Twin) -> list[tuple[str, Callable[[Call], tuple[Answer, float]]]]:
+    return [
+        ("envoy", lambda call: timed(twin.theirs, call)),
+        ("mesh", lambda call: timed(twin.ours, call)),
+        ("aio", lambda call: twin.ours_aio([call])[0]),
+    ]
+
+
+def test_a_delay_lasts_as_long(twin_of: Callable[..., Twin]) -> None:
+    twin = twin_of([ALL], in_chain(**(BY_HEADER | {"delay": {"header_delay": {}, "percentage": ALWAYS}})))
+    for side, send in each_side(twin):
+        answer, took = send(Call(side, headers=((f"{HEADERS}-delay-request", "300"),)))
+        assert (answer.status, 0.29 < took < 0.6) == (200, True), (side, took)
+
+
+@pytest.mark.parametrize("timeout, status", [("0.15s", 200), ("0.05s", 504)])
+def test_a_delay_is_outside_the_routes_timeout(make_twin: Make, fast_backend: Backends, timeout: str, status: int):
+    """The backend takes 100 ms; the route's timeout begins when the delay of 300 ms is over."""
+    up = fast_backend("up", Reply(delay=0.1))
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "up", "timeout": timeout}}
+    twin = make_twin([virtual_host([route])], [cluster("up", [up.port])], in_chain(delay=delay(0.3)))
+    for side, send in each_side(twin):
+        answer, took = send(Call(side))
+        assert answer.status == status, side
+        assert 0.29 < took < 0.7, (side, took)
+    assert twin.flags(1)["envoy"] == ({"DI"} if status == 200 else {"DI", "UT"})
+
+
+@pytest.mark.parametrize("kbps, size", [(100, 30_000), (64, 1000), (1, 300), (1000, 300_000)])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_body_takes_as_long(twin_of: Callable[..., Twin], kbps: int, size: int, fixed: bool) -> None:
+    limit = {"fixed_limit": {"limit_kbps": kbps}} if fixed else {"header_limit": {}}
+    twin = twin_of([ALL], in_chain(response_rate_limit={**limit, "percentage": ALWAYS}), body=b"x" * size)
+    headers = () if fixed else ((f"{HEADERS}-throughput-response", str(kbps)),)
+    took = {}
+    for side, send in each_side(twin):
+        send(Call(f"{side}-first"))  # a connection is there
+        answer, took[side] = send(Call(side, headers=headers))
+        assert (answer.status, answer.body, answer.flag) == (200, b"x" * size, ""), side
+    expected = max(0.0, size / (kbps * 1024) - 0.05)
+    for side, seconds in took.items():
+        assert expected - 0.02 < seconds < expected + 0.2, (side, took, expected)
+    stats = stats_of(twin)
+    assert stats[0]["fault.active_faults"] == stats[1]["fault.active_faults"] == 0
+
+
+def test_the_body_of_a_direct_response_takes_as_long(twin_of: Callable[..., Twin]) -> None:
+    route = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "x" * 3000}}}
+    limit = {"fixed_limit": {"limit_kbps": 10}, "percentage": ALWAYS}
+    twin = twin_of([route], in_chain(response_rate_limit=limit))
+    for side, send in each_side(twin):
+        answer, took = send(Call(side))
+        assert (len(answer.body), 0.2 < took < 0.5) == (3000, True), (side, took)
+
+
+@pytest.mark.parametrize("allowed", [1, 3])
+def test_what_is_over_max_active_faults_passes(twin_of: Callable[..., Twin], allowed: int) -> None:
+    twin = twin_of([ALL], in_chain(delay=delay(0.6), max_active_faults=allowed))
+    for side, send in (("envoy", twin.theirs), ("mesh", twin.ours)):
+        calls = [Call(str(number)) for number in range(8)]
+        began = time.monotonic()
+        ends = twin.at_once(lambda call, send=send: (send(call), time.monotonic())[1], [marked(side, c) for c in calls])  # type: ignore[misc]
+        assert Counter(end - began > 0.55 for end in ends) == {True: allowed, False: 8 - allowed}, side
+    theirs, ours = stats_of(twin)
+    assert ours == theirs
+    assert ours["fault.faults_overflow"] == 8 - allowed
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_how_long_a_fault_is_active(twin_of: Callable[..., Twin], limited: bool) -> None:
+    """With a rate limit for responses, drawn or not, until the request is over; else as long as the delay."""
+    config: Json = {"delay": delay(0.1), "max_active_faults": 1}
+    if limited:
+        config["response_rate_limit"] = {"fixed_limit": {"limit_kbps": 1}, "percentage": {"numerator": 0}}
+    twin = twin_of([ALL], in_chain(**config), delay=0.6)
+    for side, send in (("envoy", twin.theirs), ("mesh", twin.ours)):
+
+        def paced(call: Call, send: Callable[[Call], Answer] = send) -> float:
+            time.sleep(0.35 * int(call.id[-1]))
+            return timed(send, call)[1]
+
+        took = twin.at_once(paced, [Call(f"{side}-0"), Call(f"{side}-1")])
+        assert [seconds > 0.68 for seconds in took] == [True, not limited], (side, took)
+    theirs, ours = stats_of(twin)
+    assert ours == theirs
+    assert ours["fault.active_faults"] == 0
+    assert ours["fault.faults_overflow"] == int(limited)
