@@ -81,7 +81,7 @@ def test_the_cors_filter_is_in_the_listeners_of_those_who_use_it() -> None:
         ("{delay: {fixedDelay: 1m1s, percentage: {value: 0.1}}}",
          {"delay": {"fixed_delay": "61s", "percentage": {"numerator": 1000, "denominator": "MILLION"}}}),
         ("{delay: {fixedDelay: 5s, percent: 30}}", {"delay": {"fixed_delay": "5s", "percentage": {"numerator": 30}}}),
-        ("{delay: {fixedDelay: 5s}}", {"delay": {"fixed_delay": "5s", "percentage": {"numerator": 0}}}),
+        ("{delay: {fixedDelay: 5s}}", {"delay": {"fixed_delay": "5s", "percentage": {}}}),
     ],
 )  # fmt: skip
 def test_a_fault_is_the_filter_s_configuration_on_the_route(fault: str, expected: Json) -> None:
