@@ -8,6 +8,7 @@ from __future__ import annotations
 
 INTERVAL = 0.05
 """Seconds to wait for more, where not all of a piece may go."""
+_ROUNDING = 1e-6  # a byte that is short of one by a rounding error is one
 
 
 class Throttle:
@@ -25,6 +26,6 @@ class Throttle:
         if self._at is not None:
             self._tokens = min(float(self.rate), self._tokens + max(0.0, now - self._at) * self.rate)
         self._at = now
-        taken = min(size, int(self._tokens))
+        taken = min(size, int(self._tokens + _ROUNDING))
         self._tokens -= taken
         return taken
