@@ -69,6 +69,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
     `failover_timeout`: seconds after which a priority (or a cluster of an aggregate cluster) is left for the next when
     no connection to any of its endpoints can be made, gRPC's failover timer (there 10; gRFC A56). By default health
     alone decides, as in Envoy.
+    `faults` False injects none, whoever configured them (by default `MESHLIB_FAULTS` says; see `Mesh.faults`).
     `seed` makes random choices repeatable. `admin`: where to open the admin socket (`meshlib.admin.socket`), `{pid}` in
     it being the process's number; none by default.
     """
@@ -97,6 +98,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         locality: Locality | str = "",
         local_cluster: str = "",
         failover_timeout: float | None = None,
+        faults: bool | None = None,
         trust_envoy_headers: bool = True,
         seed: int | None = None,
         admin: str | os.PathLike[str] | None = None,
@@ -112,7 +114,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             "propagation": Propagation.from_environment(propagators, baggage, os.environ),
             "trust_envoy_headers": trust_envoy_headers,
             "wall_clock": time.time,
-            "faults": Faults(enabled=enabled_by(os.environ.get("MESHLIB_FAULTS", ""))),
+            "faults": Faults(enabled=enabled_by(os.environ.get("MESHLIB_FAULTS", "")) if faults is None else faults),
         }
         self._breakers = dict(breakers or {})
         self._local = local_of(locality, local_cluster)

@@ -107,6 +107,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("NAME_SERVERS", "a list of texts such as '10.0.0.2' or '10.0.0.2:5353'", _is_list_of(_is_text)),
     Setting("LOCALITY", "where this process runs: 'region/zone/sub_zone'", _is_text),
     Setting("LOCAL_CLUSTER", "the cluster this process is an endpoint of", _is_text),
+    Setting("FAULTS", "False to inject no faults, whoever configured them, else True", lambda v: isinstance(v, bool)),
     Setting("FAILOVER_TIMEOUT", "seconds, more than 0", lambda v: _is_seconds(v) and bool(v)),
     Setting("RATE_LIMITS", "a list of texts such as '100/minute', or of LocalRateLimit", _is_list_of(_is_limit)),
     Setting("READINESS_PATH", "a path that begins with '/'", lambda v: _is_text(v) and v.startswith("/")),
@@ -130,7 +131,7 @@ def mesh_from_settings(settings: Settings) -> Mesh:
         options["unknown_hosts"] = settings["UNKNOWN_HOSTS"]
     if "FETCH_TIMEOUT" in settings:
         options["fetch_timeout"] = float(settings["FETCH_TIMEOUT"])
-    options |= {name.lower(): settings[name] for name in _OF_MESH if name in settings}
+    options |= {name.lower(): settings[name] for name in (*_OF_MESH, "FAULTS") if name in settings}
     if "ADMIN" in settings:
         options["admin"] = settings["ADMIN"]
     (source,) = given_sources(settings)
@@ -256,6 +257,7 @@ def _given(value: Any, settings: Settings, options: dict[str, Any]) -> Mesh:
         made = made()
     if not isinstance(made, Mesh):
         raise ConfigurationError(f"MESHLIB: MESH: {value!r} gives a {type(made).__name__}, not a Mesh")
+    made.faults.enabled = options.get("faults", made.faults.enabled)
     return made
 
 

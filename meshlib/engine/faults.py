@@ -108,7 +108,7 @@ class Faults:
         if told is not None and (total - told[0] < TELL_EVERY or now - told[1] < TELL_PAUSE):
             return
         source.told = (total, now)
-        log.warning("fault injection: %s: %d so far, the last a %s of %s", source.name, total, kind, head.path_only)
+        log.warning("fault injection: %s: %d so far, the last: %s of %s", source.name, total, kind, head.path_only)
         if self._emit is not None:
             metadata = source.config.filter_metadata
             self._emit(lambda: FaultInjected(now, source.name, kind, total, head.path_only, metadata))

@@ -63,6 +63,8 @@ def test_options_reach_the_mesh() -> None:
     assert (mesh.runtime.unknown_hosts, mesh.runtime.fetch_timeout) == ("reject", 3.0)
     mesh = mesh_from_settings({"STATIC": {"a": ["1.2.3.4:1"]}, "FAILOVER_TIMEOUT": 2.5})
     assert mesh.runtime.attached.reach.timeout == 2.5
+    assert mesh.faults.enabled
+    assert not mesh_from_settings({"STATIC": {"a": ["1.2.3.4:1"]}, "FAULTS": False}).faults.enabled
 
 
 def test_what_is_the_servers() -> None:
