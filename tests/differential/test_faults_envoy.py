@@ -1,5 +1,6 @@
 """One fault filter in Envoy and in a mesh: what is aborted, delayed, slowed, by whom and how often."""
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -397,3 +398,110 @@ def test_how_long_a_fault_is_active(twin_of: Callable[..., Twin], limited: bool)
     assert ours == theirs
     assert ours["fault.active_faults"] == 0
     assert ours["fault.faults_overflow"] == int(limited)
+
+
+# ------------------------------------------------------------------------------------------------------ drawn at random
+
+
+class Drawn:
+    """Configurations of faults that leave nothing to chance, at several levels, and requests that meet them."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+
+    def some(self, **fields: Any) -> Json:
+        return {name: value for name, value in fields.items() if self.rng.random() < 0.4}
+
+    def share(self) -> Json:
+        whole = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}
+        denominator = self.rng.choice(list(whole))
+        return {"numerator": self.rng.choice((0, *[whole[denominator]] * 4)), "denominator": denominator}
+
+    def fault(self) -> Json:
+        rng = self.rng
+        aborts = ({"http_status": rng.choice((200, 400, 429, 503))}, {"grpc_status": rng.randint(0, 16)})
+        headers = (
+            {"name": "x-user", "string_match": {"exact": "me"}},
+            {"name": "x-user", "present_match": True, "invert_match": True},
+            {"name": ":path", "string_match": {"contains": "a"}},
+        )
+        return fault(
+            **self.some(
+                abort={**rng.choice((*aborts, {"header_abort": {}})), "percentage": self.share()},
+                delay={**rng.choice(({"fixed_delay": "0.004s"}, {"header_delay": {}})), "percentage": self.share()},
+                response_rate_limit={
+                    **rng.choice(({"fixed_limit": {"limit_kbps": 100}}, {"header_limit": {}})),
+                    "percentage": self.share(),
+                },
+            ),
+            **self.some(headers=[rng.choice(headers)], upstream_cluster=rng.choice(("up", "other"))),
+            **(self.some(downstream_nodes=["a"]) if rng.random() < 0.3 else {}),
+            **(self.some(max_active_faults=rng.choice((0, 5))) if rng.random() < 0.3 else {}),
+            **(self.some(abort_percent_runtime="own.abort", delay_percent_runtime="own.delay")),
+        )
+
+    def levels(self) -> Json:
+        return {"typed_per_filter_config": {NAME: self.fault()}} if self.rng.random() < 0.5 else {}
+
+    def routes(self) -> list[Json]:
+        share = {"name": self.rng.choice(("up", "other")), "weight": 1, **self.levels()}
+        return [
+            {"match": {"prefix": "/a"}, "route": {"cluster": "other"}, **self.levels()},
+            {"match": {"prefix": "/b"}, "route": {"weighted_clusters": {"clusters": [share]}}, **self.levels()},
+            {"match": {"prefix": "/c"}, "route": {"cluster_header": "x-cluster"}, **self.levels()},
+            {"match": {"prefix": "/d"}, "direct_response": {"status": 203}, **self.levels()},
+            {**ALL, **self.levels()},
+        ]
+
+    def runtime(self) -> Json:
+        return self.some(
+            **{
+                "fault.http.abort.http_status": 417,
+                "fault.http.abort.grpc_status": 3,
+                "fault.http.abort.abort_percent": self.rng.choice((0, 100)),
+                "fault.http.delay.fixed_delay_percent": self.rng.choice((0, 100)),
+                "fault.http.delay.fixed_duration_ms": 6,
+                "fault.http.me.abort.abort_percent": self.rng.choice((0, 100)),
+                "fault.http.me.abort.http_status": 416,
+                "fault.http.rate_limit.response_percent": self.rng.choice((0, 100)),
+                "own.abort": self.rng.choice((0, 100)),
+            }
+        )
+
+    def call(self, number: int) -> Call:
+        rng = self.rng
+        headers = self.some(
+            **{
+                "x-user": rng.choice(("me", "you")),
+                "x-envoy-downstream-service-node": rng.choice(("a", "b")),
+                "x-envoy-downstream-service-cluster": rng.choice(("me", "you")),
+                f"{HEADERS}-abort-request": rng.choice(("404", "700")),
+                f"{HEADERS}-abort-grpc-request": "4",
+                f"{HEADERS}-abort-request-percentage": rng.choice(("0", "100", "1000000")),
+                f"{HEADERS}-delay-request": "5",
+                f"{HEADERS}-throughput-response": "90",
+            }
+        )
+        headers["x-cluster"] = rng.choice(("up", "other"))  # without it: see call_differences
+        path = rng.choice(("/", "/a", "/b", "/c", "/d", "/x/a"))
+        return Call(str(number), path, tuple(headers.items()))
+
+
+SEEDS = range(1, 9)
+MORE_SEEDS = range(100, 160)
+
+
+@pytest.mark.parametrize("seed", [*SEEDS, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE_SEEDS)])
+def test_what_is_drawn_meets_both_alike(twin_of: Callable[..., Twin], seed: int) -> None:
+    drawn = Drawn(seed)
+    chain = [{"name": NAME, "typed_config": drawn.fault()}]
+    twin = twin_of(drawn.routes(), chain, drawn.runtime() or None)
+    calls = [drawn.call(number) for number in range(60)]
+    answers = twin.both(calls)
+    flags = twin.flags(len(calls))
+    for call, (theirs, ours) in zip(calls, answers, strict=True):
+        assert (theirs.status, ours.backend) == (ours.status, theirs.backend), (seed, call)
+        assert ours.backend or theirs.body == ours.body, (seed, call)
+        assert ",".join(sorted(flags[f"envoy-{call.id}"])) == ours.flag, (seed, call)
+    theirs, ours = stats_of(twin)
+    assert ours == theirs, seed
