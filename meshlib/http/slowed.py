@@ -48,16 +48,16 @@ class SlowSend:
 
     async def __call__(self, message: Any) -> None:
         """Send a message, a body in pieces."""
-        left = message.get("body", b"") if message["type"] == "http.response.body" else b""
-        while left:
-            size = self._throttle.take(len(left), time.monotonic())
-            if size == len(left):
-                break
+        if message["type"] != "http.response.body":
+            await self._send(message)
+            return
+        left = memoryview(message.get("body", b""))
+        while (size := self._throttle.take(len(left), time.monotonic())) < len(left):
             if size:
-                await self._send({"type": "http.response.body", "body": left[:size], "more_body": True})
-            left = left[size:]
+                await self._send({"type": "http.response.body", "body": bytes(left[:size]), "more_body": True})
+                left = left[size:]
             await asyncio.sleep(INTERVAL)
-        await self._send({**message, "body": left} if left else message)
+        await self._send({**message, "body": bytes(left)})
 
 
 class SlowIterable:

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from differential.balancing_envoy import chi_squared, critical_value
-from differential.calls_twin import EXTENSIONS, Answer, Call, Twin, cluster, marked, virtual_host
+from differential.calls_twin import AUTHORITY, EXTENSIONS, Answer, Call, Twin, cluster, marked, virtual_host
+from meshlib.engine.call import call_flow
+from meshlib.engine.commands import Reply as ReplyCommand
+from meshlib.model.request import RequestHead
 from parts.fast_backend import FastBackend, Reply
 
 Json = dict[str, Any]
@@ -196,6 +199,21 @@ def test_what_a_request_asks_for_in_headers(twin_of: Callable[..., Twin], config
     check_alike(twin, calls)
     theirs, ours = stats_of(twin)
     assert ours == {name: value * (1 if "active" in name else 2) for name, value in theirs.items()}
+
+
+def test_what_a_grpc_call_is_told(twin_of: Callable[..., Twin]) -> None:
+    """Envoy says it in `grpc-status` and `grpc-message` of a response without a body, a flow to its door."""
+    twin = twin_of([ALL], in_chain(**BY_HEADER))
+    asked = [{f"{HEADERS}-abort-request": str(status)} for status in (200, 204, 301, 400, 401, 403, 404, 418, 429)]
+    asked += [{f"{HEADERS}-abort-request": str(status)} for status in range(500, 506)]
+    asked += [{f"{HEADERS}-abort-grpc-request": str(status)} for status in (0, 1, 5, 16)]
+    for number, headers in enumerate(asked):
+        sent = (("content-type", "application/grpc"), *headers.items())
+        theirs = dict(twin.theirs(Call(str(number), "/a.B/C", sent, "POST", body=b"")).headers)
+        head = RequestHead("POST", "http", AUTHORITY, "/a.B/C", [(n.encode(), v.encode()) for n, v in sent])
+        reply = next(call_flow(twin.mesh.runtime, head, 0.0))
+        assert isinstance(reply, ReplyCommand)
+        assert (str(reply.info.grpc_status), reply.body.decode()) == (theirs["grpc-status"], theirs["grpc-message"])
 
 
 def test_the_most_specific_level_wins(twin_of: Callable[..., Twin]) -> None:
