@@ -21,6 +21,11 @@ def app(environ: Any, start_response: Any) -> list[bytes]:
     return [b"served"]
 
 
+def tell(*found: object) -> None:
+    sys.stdout.write(" ".join(map(str, found)) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     signal.alarm(30)
     mesh = Mesh.static({"payments": [sys.argv[1]]})
@@ -42,11 +47,11 @@ def main() -> None:
         signal.alarm(30)
         found = [len(mesh.faults.active), mesh.stats().get("fault.aborts_injected", 0), *met()]
         mesh.faults.enabled = False
-        print("child", *found, *met(), flush=True)
+        tell("child", *found, *met())
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     waiting.join()
-    print("parent", *parent, *met(), len(mesh.faults.active), mesh.stats()["fault.aborts_injected"])
+    tell("parent", *parent, *met(), len(mesh.faults.active), mesh.stats()["fault.aborts_injected"])
     mesh.close()
 
 
