@@ -47,6 +47,18 @@ PUBLIC: dict[str, set[str]] = {
         "SubscriberInfo",
     },
     "meshlib.control.control_plane": {"Changed", "ControlPlane"},
+    "meshlib.decorators": {
+        "bulkhead",
+        "circuit_breaker",
+        "current_failure",
+        "fallback",
+        "for_tests",
+        "hedge",
+        "rate_limit",
+        "retry",
+        "stages_of",
+        "timeout",
+    },
     "meshlib.decorators.attempt": {"Attempt", "current_attempt"},
     "meshlib.drain": {"Draining"},
     "meshlib.engine.events": {
