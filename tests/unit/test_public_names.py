@@ -70,6 +70,8 @@ PUBLIC: dict[str, set[str]] = {
         "EndpointReturned",
         "EndpointUnreachable",
         "Event",
+        "HealingChanged",
+        "HealingState",
         "Observer",
         "PlanChanged",
         "RateLimited",
