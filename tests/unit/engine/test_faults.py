@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -344,3 +345,51 @@ def test_a_new_configuration_is_told_of_anew() -> None:
     runtime.install(runtime.compile(snapshot(BOTH), runtime.plan))
     Player(runtime, get("up"))
     assert [event.kind for event in told] == ["abort", "delay"]
+
+
+# ------------------------------------------------------------------------------------------------ many at once, for long
+
+
+def test_threads_lose_no_count() -> None:
+    half = FractionalPercent(50)
+    runtime = of(HttpFault(abort=FaultAbort(503, percentage=half), response_rate_limit=FaultRateLimit(1, half)))
+    aborted = []
+
+    def calls() -> None:
+        mine = 0
+        for _ in range(1000):
+            player = Player(runtime, get("up"))
+            if isinstance(player.last, Reply):
+                mine += 1
+            else:
+                player.responds(200, 1.0)
+                player.body_ends(2.0)
+        aborted.append(mine)
+
+    threads = [threading.Thread(target=calls) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert runtime.faults.stats()["fault.aborts_injected"] == sum(aborted)
+    assert 3600 < sum(aborted) < 4400
+    assert runtime.faults.active == {}
+
+
+def test_callers_that_invent_names_fill_no_memory() -> None:
+    runtime = of(ABORT)
+    for number in range(3000):
+        Player(runtime, get("up", "/", (b"x-envoy-downstream-service-cluster", b"caller-%d" % number)))
+    stats = runtime.faults.stats()
+    assert stats["fault.aborts_injected"] == 3000
+    assert stats["fault.caller-0.aborts_injected"] == 1
+    assert len(stats) < 1100
+
+
+def test_calls_of_a_process_that_injects_nothing_run_no_filter() -> None:
+    runtime = of(HttpFault())
+    (host,) = [runtime.plan.find("http", "up")]
+    assert host is not None
+    with runtime.faults.inject("up", Fault(abort=503)):
+        assert host.routes[0].shares[0].filters == ()  # the configuration is as it was
+    assert runtime.faults.added == ()
