@@ -347,7 +347,7 @@ def test_a_new_configuration_is_told_of_anew() -> None:
     assert [event.kind for event in told] == ["abort", "delay"]
 
 
-# ------------------------------------------------------------------------------------------------ many at once, for long
+# ----------------------------------------------------------------------------------------------- many at once, for long
 
 
 def test_threads_lose_no_count() -> None:
