@@ -329,7 +329,7 @@ def _local_reply(
     info.flag = reply.flag
     if reply.flag is ResponseFlag.RL:
         _tell_limited(runtime, now, reply.name, head)
-    headers = with_route_headers(decision, reply, head, runtime.wall_clock)
+    headers = with_route_headers(decision, reply, head, runtime.wall_clock, ",".join(info.flags))
     if reply.body and not is_grpc(head):  # of whom the headers are metadata
         headers = with_content_type(headers, b"text/plain")
     return _answered(runtime, head, now, Reply(reply.status, headers, reply.body, info, reply.grpc_status))

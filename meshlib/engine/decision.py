@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from meshlib.engine import facts
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.filters import LocalReply
@@ -176,18 +179,25 @@ def prepared(decision: Forward | Answer, head: RequestHead, clock: facts.Clock =
 
 
 def with_route_headers(
-    decision: Forward | Answer, reply: LocalReply, head: RequestHead, clock: facts.Clock = facts.no_clock
+    decision: Forward | Answer,
+    reply: LocalReply,
+    head: RequestHead,
+    clock: facts.Clock = facts.no_clock,
+    flags: str = "",
 ) -> Headers:
-    """The headers of an answer that a filter makes: the route's come first, and the other filters' last."""
+    """The headers of an answer that a filter makes: the route's come first, and the other filters' last. `flags` are
+    the call's by now.
+    """
     share = decision.share
     if share.response_headers is None:
         return reply.headers
     headers: Headers = []
     if share.route_response is not None:
-        headers = share.route_response(headers, head, lambda: facts.of_request(decision, clock))
+        headers = share.route_response(headers, head, lambda: replace(facts.of_request(decision, clock), flag=flags))
     headers = [*headers, *reply.headers]
     if share.filter_response is not None:
-        headers = share.filter_response(headers, head, lambda: facts.of_request(decision, clock, reply.status))
+        known = partial(facts.of_request, decision, clock, reply.status)
+        headers = share.filter_response(headers, head, lambda: replace(known(), flag=flags))
     return headers
 
 

@@ -23,6 +23,7 @@ DELAY = "x-envoy-fault-delay-request"
 ABORT = "x-envoy-fault-abort-request"
 GRPC_ABORT = "x-envoy-fault-abort-grpc-request"
 THROUGHPUT = "x-envoy-fault-throughput-response"
+_GRPC_PERCENTAGE = "x-envoy-fault-abort-percentage"  # gRFC A33 calls it so
 _CALLER = "x-envoy-downstream-service-cluster"
 _NODE = "x-envoy-downstream-service-node"
 _BODY = b"fault filter abort"
@@ -182,6 +183,8 @@ class _Injection:
         numerator = percentage.numerator
         if header:
             said = self._said(f"{header}-percentage", _UINT32)
+            if said is None and header == ABORT and is_grpc(self._head):
+                said = self._said(_GRPC_PERCENTAGE, _UINT32)
             numerator = numerator if said is None else min(said, numerator)
         return happens(self._faults.fraction(key, numerator, percentage.denominator), self._rng)
 

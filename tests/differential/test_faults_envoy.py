@@ -237,6 +237,19 @@ def test_the_most_specific_level_wins(twin_of: Callable[..., Twin]) -> None:
     assert [answer.status for answer in ours] == [411, 433, 444, 200, 200, 455, 456]
 
 
+def test_what_a_routes_headers_say_of_a_fault(twin_of: Callable[..., Twin]) -> None:
+    said = {"x-flags": "%RESPONSE_FLAGS%", "x-long": "%RESPONSE_FLAGS_LONG%", "x-code": "%RESPONSE_CODE%"}
+    options = [{"header": {"key": key, "value": value}} for key, value in said.items()]
+    twin = twin_of([{**ALL, "response_headers_to_add": options}], in_chain(**BY_HEADER))
+    delayed, aborted = (f"{HEADERS}-delay-request", "5"), (f"{HEADERS}-abort-request", "418")
+    calls = [
+        Call(str(number), "/", sent) for number, sent in enumerate([(), (delayed,), (aborted,), (delayed, aborted)])
+    ]
+    for call, (theirs, ours, aio) in zip(calls, twin.all_doors(calls), strict=True):
+        told = [{key: dict(answer.headers).get(key) for key in said} for answer in (theirs, ours, aio)]
+        assert told[0] == told[1] == told[2], call
+
+
 def test_a_virtual_hosts_fault(make_twin: Make, fast_backend: Backends) -> None:
     up = fast_backend("up")
     host = virtual_host([ALL], typed_per_filter_config={NAME: fault(abort=abort(422))})

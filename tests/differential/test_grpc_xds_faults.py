@@ -79,6 +79,8 @@ def test_a_routes_own_fault(faulty: Callable[..., World], on_route: Json | None,
 ASKED = [  # see grpc_xds_differences for the others
     {},
     {"abort-grpc-request": "5"},
+    {"abort-grpc-request": "5", "abort-percentage": "0"},
+    {"abort-grpc-request": "5", "abort-percentage": "900"},
     {"delay-request": "20"},
     {"delay-request": "20", "delay-request-percentage": "0"},
     {"delay-request": "20", "abort-grpc-request": "7"},

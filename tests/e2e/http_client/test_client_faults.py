@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -134,3 +135,49 @@ async def test_a_guarded_coroutine_waits_without_blocking(static: Static) -> Non
     with faults(mesh, "payments", delay=0.2):
         assert await asyncio.gather(*(charge() for _ in range(20))) == ["done"] * 20
     assert 0.19 < time.monotonic() - began < 1.0
+
+
+# ---------------------------------------------------------------------------------------------- Istio's VirtualService
+
+SHOP = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: payments}}
+spec:
+  hosts: [payments]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  resolution: STATIC
+  endpoints: [{{address: {host}, ports: {{http: {port}}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: payments}}
+spec:
+  hosts: [payments]
+  http:
+  - match: [{{headers: {{x-drill: {{exact: "1"}}}}}}]
+    fault:
+      delay: {{fixedDelay: 200ms, percentage: {{value: 100}}}}
+      abort: {{httpStatus: 418, percentage: {{value: 100}}}}
+    route: [{{destination: {{host: payments}}}}]
+  - route: [{{destination: {{host: payments}}}}]
+"""
+
+
+def test_a_fault_of_a_virtual_service(door: Door, meshes: list[Mesh], fast_backend: Fast, tmp_path: Path) -> None:
+    backend = fast_backend("payments")
+    file = tmp_path / "shop.yaml"
+    file.write_text(SHOP.format(host=backend.host, port=backend.port))
+    mesh = Mesh.from_file(file).wait_ready()
+    meshes.append(mesh)
+    client = door.client(mesh)
+    assert client.get(CALL[1]).status_code == 200
+    began = time.monotonic()
+    response = client.get(CALL[1], headers={"x-drill": "1"})
+    assert (response.status_code, backend.count) == (418, 1)
+    assert response.extensions["meshlib"].flags == (ResponseFlag.DI, ResponseFlag.FI)
+    assert time.monotonic() - began > 0.19
+    file.write_text(SHOP.format(host=backend.host, port=backend.port).replace("418", "419"))
+    until = time.monotonic() + 10
+    while client.get(CALL[1], headers={"x-drill": "1"}).status_code != 419:
+        assert time.monotonic() < until, mesh.issues
