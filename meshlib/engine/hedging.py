@@ -124,7 +124,7 @@ class _Race:
             del self.slow_at[start]
             start.cluster.stats["upstream_rq_per_try_timeout"].add()
             if start.cluster.detector is not None:
-                detect(call, start.cluster.detector, start, _SLOW, now)
+                detect(call, start, _SLOW, now)
             if start.cluster.observe is not None:  # it will be cancelled, and never be heard of again
                 start.cluster.observe(start, slow_at(now), _SLOW)
             if call.rules is None or not call.rules.policy.retry_on:

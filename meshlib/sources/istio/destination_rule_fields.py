@@ -113,11 +113,6 @@ _OUTLIER_DETECTION = Fields(
         "maxEjectionPercent": _WHOLE_PERCENT,
         "minHealthPercent": _WHOLE_PERCENT,
     },
-    partly={
-        "consecutiveGatewayErrors": "this detector is not in this version; it ejects no endpoint",
-        "splitExternalLocalOriginErrors": "local errors count as consecutive 5xx",
-        "consecutiveLocalOriginFailures": "local errors count as consecutive 5xx",
-    },
     not_applied={
         "consecutiveErrors": "removed from Istio; use consecutive5xxErrors or consecutiveGatewayErrors",
         "outlierDetectionHttpErrorCodes": "which answers count as errors is the classification of the call",
