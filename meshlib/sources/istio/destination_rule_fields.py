@@ -112,10 +112,10 @@ _OUTLIER_DETECTION = Fields(
         "baseEjectionTime": DURATION,
         "maxEjectionPercent": _WHOLE_PERCENT,
         "minHealthPercent": _WHOLE_PERCENT,
+        "outlierDetectionHttpErrorCodes": ListOf(WHOLE),
     },
     not_applied={
         "consecutiveErrors": "removed from Istio; use consecutive5xxErrors or consecutiveGatewayErrors",
-        "outlierDetectionHttpErrorCodes": "which answers count as errors is the classification of the call",
     },
 )
 _TLS = Fields(
