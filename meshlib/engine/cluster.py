@@ -19,7 +19,7 @@ from meshlib.model.route import RoutingPriority
 from meshlib.policy.breaker import Breaker, Listener, Permit
 from meshlib.policy.outlier import OutlierDetector
 from meshlib.policy.shared_limit import SharedRateLimit
-from meshlib.state.cells import ClusterState, PriorityState
+from meshlib.state.cells import ClusterState, EndpointState, PriorityState
 from meshlib.state.outliers import Window
 
 _NOWHERE = Locality()
@@ -133,21 +133,22 @@ class ClusterPlan:
         self.breaker = breaker or _own_breaker(config, state, on_transition)
         self._owns_breaker = breaker is None
 
-    def adopt(self, now: float | None = None) -> None:
+    def adopt(self, now: float | None = None) -> list[EndpointState]:
         """The plan is in force: only now does the state follow it, for a plan that is refused must change nothing.
-        `now` is when endpoints that it brings have joined; without it that is the next pick.
+        `now` is when endpoints that it brings have joined; without it that is the next pick. The endpoints that are let
+        back by that.
         """
         state = self.state
         if now is not None:
             self.balancer.begin(now)
         _forget_gone(state, self.addresses)
         state.detector = self.detector
-        if self.detector is None:
-            _let_back(state)
+        returned = _let_back(state) if self.detector is None else []
         if self._owns_breaker:
             state.breaker = self.breaker
             if state.breaker is not None:
                 state.breaker.policy = self.config.circuit_breaker
+        return returned
 
     def thresholds(self, priority: RoutingPriority) -> tuple[PriorityState, Thresholds]:
         """The load and the limits of one routing priority."""
@@ -166,7 +167,7 @@ def _forget_gone(state: ClusterState, addresses: frozenset[str]) -> None:
             state.streaks.pop(cell, None)
 
 
-def _let_back(state: ClusterState) -> None:
+def _let_back(state: ClusterState) -> list[EndpointState]:
     """Without outlier detection nothing would ever let an ejected endpoint return; should there be one again, it
     begins anew.
     """
@@ -178,6 +179,7 @@ def _let_back(state: ClusterState) -> None:
     state.window = Window()
     if ejected:
         state.availability_changed()
+    return ejected
 
 
 def _own_breaker(config: Cluster, state: ClusterState, on_transition: Listener | None) -> BreakerLike | None:

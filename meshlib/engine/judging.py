@@ -83,13 +83,13 @@ def checked_healthy(runtime: Runtime, cluster: ClusterPlan, cell: EndpointState,
     """An active health check of the endpoint has succeeded, which lets it back if outlier detection had ejected it."""
     detector: OutlierDetector | None = cluster.state.detector
     if detector is not None and detector.healthy(cluster.state, cell, now):
-        _tell(runtime, cluster, Change(now, cell, None))
+        runtime.turn(EndpointReturned(now, cluster.name, cell.address, "a health check succeeded"))
 
 
 def _tell(runtime: Runtime, cluster: ClusterPlan, change: Change) -> None:
     at, cell, ejection = change
     if ejection is None:
-        runtime.emit(lambda: EndpointReturned(at, cluster.name, cell.address))
+        runtime.turn(EndpointReturned(at, cluster.name, cell.address))
         return
-    seconds, reason, details = ejection.until - at, ejection.reason, ejection.details
-    runtime.emit(lambda: EndpointEjected(at, cluster.name, cell.address, reason, seconds, details))
+    seconds = ejection.until - at
+    runtime.turn(EndpointEjected(at, cluster.name, cell.address, ejection.reason, seconds, ejection.details))

@@ -79,7 +79,7 @@ def _by_success_rate(config: OutlierDetection, rates: list[Rate], name: str) -> 
     against = f"threshold {threshold:.1f} % (average {average:.1f}, stdev {deviation:.1f}, {len(rates)} hosts)"
     for rate in rates:
         if rate.success_rate < threshold:
-            yield Outlier(rate.cell, name, f"{name} {rate.success_rate:.1f} % of {rate.volume} < {against}")
+            yield Outlier(rate.cell, name, f"{rate.success_rate:.1f} % of {rate.volume} < {against}")
 
 
 def _by_failure_percentage(config: OutlierDetection, rates: list[Rate], name: str) -> Iterator[Outlier]:
@@ -87,4 +87,4 @@ def _by_failure_percentage(config: OutlierDetection, rates: list[Rate], name: st
     for rate in rates:
         failed = 100.0 - rate.success_rate
         if failed >= threshold:
-            yield Outlier(rate.cell, name, f"{name} {failed:.1f} % of {rate.volume} >= {threshold} %")
+            yield Outlier(rate.cell, name, f"{failed:.1f} % of {rate.volume} >= {threshold} %")

@@ -62,7 +62,6 @@ def test_who_fails_more_often_is_ejected_with_the_first_call_after_the_interval_
     assert BAD not in calls(runtime, 50, 11.0)
     (ejected,) = seen
     assert (ejected.at, ejected.endpoint, ejected.reason, ejected.seconds) == (11.0, BAD, "success_rate", 30.0)
-    assert ejected.details.startswith("success_rate ")
     assert ejected.details.endswith(", 5 hosts)")
     assert BAD in calls(runtime, 50, 41.0)
     assert [(type(event), event.at) for event in seen[1:]] == [(EndpointReturned, 41.0)]
@@ -111,15 +110,18 @@ def test_rules_of_a_plan_that_is_gone_eject_nobody() -> None:
 
 def test_taken_away_and_given_again_it_begins_anew() -> None:
     detection = OutlierDetection(consecutive_5xx=1, max_ejection_percent=100)
-    runtime, _ = mesh(detection)
+    runtime, seen = mesh(detection)
     player = Player(runtime, now=1.0)
     cell = player.last.host.cell
     player.responds(500, 2.0)
     assert (cell.ejected, cell.ejections) == (True, 1)
-    for wanted in (None, detection):
+    for now, wanted in ((3.0, None), (4.0, detection)):
         snapshot = static_snapshot({"payments": static_cluster("payments", FIVE, outlier_detection=wanted)})
-        runtime.install(runtime.compile(snapshot, runtime.plan))
+        runtime.install(runtime.compile(snapshot, runtime.plan), now)
     assert (cell.ejected, cell.ejections) == (False, 0)
+    told = EndpointReturned(3.0, "payments", cell.address, "outlier detection was taken away")
+    assert [event for event in seen if isinstance(event, EndpointReturned)] == [told]
+    assert runtime.healing.out() == {}
 
 
 def test_a_health_check_that_succeeds_lets_an_endpoint_back_and_says_so() -> None:
@@ -131,6 +133,7 @@ def test_a_health_check_that_succeeds_lets_an_endpoint_back_and_says_so() -> Non
     checked_healthy(runtime, cluster, cell, 3.0)
     checked_healthy(runtime, cluster, cell, 4.0)
     assert [(type(event), event.at) for event in seen] == [(EndpointEjected, 2.0), (EndpointReturned, 3.0)]
+    assert seen[1].reason == "a health check succeeded"
     assert not cell.ejected
 
 
