@@ -102,6 +102,20 @@ def test_timeouts_are_detected_alike(make_twin: Make, fast_backend: Backends, sp
     assert mesh == ({} if split else {"detected_consecutive_5xx": 2, "detected_consecutive_gateway_failure": 1})
 
 
+def test_a_timeout_that_is_answered_with_204_is_a_timeout_all_the_same(make_twin: Make, fast_backend: Backends) -> None:
+    """A known difference: Envoy tells its detectors of a 204."""
+    up = cluster("up", [fast_backend("up", as_asked).port], outlier_detection={**NOBODY, "consecutive_5xx": 2})
+    internal = {"cidr_ranges": [{"address_prefix": "127.0.0.0", "prefix_len": 8}]}
+    twin = make_twin([virtual_host([ALL])], [up], use_remote_address=True, internal_address_config=internal)
+    asks = (("x-envoy-upstream-rq-timeout-alt-response", "1"),)
+    for number in range(4):
+        theirs_and_ours = twin.both([Call(str(number), "/hang", asks)])[0]
+        assert [answer.status for answer in theirs_and_ours] == [204, 204]
+        twin.envoy.admin("/ready")
+    assert ours(twin)["detected_consecutive_5xx"] == 2
+    assert theirs(twin) == {}
+
+
 @pytest.mark.parametrize("split", [False, True])
 def test_refused_connections_are_detected_alike(
     make_twin: Make, fast_backend: Backends, free_port: Callable[[], int], split: bool
