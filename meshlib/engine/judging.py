@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from meshlib.engine.runtime import Runtime
 
 
-def judge(call: Attempts, start: Start, outcome: Outcome) -> Classification:
-    """Classify once; breaker, outlier detection and counters read that one verdict."""
+def judge(call: Attempts, start: Start, outcome: Outcome, *, was_slow: bool = False) -> Classification:
+    """Classify once; breaker, outlier detection and counters read that one verdict. `was_slow`: outlier detection has
+    heard of this time-out already.
+    """
     verdict = classify(outcome)
     call.load.retries.pop(call, None)
     cluster = start.cluster
@@ -37,7 +39,7 @@ def judge(call: Attempts, start: Start, outcome: Outcome) -> Classification:
         else:
             breaker.record(permit, not verdict.counts_as_5xx, outcome.at, outcome.error)
     detector = cluster.detector
-    if detector is not None:
+    if detector is not None and not was_slow:
         now, state, cell = outcome.at, cluster.state, start.host.cell
         if now >= cluster.next_sweep:
             sweep(call.runtime, cluster, now)

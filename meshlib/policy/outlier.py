@@ -22,6 +22,7 @@ from meshlib.policy.outlier_rates import (
     LOCAL_SUCCESS_RATE,
     SUCCESS_RATE,
     enough_hosts,
+    least_volume,
     outliers,
 )
 from meshlib.policy.rng import Rng, happens
@@ -164,8 +165,8 @@ class OutlierDetector:
         return Swept(min(cluster.window.ends, *due) if due else cluster.window.ends, changes)
 
     def _eject_outliers(self, cluster: ClusterState, window: Window, host_count: int, rng: Rng) -> list[Change]:
-        known = cluster.endpoints
-        tallies = {cell: tally for cell, tally in window.read().items() if known.get(cell.address) is cell}
+        known, busy = cluster.endpoints, window.read(least_volume(self._config))
+        tallies = {cell: tally for cell, tally in busy.items() if known.get(cell.address) is cell}
         changes = []
         for cell, detector, details in [*outliers(self._config, tallies)]:
             _count(cluster, f"detected_{detector}")

@@ -39,6 +39,11 @@ def enough_hosts(config: OutlierDetection, hosts: int) -> bool:
     return hosts > 0 and hosts >= min(config.success_rate_minimum_hosts, config.failure_percentage_minimum_hosts)
 
 
+def least_volume(config: OutlierDetection) -> int:
+    """With fewer attempts in an interval an endpoint is not looked at."""
+    return max(1, min(config.success_rate_request_volume, config.failure_percentage_request_volume))
+
+
 def outliers(config: OutlierDetection, tallies: Mapping[EndpointState, Tally]) -> Iterator[Outlier]:
     """The outliers of one interval, in the order in which Envoy ejects them; one endpoint may be there several times.
     Local origin counts where errors are split, for then only does anything count as it.

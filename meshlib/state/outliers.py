@@ -44,11 +44,19 @@ class Window:
         token = object()
         return self._closed.setdefault("", token) is token
 
-    def read(self) -> dict[EndpointState, Tally]:
-        """The endpoints with attempts. To be called once."""
-        cells = dict.fromkeys((*self.successes, *self.failures, *self.local_failures))
+    def read(self, least: int = 1) -> dict[EndpointState, Tally]:
+        """The endpoints with at least so many attempts: of ten thousand few have. To be called once."""
+        blamed = dict.fromkeys((*self.failures, *self.local_failures))
+        failed = {cell: self._tally(cell) for cell in blamed}
+        found = {cell: tally for cell, tally in failed.items() if sum(tally) >= least}
+        for cell, counter in list(self.successes.items()):
+            if cell not in failed and (good := next(counter)) >= least:
+                found[cell] = Tally(good, 0, 0, 0)
+        return found
+
+    def _tally(self, cell: EndpointState) -> Tally:
         kinds = (self.successes, self.failures, self.local_failures, self.connected)
-        return {cell: Tally(*(_total(steps, cell) for steps in kinds)) for cell in cells}
+        return Tally(*(_total(steps, cell) for steps in kinds))
 
 
 def step(steps: Steps, cell: EndpointState) -> None:

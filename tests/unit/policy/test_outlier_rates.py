@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from meshlib.state.cells import EndpointState
+from meshlib.state.outliers import Tally
 from parts.outliers import ERROR, OK, REFUSED, RESET, UNAVAILABLE, Draw, World
 
 NO_STREAKS = {"consecutive_5xx": 0, "consecutive_gateway_failure": 0, "consecutive_local_origin_failure": 0}
@@ -215,6 +216,18 @@ def test_a_failure_over_a_connection_counts_as_reached_and_as_failed(volume: int
     made.sweep(10.0)
     assert made.stat("ejections_detected_local_origin_failure_percentage") == found
     assert made.stat("ejections_detected_failure_percentage") == 0
+
+
+def test_each_kind_of_end_is_counted_once() -> None:
+    made = world(hosts=1, **SPLIT, failure_percentage_minimum_hosts=1)
+    cell = made.cells[0]
+    for how, times in ((OK, 5), (ERROR, 4), (REFUSED, 3), (RESET, 2)):
+        made.ends(cell, how, times)
+    assert made.cluster.window.read() == {cell: Tally(5, 4, 5, 2)}
+    few = world(hosts=2, **SPLIT, failure_percentage_minimum_hosts=1)
+    few.ends(few.cells[0], OK, 3)
+    few.ends(few.cells[1], ERROR, 4)
+    assert few.cluster.window.read(4) == {few.cells[1]: Tally(0, 4, 0, 0)}
 
 
 # ---------------------------------------------------------------------- late sweeps, changes of the cluster
