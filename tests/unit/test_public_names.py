@@ -138,6 +138,7 @@ PUBLIC: dict[str, set[str]] = {
         "CircuitBreakers",
         "Cluster",
         "ClusterType",
+        "ErrorMatcher",
         "OutlierDetection",
         "RetryBudget",
         "Thresholds",
