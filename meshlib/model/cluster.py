@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from meshlib.model.circuit_breaker import CircuitBreaker
 from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoint
 from meshlib.model.lanes import LaneGroup, Nearby
@@ -68,22 +69,6 @@ class OutlierDetection:
     max_ejection_time: float = 300.0
     max_ejection_percent: int = 10
     always_eject_one_host: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CircuitBreaker:
-    """A closed / open / half-open breaker per cluster, in pybreaker's words.
-
-    `fail_max` consecutive failures open it; after `reset_timeout` seconds it is half open and lets
-    `half_open_permits` probes through; `success_threshold` successes close it.
-    On the wire it is cluster metadata: `metadata.filter_metadata["meshlib.circuit_breaker"]`, because xDS has no such
-    resource; a data plane that does not know it ignores it.
-    """
-
-    fail_max: int = 5
-    reset_timeout: float = 60.0
-    success_threshold: int = 1
-    half_open_permits: int = 1
 
 
 @dataclass(frozen=True, slots=True)
