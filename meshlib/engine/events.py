@@ -6,8 +6,8 @@ is dropped, with a log line). Times are monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from meshlib.engine.commands import CallInfo
 from meshlib.flags import ResponseFlag
@@ -95,13 +95,16 @@ class EndpointReachable:
 
 @dataclass(frozen=True, slots=True)
 class BreakerChanged:
-    """A circuit breaker moved between `closed`, `open` and `half-open`."""
+    """A circuit breaker moved between `closed`, `open` and `half-open`. `figures` are those that made it: counts of the
+    window, rates in percent, seconds.
+    """
 
     at: float
     name: str
     old: str
     new: str
     reason: str
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from meshlib.engine.circuits import settle
 from meshlib.engine.commands import Start
 from meshlib.engine.events import EndpointEjected, EndpointReturned
 from meshlib.engine.stats import count
@@ -25,13 +26,8 @@ def judge(call: Attempts, start: Start, outcome: Outcome) -> Classification:
         cluster.observe(start, outcome, verdict)
     if verdict is PENDING:  # judged by its status, when the stream has ended; a breaker's permit is kept until then
         return verdict
-    permit, breaker = start.permit, cluster.breaker
-    if breaker is not None and permit is not None:
-        start.permit = None
-        if verdict.neutral:
-            breaker.release(permit)
-        else:
-            breaker.record(permit, not verdict.counts_as_5xx, outcome.at, outcome.error)
+    if start.permits:
+        settle(start, outcome, verdict)
     # A success that ends no streak of failures, which is what nearly all attempts are, tells most detectors nothing.
     detector = cluster.detector
     if detector is not None and (
@@ -60,6 +56,8 @@ def sweep(call: Attempts, now: float) -> None:
     """What time brings: weights that change, ejected endpoints that return. Cheap: the next time is remembered."""
     cluster = call.cluster
     tick = cluster.balancer.tick(now)
+    if cluster.circuits is not None:
+        tick = min(tick, cluster.circuits.sweep(now))
     if cluster.detector is None:
         cluster.next_sweep = tick
         return

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count as counting
 from typing import Literal
 
-from meshlib.model.circuit_breaker import CircuitBreaker
+from meshlib.model.circuit_breaker import CircuitBreaker, FallbackResponse
 from meshlib.policy.windows import Figures, Window, same_window, window_of
 
 State = Literal["closed", "open", "half-open"]
@@ -119,7 +119,7 @@ class Period:
 
 class Breaker:
     """One circuit breaker. `policy` may be replaced at any time and counts from the next decision; a window of another
-    kind or size begins empty.
+    kind or size begins empty. It is called `name` where the policy does not say, or in any case (`named`).
 
     Listeners, and those of the policy, are called by the thread whose call caused the transition, after it happened,
     outside any lock; one that raises is logged and does no harm to the call.
@@ -128,10 +128,16 @@ class Breaker:
     __slots__ = ("__weakref__", "_listeners", "_period", "_policy", "name")
 
     def __init__(
-        self, policy: CircuitBreaker, name: str, listeners: Sequence[Listener] = (), *, now: float = 0.0
+        self,
+        policy: CircuitBreaker,
+        name: str,
+        listeners: Sequence[Listener] = (),
+        *,
+        now: float = 0.0,
+        named: bool = False,
     ) -> None:
         self._policy = policy
-        self.name = policy.name or name
+        self.name = name if named else policy.name or name
         self._listeners = tuple(listeners)
         self._period = Period(STATE_CLOSED, now, 0)
         self._period.follow(policy)
@@ -146,6 +152,11 @@ class Breaker:
         before, self._policy = self._policy, policy
         if not same_window(before, policy):
             self._current().follow(policy)
+
+    @property
+    def fallback(self) -> FallbackResponse | None:
+        """The policy's."""
+        return self._policy.fallback
 
     @property
     def current_state(self) -> State:

@@ -79,7 +79,12 @@ class PybreakerBridge:
     """
 
     def __init__(
-        self, breaker: pybreaker.CircuitBreaker, *, half_open_permits: int = 1, listeners: Sequence[Listener] = ()
+        self,
+        breaker: pybreaker.CircuitBreaker,
+        *,
+        half_open_permits: int = 1,
+        listeners: Sequence[Listener] = (),
+        name: str = "",
     ) -> None:
         missing = [name for name in (*PRIVATE_ATTRIBUTES, "is_system_error") if not hasattr(breaker, name)]
         if missing:
@@ -88,7 +93,7 @@ class PybreakerBridge:
                 f"it has no {', '.join(missing)}"
             )
         self.breaker = breaker
-        self.name = breaker.name or "pybreaker"
+        self.name = name or breaker.name or "pybreaker"
         self._permits = max(1, half_open_permits)
         self._listeners = tuple(listeners)
         # An open state found at the start is of unknown age: it is timed from the first call that sees it.
@@ -98,6 +103,20 @@ class PybreakerBridge:
     def current_state(self) -> str:
         """The storage's state."""
         return self.breaker.current_state
+
+    @property
+    def fallback(self) -> None:
+        """None: a call fails while it is open, as pybreaker's callers do."""
+
+    def refuses_until(self, now: float) -> float | None:
+        """Until when the next call would be refused, infinity while that is for the probes to end; None: it would not
+        be.
+        """
+        view = self._view(now)
+        if view.state == STATE_OPEN:
+            until = view.since + self.breaker.reset_timeout
+            return until if now < until else None
+        return None if view.state == STATE_CLOSED or view.slots else math.inf
 
     def retry_after(self, now: float) -> float:
         """Seconds until a probe is let through; 0 when the breaker is not open."""

@@ -38,7 +38,8 @@ class EndpointState:
     What balancers learn, None until one wants it: `seen_healthy` is when slow start first saw the endpoint healthy,
     `timing` is for peak EWMA, `reported` is what it last reported of its load, `used` how busy it then was, and when.
     For pick first: `unreached`, the last connection to it failed, and `place`, where it stands in the shuffled list.
-    `out_of_reach`, where failover goes by connections: no connection can be made to it.
+    `out_of_reach`, where failover goes by connections: no connection can be made to it. `tripped`: its circuit breaker
+    would refuse the next call.
 
     Of 10 000 cells the one picked is seldom in the processor's cache, so what every pick looks at should lie together
     at its beginning. Slots lie in the order of their names: what few look at has names after `live`.
@@ -54,6 +55,7 @@ class EndpointState:
         "reported",
         "seen_healthy",
         "timing",
+        "tripped",
         "unreached",
         "used",
     )
@@ -68,6 +70,7 @@ class EndpointState:
         self.reported: ReportedLoad | None = None
         self.seen_healthy: float | None = None
         self.timing: Latency | None = None
+        self.tripped = False
         self.unreached = False
         self.used: tuple[float, float] | None = None
 
@@ -84,7 +87,7 @@ class EndpointState:
     @property
     def usable(self) -> bool:
         """Whether nothing that was learnt of the endpoint holds it out of balancing."""
-        return self.ejection is None and not self.out_of_reach
+        return self.ejection is None and not self.out_of_reach and not self.tripped
 
 
 class PriorityState:
@@ -144,11 +147,13 @@ class ClusterState:
 
     `ejected` holds the cells that are ejected now. `epoch` changes whenever availability does, so that a balancer's
     compiled view knows that it is out of date. `streaks` are the current streaks of consecutive 5xx, of
-    the cells that have one, as lists so that appending is atomic. `seed` is the mesh's.
+    the cells that have one, as lists so that appending is atomic. `circuits` are the endpoints' circuit breakers, and
+    `tripped` says until when those that are out stay so. `seed` is the mesh's.
     """
 
     __slots__ = (
         "breaker",
+        "circuits",
         "default",
         "ejected",
         "endpoints",
@@ -159,6 +164,7 @@ class ClusterState:
         "seed",
         "stats",
         "streaks",
+        "tripped",
     )
 
     def __init__(self, name: str, seed: int = 0) -> None:
@@ -171,6 +177,8 @@ class ClusterState:
         self.default = PriorityState()
         self.high = PriorityState()
         self.breaker: Any = None
+        self.circuits: dict[EndpointState, Any] = {}
+        self.tripped: dict[EndpointState, float] = {}
         self.epoch: object = object()
         self.stats: dict[str, Counter] = {name: Counter() for name in STAT_NAMES}
 

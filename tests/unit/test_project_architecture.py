@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "control": VALUES | {"sources"},  # validates and decodes with what the sources decode with
     "admin": DOORS | {"explain", "sources"},
     "mesh": EVERYTHING,  # the one place that knows all parts, in a few files
+    "mesh_breakers": EVERYTHING,
     "mesh_doors": EVERYTHING,
     "mesh_names": EVERYTHING,
     "mesh_sources": EVERYTHING,
