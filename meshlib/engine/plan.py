@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Attached:
-    """Policies from code, by cluster name: they stay whatever the control plane says. Breakers may be a route's, too, by
-    `virtual host/route`.
+    """Policies from code, by cluster name: they stay whatever the control plane says. Breakers may be a route's,
+    too, by `virtual host/route`.
 
     `on_transition` hears of every breaker, whoever configured it. `local`: where this process is, before what the
     source says of it. `reach`: who keeps track of connections, where failover goes by them.

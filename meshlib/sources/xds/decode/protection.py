@@ -1,16 +1,13 @@
-"""What protects a cluster: circuit-breaker thresholds, outlier detection, and our breaker from the metadata."""
+"""What protects a cluster: circuit-breaker thresholds and outlier detection."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from meshlib.model.cluster import CircuitBreaker, CircuitBreakers, OutlierDetection, RetryBudget, Thresholds
-from meshlib.model.metadata import EMPTY_STRUCT, Metadata, Value
-from meshlib.model.report import ResourceError
+from meshlib.model.cluster import CircuitBreakers, OutlierDetection, RetryBudget, Thresholds
 from meshlib.sources.xds.decode.common import duration, enum_name, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
 
-BREAKER_NAMESPACE = "meshlib.circuit_breaker"
 _BREAKERS = fields("thresholds", instead={"per_host_thresholds": "the thresholds of the cluster apply"})
 _THRESHOLDS = fields(
     "priority",
@@ -118,33 +115,3 @@ def outlier_detection(ctx: Context, message: Any, path: str) -> OutlierDetection
         max_ejection_percent=wrapped(message, "max_ejection_percent", 10),
         always_eject_one_host=wrapped(message, "always_eject_one_host", default=False),
     )
-
-
-_BREAKER_PATH = f'metadata.filter_metadata["{BREAKER_NAMESPACE}"]'
-_COUNTS = frozenset({"fail_max", "success_threshold", "half_open_permits"})
-
-
-def _breaker_value(name: str, value: Value) -> float:
-    where = f"{_BREAKER_PATH}.{name}"
-    if not isinstance(value, float) or isinstance(value, bool):
-        raise ResourceError(where, "must be a number")
-    if name in _COUNTS and (value < 1 or not value.is_integer()):
-        raise ResourceError(where, f"must be a whole number of at least 1, is {value:g}")
-    if name == "reset_timeout" and value < 0:
-        raise ResourceError(where, f"must be a number of seconds, not negative, is {value:g}")
-    return value
-
-
-def circuit_breaker(metadata: Metadata) -> CircuitBreaker | None:
-    """The breaker of the namespace `meshlib.circuit_breaker`; None when there is no such namespace."""
-    found = metadata.namespace(BREAKER_NAMESPACE)
-    if found is EMPTY_STRUCT and BREAKER_NAMESPACE not in dict(metadata.namespaces):
-        return None
-    known: dict[str, Any] = {}
-    for name, value in found.items:
-        if name != "reset_timeout" and name not in _COUNTS:
-            names = ", ".join(sorted({*_COUNTS, "reset_timeout"}))
-            raise ResourceError(f"{_BREAKER_PATH}.{name}", f"is not known; valid are {names}")
-        number = _breaker_value(name, value)
-        known[name] = int(number) if name in _COUNTS else number
-    return CircuitBreaker(**known)
