@@ -85,6 +85,11 @@ class CallError(MeshError):
         """The HTTP status a proxy answers such a failure with: for handlers that pass it on to their own callers."""
         return self.failure.status or _STATUS.get(self.failure.flag, 503)
 
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The headers a proxy answers such a failure with, beside those of any answer."""
+        return (("x-envoy-overloaded", "true"),) if self.failure.flag is ResponseFlag.UO else ()
+
     def __str__(self) -> str:
         return str(self.failure)
 

@@ -265,7 +265,10 @@ class Attempts:
         self.info.attempts = number
         self.info.endpoint = host.address
         idle = decision.route.idle
-        start = Start(number, self.cluster, host, head, deadline, on_deadline, final, idle, info=self.info)
+        priority = self.action.priority
+        start = Start(
+            number, self.cluster, host, head, deadline, on_deadline, final, idle, info=self.info, priority=priority
+        )
         if self.cluster.circuits is not None:
             start.permits = self.held
         return start

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from meshlib.engine.circuits import BreakerLike
     from meshlib.engine.cluster import ClusterPlan
     from meshlib.engine.decision import Forward
+    from meshlib.model.route import RoutingPriority
     from meshlib.policy.breaker import Permit
 
 
@@ -76,6 +77,7 @@ class Start:
     `deadline` (None: none) ends the attempt with `on_deadline`; `final_deadline` takes its place once the response is
     committed. `idle` (None: none) bounds the silence of the endpoint, before the response and within its body. `info`
     is the call's, still being filled. `permits` are what circuit breakers gave for it, each with its breaker.
+    `priority` is the route's.
     """
 
     __slots__ = (
@@ -89,6 +91,7 @@ class Start:
         "info",
         "on_deadline",
         "permits",
+        "priority",
     )
 
     def __init__(
@@ -103,6 +106,7 @@ class Start:
         idle: IdleLimit | None = None,
         *,
         info: CallInfo | None = None,
+        priority: RoutingPriority = "DEFAULT",
     ) -> None:
         self.attempt = attempt
         self.cluster = cluster
@@ -113,6 +117,7 @@ class Start:
         self.final_deadline = final_deadline
         self.idle = idle
         self.info = info
+        self.priority = priority
         self.permits: tuple[tuple[BreakerLike, Permit], ...] = ()
 
 

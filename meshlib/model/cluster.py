@@ -38,13 +38,18 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """`envoy.config.cluster.v3.CircuitBreakers.Thresholds` for one priority; `retry_budget` replaces `max_retries`."""
+    """`envoy.config.cluster.v3.CircuitBreakers.Thresholds` for one priority; `retry_budget` replaces `max_retries`.
+    `max_connections_per_host` is that of `per_host_thresholds`, None: as many as the cluster may have. With
+    `track_remaining` there are gauges of the room that is left.
+    """
 
     max_connections: int = 1024
     max_pending_requests: int = 1024
     max_requests: int = 1024
     max_retries: int = 3
     retry_budget: RetryBudget | None = None
+    max_connections_per_host: int | None = None
+    track_remaining: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,7 +256,7 @@ EMPTY = {
     "LbSubsetConfig": {"subset_selectors"},
     "Cluster": {"circuit_breakers", "common_http_protocol_options", "common_lb_config", "round_robin_lb_config"},
     "CommonLbConfig": {"consistent_hashing_lb_config", "zone_aware_lb_config"},
-    "CircuitBreakers": {"thresholds"},
+    "CircuitBreakers": {"thresholds", "per_host_thresholds"},
     "Thresholds": {"priority"},
     "CommonTlsContext": {"tls_certificates", "tls_params"},
     "HttpProtocolOptions": {"common_http_protocol_options", "upstream_http_protocol_options"},
@@ -291,7 +291,6 @@ HARMLESS = {
     },
     "CertificateValidationContext": {"watched_directory"},
     "CommonLbConfig": {"update_merge_window"},
-    "Thresholds": {"track_remaining"},
     "OutlierDetection": {
         "consecutive_gateway_failure",
         "consecutive_local_origin_failure",

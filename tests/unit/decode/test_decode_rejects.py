@@ -250,6 +250,12 @@ TABLE: list[tuple[str, Json, str, str]] = [
         (CLUSTER, logical(*localities), "load_assignment", "exactly one locality with one endpoint")
         for localities in ([["a.test", "a.test"]], [["a.test"], ["a.test"]], [["a.test"], []], [])
     ),
+    (
+        CLUSTER,
+        xds.eds_cluster(circuit_breakers={"per_host_thresholds": [{"max_requests": 1}]}),
+        "circuit_breakers.per_host_thresholds[0]",
+        "only max_connections",
+    ),
     (CLUSTER, breaker(fail_max=0), f"{BREAKER}.fail_max", "at least 1"),
     (CLUSTER, breaker(reset_timeout="30s"), f"{BREAKER}.reset_timeout", "number"),
     (CLUSTER, breaker(fail_maximum=1), f"{BREAKER}.fail_maximum", "valid are fail_max"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from meshlib.model.cluster import CircuitBreakers, OutlierDetection, RetryBudget, Thresholds
+from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import duration, enum_name, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
 
-_BREAKERS = fields("thresholds", instead={"per_host_thresholds": "the thresholds of the cluster apply"})
+_BREAKERS = fields("thresholds", "per_host_thresholds")
+_PER_HOST = fields("priority", "max_connections", harmless={"track_remaining": "Envoy tracks nothing per host"})
+_NOT_PER_HOST = {"max_pending_requests", "max_requests", "max_retries", "retry_budget", "max_connection_pools"}
 _THRESHOLDS = fields(
     "priority",
     "max_connections",
@@ -16,7 +20,8 @@ _THRESHOLDS = fields(
     "max_requests",
     "max_retries",
     "retry_budget",
-    harmless={"track_remaining": "the remaining room is always known"},
+    "track_remaining",
+    instead={"max_connection_pools": "a cluster has a pool for each endpoint, and no more are made"},
 )
 _RETRY_BUDGET = fields("budget_percent", "min_retry_concurrency")
 _OUTLIER = frozenset(
@@ -77,6 +82,7 @@ def _thresholds(ctx: Context, message: Any, path: str) -> Thresholds:
         max_requests=wrapped(message, "max_requests", 1024),
         max_retries=wrapped(message, "max_retries", 3),
         retry_budget=_retry_budget(ctx, message, path),
+        track_remaining=message.track_remaining,
     )
 
 
@@ -91,7 +97,28 @@ def circuit_breakers(ctx: Context, message: Any, path: str) -> CircuitBreakers:
             ctx.degraded(where, f"priority {priority} is there twice; the first entry counts")
         else:
             found[priority] = _thresholds(ctx, item, where)
-    return CircuitBreakers(found.get("DEFAULT", Thresholds()), found.get("HIGH", Thresholds()))
+    per_host = _per_host(ctx, message, path)
+    default, high = (
+        replace(found.get(priority, Thresholds()), max_connections_per_host=per_host.get(priority))
+        for priority in ("DEFAULT", "HIGH")
+    )
+    return CircuitBreakers(default, high)
+
+
+def _per_host(ctx: Context, message: Any, path: str) -> dict[str, int | None]:
+    """`per_host_thresholds`, of which Envoy too knows `max_connections` only; the first entry of a priority counts."""
+    found: dict[str, int | None] = {}
+    for index, item in enumerate(message.per_host_thresholds):
+        where = f"{join(path, 'per_host_thresholds')}[{index}]"
+        priority = enum_name(item, "priority", where)
+        if priority in found:
+            ctx.degraded(where, f"priority {priority} is there twice; the first entry counts")
+            continue
+        if any(field.name in _NOT_PER_HOST for field, _ in item.ListFields()):
+            raise ResourceError(where, "only max_connections may be bounded per host")
+        ctx.check_fields(item, where, _PER_HOST)
+        found[priority] = item.max_connections.value if item.HasField("max_connections") else None
+    return found
 
 
 def outlier_detection(ctx: Context, message: Any, path: str) -> OutlierDetection:
