@@ -150,8 +150,11 @@ class Breaker:
     @policy.setter
     def policy(self, policy: CircuitBreaker) -> None:
         before, self._policy = self._policy, policy
+        period = self._current()
         if not same_window(before, policy):
-            self._current().follow(policy)
+            period.follow(policy)
+        elif period.window is not None:
+            period.window.follow(policy)
 
     @property
     def fallback(self) -> FallbackResponse | None:
@@ -248,8 +251,7 @@ class Breaker:
                 return None
         elif self._policy.slow_call_rate is None:
             period.plain = True
-            return period.permit
-        return Permit(period, now)
+        return period.permit if self._policy.slow_call_rate is None else Permit(period, now)
 
     def _waited_too_long(self, period: Period, now: float) -> bool:
         longest = self._policy.half_open_max_wait
@@ -260,8 +262,13 @@ class Breaker:
         return True
 
     def _record_closed(self, period: Period, permit: Permit, success: bool, now: float) -> None:
-        if period.window is not None:
-            self._look_at(period, permit, success, now)
+        window = period.window
+        if window is not None:
+            began = permit.began
+            slow = began is not None and now - began > self._policy.slow_call_duration
+            seen = window.add(not success, slow, now)
+            if seen is not None:
+                self._trip(period, seen, now)
         failures = period.failures
         if success:
             if failures:
@@ -276,19 +283,15 @@ class Breaker:
             figures = {"consecutive_failures": count, "fail_max": fail_max}
             self._move(period, STATE_OPEN, now, "consecutive failures", figures)
 
-    def _look_at(self, period: Period, permit: Permit, success: bool, now: float) -> None:
-        """The rates over the window, with one more call in it."""
-        policy, window = self._policy, period.window
-        slow = self._slowness(permit, now) is not None
-        seen = None if window is None else window.add(not success, slow, now)
-        if seen is None or seen.calls < _minimum(policy):
-            return
+    def _trip(self, period: Period, seen: Figures, now: float) -> None:
+        """A rate over the window is reached."""
+        policy = self._policy
         for limit, count, name in (
             (policy.failure_rate, seen.failures, "failure_rate"),
             (policy.slow_call_rate, seen.slow_calls, "slow_call_rate"),
         ):
             rate = 100.0 * count / seen.calls
-            if limit is not None and count and rate >= limit:
+            if limit is not None and rate >= limit:
                 reason = name.replace("_", " ")
                 self._move(period, STATE_OPEN, now, reason, {**_told(seen), name: rate, "threshold": limit})
 
@@ -351,11 +354,6 @@ class Breaker:
                 listener(transition)
             except Exception:
                 log.exception("a listener of circuit breaker %s failed", self.name)
-
-
-def _minimum(policy: CircuitBreaker) -> float:
-    """A window over calls never holds more than its size, so it need not wait for more."""
-    return min(policy.minimum_calls, policy.window_size) if policy.window_type == "count" else policy.minimum_calls
 
 
 def _told(seen: Figures) -> dict[str, float]:

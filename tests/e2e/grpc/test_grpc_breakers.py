@@ -85,3 +85,5 @@ def test_what_an_open_breaker_answers(
         if fallback is None:
             assert isinstance(refused.value, CircuitOpenError)
             assert isinstance(refused.value, pybreaker.CircuitBreakerError)
+        said = dict((*refused.value.initial_metadata(), *refused.value.trailing_metadata()))
+        assert said == {"x-envoy-overloaded": "true"}
