@@ -48,6 +48,7 @@ PUBLIC: dict[str, set[str]] = {
     },
     "meshlib.control.control_plane": {"Changed", "ControlPlane"},
     "meshlib.decorators.attempt": {"Attempt", "current_attempt"},
+    "meshlib.decorators.circuit": {"circuit_breaker"},
     "meshlib.drain": {"Draining"},
     "meshlib.engine.events": {
         "AttemptEnded",
