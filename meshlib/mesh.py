@@ -14,11 +14,11 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from meshlib.engine.events import BreakerChanged, Observer, PlanChanged
+from meshlib.engine.events import Observer, PlanChanged
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.runtime import Runtime, UnknownHosts
 from meshlib.errors import NotReadyError
-from meshlib.mesh_breakers import breakers_of, told
+from meshlib.mesh_breakers import breakers_of, event_of
 from meshlib.mesh_doors import Doors
 from meshlib.mesh_names import FirstLookup, Named, local_of, positive
 from meshlib.mesh_sources import FromSources
@@ -319,9 +319,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         return plan.find("http", authority) is not None or not plan.may_come("http", authority)
 
     def _breaker_changed(self, change: Transition) -> None:
-        name, old, new, reason, figures = change.name, change.old, change.new, change.reason, change.figures
-        log.info("circuit breaker %s: %s -> %s (%s: %s)", name, old, new, reason, told(figures))
-        self.runtime.emit(lambda: BreakerChanged(change.now, name, old, new, reason, figures))
+        self.runtime.turn(event_of(change))
 
     def _after_fork(self) -> None:
         """In a forked child: the parent's thread, stream, connections and counts are not ours. Keep serving by what the

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from meshlib.engine.circuits import BreakerLike, PerEndpoint, endpoint_breaker
+from meshlib.engine.events import BreakerChanged
 from meshlib.model.circuit_breaker import CircuitBreaker
-from meshlib.policy.breaker import Breaker, Listener
+from meshlib.policy.breaker import Breaker, Listener, Transition
 
 
 def breakers_of(given: Mapping[str, Any], heard: Listener) -> dict[str, BreakerLike | PerEndpoint]:
@@ -41,13 +42,15 @@ def _made(make: Callable[[str], Any], name: str, heard: Listener, address: str) 
         return _of_policy(made, name, heard, address)
     from meshlib.policy.pybreaker_bridge import PybreakerBridge
 
-    return PybreakerBridge(made, listeners=(heard,), name=f"{made.name or name}@{address}")
+    return PybreakerBridge(made, listeners=(heard,), name=f"{made.name or name}@{address}", subject=(name, address))
 
 
 def _of_policy(policy: CircuitBreaker, name: str, heard: Listener, address: str) -> BreakerLike:
     return endpoint_breaker(policy, name, address, (heard,))
 
 
-def told(figures: Mapping[str, float]) -> str:
-    """The figures of a change, for the log."""
-    return ", ".join(f"{name}={value:g}" for name, value in figures.items())
+def event_of(change: Transition) -> BreakerChanged:
+    """What observers are told of a change."""
+    return BreakerChanged(
+        change.now, change.name, change.old, change.new, change.reason, change.figures, *change.subject
+    )

@@ -168,7 +168,7 @@ def compile_circuits(
 
 def endpoint_breaker(config: CircuitBreaker, cluster: str, address: str, listeners: tuple[Listener, ...]) -> Breaker:
     """The breaker of one endpoint, called after both."""
-    return Breaker(config, f"{config.name or cluster}@{address}", listeners, named=True)
+    return Breaker(config, f"{config.name or cluster}@{address}", listeners, subject=(cluster, address))
 
 
 def adopt(state: ClusterState, config: CircuitBreaker | None, circuits: EndpointCircuits | None, own: bool) -> None:

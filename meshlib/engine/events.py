@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from meshlib.engine.commands import CallInfo
 from meshlib.flags import ResponseFlag
@@ -21,11 +22,16 @@ __all__ = [
     "EndpointReturned",
     "EndpointUnreachable",
     "Event",
+    "HealingChanged",
+    "HealingState",
     "Observer",
     "PlanChanged",
     "RateLimited",
     "RequestServed",
 ]
+
+
+HealingState = Literal["healthy", "isolated", "probing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,7 @@ class EndpointReachable:
 @dataclass(frozen=True, slots=True)
 class BreakerChanged:
     """A circuit breaker moved between `closed`, `open` and `half-open`. `figures` are those that made it: counts of the
-    window, rates in percent, seconds.
+    window, rates in percent, seconds. `cluster` and `endpoint` are those of an endpoint's breaker, else empty.
     """
 
     at: float
@@ -105,6 +111,8 @@ class BreakerChanged:
     new: str
     reason: str
     figures: Mapping[str, float] = field(default_factory=dict)
+    cluster: str = ""
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +141,21 @@ class RequestServed:
 
 
 @dataclass(frozen=True, slots=True)
+class HealingChanged:
+    """An endpoint, or a cluster by its breaker (`endpoint` is empty then), went from `healthy` to `isolated`, on to
+    `probing`, or back. `by`: which protection; `reason`: why, with the figures that decided it.
+    """
+
+    at: float
+    cluster: str
+    endpoint: str
+    old: HealingState
+    new: HealingState
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlanChanged:
     """A new plan is in force."""
 
@@ -150,6 +173,7 @@ Event = (
     | BreakerChanged
     | RateLimited
     | RequestServed
+    | HealingChanged
     | PlanChanged
 )
 Observer = Callable[[Event], None]

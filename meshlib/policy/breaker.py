@@ -27,7 +27,8 @@ log = logging.getLogger("meshlib.breaker")
 @dataclass(frozen=True, slots=True)
 class Transition:
     """One change of state, with why and the figures that decided it. `number` counts the breaker's transitions from 1:
-    listeners of different threads may see two in a row in the wrong order.
+    listeners of different threads may see two in a row in the wrong order. `subject`: (cluster, endpoint) where the
+    breaker is an endpoint's, else empty.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Transition:
     reason: str
     figures: Mapping[str, float]
     number: int
+    subject: tuple[str, str] = ("", "")
 
 
 Listener = Callable[[Transition], None]
@@ -119,13 +121,14 @@ class Period:
 
 class Breaker:
     """One circuit breaker. `policy` may be replaced at any time and counts from the next decision; a window of another
-    kind or size begins empty. It is called `name` where the policy does not say, or in any case (`named`).
+    kind or size begins empty. It is called `name` where the policy does not say, or
+    in any case if it is an endpoint's, which `subject` says: (cluster, endpoint).
 
     Listeners, and those of the policy, are called by the thread whose call caused the transition, after it happened,
     outside any lock; one that raises is logged and does no harm to the call.
     """
 
-    __slots__ = ("__weakref__", "_listeners", "_period", "_policy", "name")
+    __slots__ = ("__weakref__", "_listeners", "_period", "_policy", "_subject", "name")
 
     def __init__(
         self,
@@ -134,10 +137,11 @@ class Breaker:
         listeners: Sequence[Listener] = (),
         *,
         now: float = 0.0,
-        named: bool = False,
+        subject: tuple[str, str] = ("", ""),
     ) -> None:
         self._policy = policy
-        self.name = name if named else policy.name or name
+        self.name = name if subject[1] else policy.name or name
+        self._subject = subject
         self._listeners = tuple(listeners)
         self._period = Period(STATE_CLOSED, now, 0)
         self._period.follow(policy)
@@ -340,7 +344,9 @@ class Breaker:
             candidate.follow(policy)
         if period.successor.setdefault("next", candidate) is candidate:
             self._period = candidate
-            self._report(Transition(self.name, period.state, state, now, reason, figures, candidate.number))
+            self._report(
+                Transition(self.name, period.state, state, now, reason, figures, candidate.number, self._subject)
+            )
         return self._current()
 
     def _force(self, state: State, now: float) -> None:

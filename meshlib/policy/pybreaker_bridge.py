@@ -86,6 +86,7 @@ class PybreakerBridge:
         half_open_permits: int = 1,
         listeners: Sequence[Listener] = (),
         name: str = "",
+        subject: tuple[str, str] = ("", ""),
     ) -> None:
         missing = [name for name in (*PRIVATE_ATTRIBUTES, "is_system_error") if not hasattr(breaker, name)]
         if missing:
@@ -95,6 +96,7 @@ class PybreakerBridge:
             )
         self.breaker = breaker
         self.name = name or breaker.name or "pybreaker"
+        self._subject = subject
         self._storage: Any = _near(breaker)
         self._permits = max(1, half_open_permits)
         self._listeners = tuple(listeners)
@@ -258,7 +260,7 @@ class PybreakerBridge:
         if old_state is not state:
             self._tell(lambda listener: listener.state_change(self.breaker, old_state, state))
         figures = {"consecutive_failures": len(old.failures), "successes": len(old.successes)}
-        transition = Transition(self.name, old.state, new.state, new.since, reason, figures, new.number)
+        transition = Transition(self.name, old.state, new.state, new.since, reason, figures, new.number, self._subject)
         for listener in self._listeners:
             self._guard(listener, transition)
 
