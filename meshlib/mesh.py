@@ -14,19 +14,19 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from meshlib.engine.events import BreakerChanged, Observer, PlanChanged
+from meshlib.engine.events import Observer, PlanChanged
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.runtime import Runtime, UnknownHosts
 from meshlib.errors import NotReadyError
+from meshlib.mesh_breakers import breakers_of, event_of
 from meshlib.mesh_doors import Doors
 from meshlib.mesh_names import FirstLookup, Named, local_of, positive
 from meshlib.mesh_sources import FromSources
 from meshlib.mesh_telemetry import Instrumented
-from meshlib.model.cluster import CircuitBreaker
 from meshlib.model.endpoint import Locality
 from meshlib.model.report import Issue
 from meshlib.model.snapshot import Snapshot
-from meshlib.policy.breaker import Breaker, Transition
+from meshlib.policy.breaker import Transition
 from meshlib.sources.base import Source
 from meshlib.telemetry import everywhere
 from meshlib.telemetry.metrics.cells import Cells
@@ -35,7 +35,6 @@ from meshlib.telemetry.propagators import Propagation
 if TYPE_CHECKING:
     from meshlib.admin.socket import AdminSocket
     from meshlib.drivers.mirrors import Mirrors
-    from meshlib.engine.cluster import BreakerLike
     from meshlib.grpc.load_report_client import OutOfBandReports
     from meshlib.health.reach import Reach
     from meshlib.identity.identity import Identity
@@ -306,15 +305,8 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         return Reach(self.runtime, self._failover_timeout, rng)
 
     def _attached(self) -> Attached:
-        breakers = {name: self._breaker(name, given) for name, given in self._breakers.items()}
+        breakers = breakers_of(self._breakers, self._breaker_changed)
         return Attached(self._limits, breakers, self._breaker_changed, self._local)
-
-    def _breaker(self, name: str, given: Any) -> BreakerLike:
-        if isinstance(given, CircuitBreaker):
-            return Breaker(given, name, (self._breaker_changed,))
-        from meshlib.policy.pybreaker_bridge import PybreakerBridge
-
-        return PybreakerBridge(given, listeners=(self._breaker_changed,))
 
     def _settled(self, authority: str) -> bool:
         """Whether nothing is to be waited for; what turns out to be missing on the way is asked for."""
@@ -327,7 +319,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         return plan.find("http", authority) is not None or not plan.may_come("http", authority)
 
     def _breaker_changed(self, change: Transition) -> None:
-        self.runtime.turn(BreakerChanged(change.now, change.name, change.old, change.new, change.reason))
+        self.runtime.turn(event_of(change))
 
     def _after_fork(self) -> None:
         """In a forked child: the parent's thread, stream, connections and counts are not ours. Keep serving by what the

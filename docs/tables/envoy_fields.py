@@ -99,6 +99,7 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_LB}.common.v3.LocalityLbConfig.ZoneAwareLbConfig", "lb_locality._ZONE_AWARE"),
     (f"{_CLUSTER}.CircuitBreakers", "protection._BREAKERS"),
     (f"{_CLUSTER}.CircuitBreakers.Thresholds", "protection._THRESHOLDS"),
+    (f"{_CLUSTER}.CircuitBreakers.Thresholds", "protection._PER_HOST"),
     (f"{_CLUSTER}.CircuitBreakers.Thresholds.RetryBudget", "protection._RETRY_BUDGET"),
     (f"{_CLUSTER}.OutlierDetection", "outlier._DETECTION"),
     ("envoy.extensions.upstreams.http.v3.HttpProtocolOptions.OutlierDetection", "outlier._ERRORS"),

@@ -6,8 +6,8 @@ is dropped, with a log line). Times are monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from meshlib.engine.commands import CallInfo
@@ -105,13 +105,18 @@ class EndpointReachable:
 
 @dataclass(frozen=True, slots=True)
 class BreakerChanged:
-    """A circuit breaker moved between `closed`, `open` and `half-open`."""
+    """A circuit breaker moved between `closed`, `open` and `half-open`. `figures` are those that made it: counts of the
+    window, rates in percent, seconds. `cluster` and `endpoint` are those of an endpoint's breaker, else empty.
+    """
 
     at: float
     name: str
     old: str
     new: str
     reason: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+    cluster: str = ""
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ PUBLIC: dict[str, set[str]] = {
     "meshlib.identity": {"Identity", "KeyPair", "Material", "MaterialError", "ServerTls", "TrustBundle", "mtls"},
     "meshlib.identity.dev_ca": {"DevCA", "Issued"},
     "meshlib.integrations.starlette": {"MeshMiddleware"},
+    "meshlib.model.circuit_breaker": {"BreakerScope", "CircuitBreaker", "FallbackResponse", "WindowType"},
     "meshlib.model.cluster": {
         "CircuitBreaker",
         "CircuitBreakers",

@@ -262,7 +262,7 @@ EMPTY = {
     "LbSubsetConfig": {"subset_selectors"},
     "Cluster": {"circuit_breakers", "common_http_protocol_options", "common_lb_config", "round_robin_lb_config"},
     "CommonLbConfig": {"consistent_hashing_lb_config", "zone_aware_lb_config"},
-    "CircuitBreakers": {"thresholds"},
+    "CircuitBreakers": {"thresholds", "per_host_thresholds"},
     "Thresholds": {"priority"},
     "CommonTlsContext": {"tls_certificates", "tls_params"},
     "HttpProtocolOptions": {"common_http_protocol_options", "upstream_http_protocol_options"},
@@ -297,7 +297,6 @@ HARMLESS = {
     },
     "CertificateValidationContext": {"watched_directory"},
     "CommonLbConfig": {"update_merge_window"},
-    "Thresholds": {"track_remaining"},
     "OutlierDetection": {"successful_active_health_check_uneject_host"},  # true, as it is by default
     "CommonTlsContext": {"alpn_protocols"},
     "HttpProtocolOptions": {"use_downstream_protocol_config"},
