@@ -9,6 +9,7 @@ from meshlib.balancing.aggregate import AggregateBalancer
 from meshlib.balancing.cluster import ClusterBalancer
 from meshlib.balancing.zones import Callers
 from meshlib.engine.by_request import by_request
+from meshlib.engine.health import TakeOut, heeding
 from meshlib.engine.lanes import by_labels
 from meshlib.engine.observing import observer_of, report_taker_of
 from meshlib.engine.reach import ReachLike, failing
@@ -94,6 +95,7 @@ class ClusterPlan:
         awaited: bool = False,
         locality: Locality = _NOWHERE,
         reach: ReachLike | None = None,
+        take_out: TakeOut | None = None,
     ) -> None:
         self.name = config.name
         self.config = config
@@ -121,6 +123,8 @@ class ClusterPlan:
         self.next_sweep = 0.0
         observe = observer_of(config.lb_policy, config.load_aware)
         self.observe = observe if reach is None else failing(reach, observe)
+        if config.health_checks and take_out is not None:
+            self.observe = heeding(take_out, self.observe)
         self.take_report = report_taker_of(config.lb_policy, config.load_aware)
         self._default = (state.default, config.circuit_breakers.default)
         self._high = (state.high, config.circuit_breakers.high)

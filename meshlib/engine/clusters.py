@@ -73,6 +73,7 @@ def _compiled(
             awaited=awaited,
             locality=here,
             reach=reach,
+            take_out=attached.take_out,
         )
 
 

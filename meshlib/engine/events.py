@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from meshlib.engine.commands import CallInfo
 from meshlib.flags import ResponseFlag
@@ -17,6 +18,8 @@ __all__ = [
     "BreakerChanged",
     "CallEnded",
     "EndpointEjected",
+    "EndpointHealth",
+    "EndpointHealthChanged",
     "EndpointReachable",
     "EndpointReturned",
     "EndpointUnreachable",
@@ -26,6 +29,8 @@ __all__ = [
     "RateLimited",
     "RequestServed",
 ]
+
+EndpointHealth = Literal["healthy", "degraded", "unhealthy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,18 @@ class EndpointReturned:
     at: float
     cluster: str
     endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointHealthChanged:
+    """Active health checks find an endpoint `healthy`, `degraded` or `unhealthy`, and found otherwise before."""
+
+    at: float
+    cluster: str
+    endpoint: str
+    old: EndpointHealth
+    new: EndpointHealth
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +158,7 @@ Event = (
     AttemptEnded
     | CallEnded
     | EndpointEjected
+    | EndpointHealthChanged
     | EndpointReachable
     | EndpointReturned
     | EndpointUnreachable

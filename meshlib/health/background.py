@@ -30,11 +30,12 @@ class Background:
                 self._thread.start()
             self._loop.call_soon_threadsafe(work)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of the loop; only from inside it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def close(self) -> None:
         """End it, from any thread but its own. Idempotent."""

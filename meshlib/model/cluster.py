@@ -7,6 +7,7 @@ from typing import Literal
 
 from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoint
+from meshlib.model.health import HealthCheck, When
 from meshlib.model.lanes import LaneGroup, Nearby
 from meshlib.model.lb import ROUND_ROBIN, LbPolicy, LbSubsetConfig, OverrideHost, RandomSubsetting
 from meshlib.model.metadata import EMPTY_METADATA, Metadata, Struct
@@ -68,6 +69,7 @@ class OutlierDetection:
     max_ejection_time: float = 300.0
     max_ejection_percent: int = 10
     always_eject_one_host: bool = False
+    successful_active_health_check_uneject_host: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,9 @@ class Cluster:
     `idle_timeout` of upstream connections (Envoy 1 h, None = never); `max_requests_per_connection` None = unlimited.
     `max_connection_duration` (seconds, None = no limit): a connection takes no new request when it is that old.
     `max_stream_duration` (seconds, None = no limit) ends an attempt, its response's body included.
+    `health_checks`: an endpoint must pass all of them (docs/health.md). `health_checks_when` "ejected": only those that
+    outlier detection has ejected, or that are out of reach, are checked. `ignore_new_hosts_until_first_hc`: endpoints
+    that join later are not missed until they have been checked.
     `override_host_statuses`: of an endpoint that a session asks for; UNHEALTHY is one that is ejected, too.
     """
 
@@ -173,6 +178,9 @@ class Cluster:
     metadata: Metadata = EMPTY_METADATA
     lanes: LaneGroup | None = None
     nearby: Nearby | None = None
+    health_checks: tuple[HealthCheck, ...] = ()
+    health_checks_when: When = "always"
+    ignore_new_hosts_until_first_hc: bool = False
     override_host_statuses: frozenset[HealthStatus] = frozenset(("UNKNOWN", "HEALTHY", "DEGRADED"))
 
     def tls_of(self, endpoint: LbEndpoint) -> UpstreamTls | None:

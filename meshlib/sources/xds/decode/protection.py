@@ -31,6 +31,7 @@ _OUTLIER = frozenset(
         "max_ejection_time",
         "max_ejection_percent",
         "always_eject_one_host",
+        "successful_active_health_check_uneject_host",
     }
 )
 _NO_DETECTOR = "this detector is not in this version; it ejects no endpoint"
@@ -46,7 +47,6 @@ _PARAMETERS = {  # parameters of detectors: they say nothing by themselves, the 
     "failure_percentage_threshold",
     "failure_percentage_minimum_hosts",
     "failure_percentage_request_volume",
-    "successful_active_health_check_uneject_host",
 }
 _SWITCHES = {  # detector switch: its default in Envoy
     "enforcing_success_rate": 100,
@@ -117,6 +117,9 @@ def outlier_detection(ctx: Context, message: Any, path: str) -> OutlierDetection
         max_ejection_time=seconds("max_ejection_time", max(300.0, base)),
         max_ejection_percent=wrapped(message, "max_ejection_percent", 10),
         always_eject_one_host=wrapped(message, "always_eject_one_host", default=False),
+        successful_active_health_check_uneject_host=wrapped(
+            message, "successful_active_health_check_uneject_host", default=True
+        ),
     )
 
 
