@@ -12,6 +12,7 @@ from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from e2e.health.checked import attempts, becomes, health, often
+from e2e.health.grpc_servers import Server
 from e2e.wire.raw_server import RawServer
 from meshlib import Mesh
 from meshlib.model.endpoint import EndpointHealthCheck, LbEndpoint
@@ -22,26 +23,6 @@ from parts.xds import eventually
 
 Static = Callable[..., Mesh]
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-class Server:
-    """A gRPC server with a health service, and what it was asked."""
-
-    def __init__(self, *, healthy: bool = True) -> None:
-        self.servicer = grpc_health.HealthServicer()
-        self.asked: list[dict[str, str]] = []
-        self.server = grpc.server(ThreadPoolExecutor(4), interceptors=[self])  # type: ignore[list-item]
-        if healthy:
-            health_pb2_grpc.add_HealthServicer_to_server(self.servicer, self.server)
-        self.port = self.server.add_insecure_port("127.0.0.1:0")
-        self.server.start()
-
-    def intercept_service(self, following: Any, details: Any) -> Any:
-        self.asked.append({name: value for name, value in details.invocation_metadata})
-        return following(details)
-
-    def stop(self) -> None:
-        self.server.stop(None).wait()
 
 
 @pytest.fixture

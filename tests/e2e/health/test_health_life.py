@@ -178,11 +178,11 @@ def test_a_thousand_endpoints(static: Static, fast_backend: Fast, check: HttpHea
     assert set(health_by_address(mesh).values()) == {"healthy"}
     threads = [each for each in threading.enumerate() if each.name == "meshlib-health"]
     assert len(threads) == 1
-    before, used, wall = attempts(mesh), cpu(threads[0]), time.monotonic()
+    before, used = attempts(mesh), cpu(threads[0])
     time.sleep(3.0)
-    checks, spent, wall = attempts(mesh) - before, cpu(threads[0]) - used, time.monotonic() - wall
+    checks, spent = attempts(mesh) - before, cpu(threads[0]) - used
     assert checks > 1500
-    print(f"{checks} checks in {wall:.1f} s: {1e6 * spent / checks:.0f} us of processor time each")
+    assert spent / checks < 0.002, f"{1e6 * spent / checks:.0f} us of processor time each"
     assert mesh.stats()["cluster.up.health_check.failure"] == 0
     assert len(list(Path("/proc/self/fd").iterdir())) < 2 * 1000 + 300  # both ends of a connection to each
 
