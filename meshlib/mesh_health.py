@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,8 @@ class Checked:
         from meshlib.health.probes import probes
 
         rng = random.Random(self._seed)  # noqa: S311  for jitter; calls have another, or a seed would not repeat them
-        return HealthChecks(self.runtime, rng, probes(self.upstreams.secure, lambda: self.grpc_health))
+        make = probes(self.upstreams.secure, lambda: self.grpc_health)
+        return HealthChecks(self.runtime, rng, make, lambda: self.runtime.background(self._compile_again))
 
     @cached_property
     def grpc_health(self: Mesh) -> HealthClient:  # type: ignore[misc]  # only Mesh is made of this class
@@ -38,9 +40,19 @@ class Checked:
 
     def _follow_health_checks(self: Mesh, plan: Plan) -> None:  # type: ignore[misc]
         """Let the checks be those a plan in force asks for; without any, nothing of them is even imported."""
+        if not self._started:  # closed meanwhile
+            return
         asked = any(cluster.config.health_checks for cluster in plan.clusters.values())
         if asked or "health_checks" in self.__dict__:
             self.health_checks.follow(plan)
+
+    def _compile_again(self: Mesh) -> None:  # type: ignore[misc]
+        """Put the same snapshot into force once more: an endpoint that it does not name has failed its checks."""
+        with self._publishing:
+            before = self.runtime.plan
+            plan = self.runtime.compile(before.snapshot, before)
+            self.runtime.install(plan, time.monotonic())
+            self._follow_health_checks(plan)
 
     def _take_out(self, cluster: ClusterPlan, host: Host) -> None:
         """A response said that its endpoint is to be taken out at once."""

@@ -45,6 +45,8 @@ class ClusterPlan:
     code, overload drops, (`awaited`) names that nobody has looked up yet; or the balancer asks something of them
     (`by_request`). `callers` are those whose zones count in zone aware routing. An aggregate cluster has `children`,
     and `aggregate` chooses among them. `reach` hears of connections that fail, where failover goes by those.
+    `lingering` are the addresses of endpoints that are there because health checks find them well, and for no other
+    reason.
     """
 
     __slots__ = (
@@ -67,6 +69,7 @@ class ClusterPlan:
         "guarded",
         "lanes",
         "limits",
+        "lingering",
         "locality",
         "longest_stream",
         "name",
@@ -96,6 +99,7 @@ class ClusterPlan:
         locality: Locality = _NOWHERE,
         reach: ReachLike | None = None,
         take_out: TakeOut | None = None,
+        lingering: frozenset[str] = frozenset(),
     ) -> None:
         self.name = config.name
         self.config = config
@@ -109,6 +113,7 @@ class ClusterPlan:
         self.limits = tuple(limits)
         self.drops = assignment.drop_overloads if assignment else ()
         self.awaited = awaited
+        self.lingering = lingering
         self.by_request = by_request(config)
         self.guarded = bool(self.limits or self.drops or awaited or self.by_request)
         self.children: tuple[ClusterPlan, ...] = ()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshlib.balancing.base import Host, Rng
@@ -24,13 +25,16 @@ _PASSIVE = Finding(FailureKind.PASSIVE, "a response said x-envoy-immediate-healt
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What the checks of one mesh share. `slots` bounds how many are in flight at once."""
+    """What the checks of one mesh share. `slots` bounds how many are in flight at once. `refresh` has the plan compiled
+    anew, elsewhere: an endpoint that was there for its health alone has lost it.
+    """
 
     runtime: Runtime
     rng: Rng
     background: Background
     slots: asyncio.Semaphore
     make: MakeProbe
+    refresh: Callable[[], None]
 
 
 class _Check:
@@ -172,6 +176,8 @@ class CheckedEndpoint:
         self.cell.probed = flags
         if flags[:4] != before[:4]:
             cluster.state.availability_changed()
+            if flags.failed and host.address in cluster.lingering:
+                self._around.refresh()
         old, new = _health(before), _health(flags)
         if old != new:
             reason = finding.reason or ("degraded" if finding.degraded else "passed")

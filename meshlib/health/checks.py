@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 
 from meshlib.balancing.base import Host, Rng
 from meshlib.engine.cluster import ClusterPlan
@@ -27,11 +28,13 @@ _parents: list[HealthChecks] = []
 
 
 class HealthChecks:
-    """In one process, until it is closed. `follow` makes the checks those of a plan."""
+    """In one process, until it is closed. `follow` makes the checks those of a plan. `refresh` has the plan compiled
+    anew from what it was made of; it is called inside the checks, and must not block.
+    """
 
-    def __init__(self, runtime: Runtime, rng: Rng, make: MakeProbe) -> None:
+    def __init__(self, runtime: Runtime, rng: Rng, make: MakeProbe, refresh: Callable[[], None]) -> None:
         self._background = Background("meshlib-health")
-        self._around = Around(runtime, rng, self._background, asyncio.Semaphore(MAX_IN_FLIGHT), make)
+        self._around = Around(runtime, rng, self._background, asyncio.Semaphore(MAX_IN_FLIGHT), make, refresh)
         self._endpoints: dict[_Key, CheckedEndpoint] = {}
         self._states: dict[str, ClusterState] = {}
         self._lock = threading.Lock()  # over plans, not over checks
@@ -52,7 +55,7 @@ class HealthChecks:
             for key in [key for key in self._endpoints if key not in wanted]:
                 self._end(key)
             joined = [host for key, (cluster, host) in wanted.items() if self._place(key, cluster, host)]
-            self._states = {cluster.name: cluster.state for cluster in clusters}
+            self._states = {cluster.name: cluster.state for cluster, _ in wanted.values()}
             if joined:
                 for cluster in clusters:
                     cluster.state.availability_changed()

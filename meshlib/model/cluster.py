@@ -146,7 +146,8 @@ class Cluster:
     `max_stream_duration` (seconds, None = no limit) ends an attempt, its response's body included.
     `health_checks`: an endpoint must pass all of them (docs/health.md). `health_checks_when` "ejected": only those that
     outlier detection has ejected, or that are out of reach, are checked. `ignore_new_hosts_until_first_hc`: endpoints
-    that join later are not missed until they have been checked.
+    that join later are not missed until they have been checked. `ignore_health_on_host_removal`: those that leave (EDS,
+    STRICT_DNS) are let go even if their checks find them well.
     `override_host_statuses`: of an endpoint that a session asks for; UNHEALTHY is one that is ejected, too.
     """
 
@@ -181,6 +182,7 @@ class Cluster:
     health_checks: tuple[HealthCheck, ...] = ()
     health_checks_when: When = "always"
     ignore_new_hosts_until_first_hc: bool = False
+    ignore_health_on_host_removal: bool = False
     override_host_statuses: frozenset[HealthStatus] = frozenset(("UNKNOWN", "HEALTHY", "DEGRADED"))
 
     def tls_of(self, endpoint: LbEndpoint) -> UpstreamTls | None:

@@ -306,7 +306,6 @@ HARMLESS = {
         "dns_resolvers",
         "typed_dns_resolver_config",
         "use_tcp_for_dns_lookups",
-        "ignore_health_on_host_removal",
         "protocol_selection",
         "respect_dns_ttl",
         "wait_for_warm_on_init",

@@ -60,12 +60,12 @@ _CLUSTER = fields(
     "load_balancing_policy",
     "filters",
     "health_checks",
+    "ignore_health_on_host_removal",
     *CLUSTER_FIELDS,
     harmless={
         "alt_stat_name": "a name for metrics only",
         "protocol_selection": "every door speaks its own protocol",
         "wait_for_warm_on_init": "endpoints are always waited for before a cluster is used",
-        "ignore_health_on_host_removal": "an endpoint that is removed is always let go",
         "cleanup_interval": "hosts of an original destination are not kept",
     },
     instead={
@@ -259,6 +259,7 @@ def cluster(ctx: Context, message: Any) -> Cluster:
         health_checks=health_checks(ctx, message.health_checks, "health_checks"),
         health_checks_when=health_checks_when(ctx, found),
         ignore_new_hosts_until_first_hc=message.common_lb_config.ignore_new_hosts_until_first_hc,
+        ignore_health_on_host_removal=message.ignore_health_on_host_removal,
         lanes=lane_group(ctx, found),
         nearby=nearby(found),
         override_host_statuses=_override_host_statuses(message),
