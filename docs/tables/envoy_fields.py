@@ -104,6 +104,7 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_CORE}.HealthCheck", "health._HEALTH_CHECK"),
     (f"{_CORE}.HealthCheck.HttpHealthCheck", "health._HTTP"),
     (f"{_CORE}.HealthCheck.TcpHealthCheck", "health._TCP"),
+    (f"{_CORE}.ProxyProtocolConfig", "health._PROXY"),
     (f"{_CORE}.HealthCheck.GrpcHealthCheck", "health._GRPC"),
     (f"{_CORE}.HealthCheck.TlsOptions", "health._TLS"),
     ("envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "upstream_http._OPTIONS"),

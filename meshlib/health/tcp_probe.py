@@ -13,6 +13,7 @@ from meshlib.model.health import TcpHealthCheck
 from meshlib.policy.health import PASSED, FailureKind, Finding, contains
 
 MAX_ANSWER = 1 << 20  # bytes that may come before what is expected
+_LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
 _Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -60,6 +61,7 @@ class TcpProbe:
         for address in self._target.dial:
             try:
                 self._stream = await self._connect(address, self._secured)
+                self._stream[1].write(_proxy_header(self._check.proxy_protocol, self._stream[1]))
             except OSError as error:
                 errors.append(error)
             else:
@@ -86,3 +88,14 @@ class TcpProbe:
             if len(heard) > MAX_ANSWER:
                 return Finding(FailureKind.NETWORK, f"{len(heard)} bytes, without what is expected")
         return PASSED
+
+
+def _proxy_header(version: str, writer: asyncio.StreamWriter) -> bytes:
+    """What the connection begins with (the PROXY protocol's document, sections 2.1 and 2.2)."""
+    if version != "V1":
+        return _LOCAL if version else b""
+    own, peer = writer.get_extra_info("sockname"), writer.get_extra_info("peername")
+    if not (isinstance(own, tuple) and isinstance(peer, tuple)):
+        return b"PROXY UNKNOWN\r\n"
+    family = "TCP6" if ":" in own[0] else "TCP4"
+    return f"PROXY {family} {own[0]} {peer[0]} {own[1]} {peer[1]}\r\n".encode()

@@ -47,10 +47,13 @@ class HttpHealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class TcpHealthCheck:
-    """A connection; with `receive`, also what comes over it after `send`. Without `receive` connecting is enough."""
+    """A connection; with `receive`, also what comes over it after `send`. Without `receive` connecting is enough.
+    `proxy_protocol`: it begins with the header of the PROXY protocol, which in version 2 says that it is local.
+    """
 
     send: bytes = b""
     receive: tuple[bytes, ...] = ()
+    proxy_protocol: Literal["", "V1", "V2"] = ""
 
 
 @dataclass(frozen=True, slots=True)

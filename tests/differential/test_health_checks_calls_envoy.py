@@ -241,6 +241,29 @@ def test_tcp(make_twin: Make, script: Callable[[Peer], None], tcp: dict[str, Any
         server.stop()
 
 
+@pytest.mark.parametrize("version", ["V1", "V2"])
+def test_the_proxy_protocol(make_twin: Make, version: str) -> None:
+    heard: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        said = peer.until(b"PING")
+        heard.append(said.replace(str(peer.sock.getpeername()[1]).encode(), b"<port>"))
+        peer.send(b"PONG")
+        peer.wait()
+
+    server = RawServer(script)
+    try:
+        tcp = {"send": PING, "receive": [PONG], "proxy_protocol_config": {"version": version}}
+        config = check(tcp_health_check=tcp, reuse_connection=False)
+        twin = make_twin([virtual_host([ALL])], [cluster("up", [server.port], health_checks=[config])])
+        assert flags_of_envoy(twin) == flags_of_mesh(twin) == {server.port: set()}
+        assert len(heard) >= 2
+        assert len(set(heard)) == 1
+        assert heard[0] != b"PING"
+    finally:
+        server.stop()
+
+
 def test_nobody_listens(make_twin: Make, free_port: Callable[[], int]) -> None:
     port = free_port()
     twin = make_twin([virtual_host([ALL])], [cluster("up", [port], health_checks=[check(tcp_health_check={})])])

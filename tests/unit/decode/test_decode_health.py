@@ -91,6 +91,8 @@ def test_tcp_and_grpc_checks() -> None:
     assert only({**tcp, "tcp_health_check": {}}).check == TcpHealthCheck()
     config: Json = {"send": {"text": "70"}, "receive": [{"text": "71"}]}
     assert only({**tcp, "tcp_health_check": config}).check == TcpHealthCheck(b"p", (b"q",))
+    proxied: Json = {"proxy_protocol_config": {"version": "V2"}}
+    assert only({**tcp, "tcp_health_check": proxied}).check == TcpHealthCheck(proxy_protocol="V2")
     grpc = {"service_name": "s", "authority": "a", "initial_metadata": [{"header": {"key": "k", "value": "v"}}]}
     expected = GrpcHealthCheck("s", "a", HeaderMutations((HeaderValueOption("k", "v"),)))
     assert only({**tcp, "grpc_health_check": grpc}).check == expected
@@ -112,7 +114,6 @@ def test_its_tls() -> None:
     ("change", "path", "words"),
     [
         ({"http_health_check": {"path": "/", "codec_client_type": "HTTP2"}}, ".codec_client_type", "HTTP2"),
-        ({"tcp_health_check": {"proxy_protocol_config": {}}}, ".proxy_protocol_config", "PROXY protocol"),
         ({"custom_health_check": {"name": "envoy.health_checkers.redis"}}, ".custom_health_check", "redis"),
     ],
 )

@@ -60,6 +60,7 @@ _HTTP = fields(
     "codec_client_type",
 )
 _TCP = fields("send", "receive", "proxy_protocol_config")
+_PROXY = fields("version", instead={"pass_through_tlvs": "there is no downstream connection to pass anything from"})
 _GRPC = fields("service_name", "authority", "initial_metadata")
 _TLS = fields("alpn_protocols")
 _BODILESS = frozenset(("GET", "HEAD", "DELETE", "TRACE"))
@@ -160,10 +161,13 @@ def _http(ctx: Context, message: Any, path: str) -> HttpHealthCheck:
 
 def _tcp(ctx: Context, message: Any, path: str) -> TcpHealthCheck:
     ctx.check_fields(message, path, _TCP)
-    if message.HasField("proxy_protocol_config"):
-        raise UnsupportedError(join(path, "proxy_protocol_config"), "connections begin with no PROXY protocol header")
     send = _payload(message.send, join(path, "send")) if message.HasField("send") else b""
-    return TcpHealthCheck(send, _receive(message, path))
+    version: Any = ""
+    if message.HasField("proxy_protocol_config"):
+        where = join(path, "proxy_protocol_config")
+        ctx.check_fields(message.proxy_protocol_config, where, _PROXY)
+        version = enum_name(message.proxy_protocol_config, "version", where)
+    return TcpHealthCheck(send, _receive(message, path), version)
 
 
 def _grpc(ctx: Context, message: Any, path: str) -> GrpcHealthCheck:
