@@ -241,6 +241,29 @@ def test_tcp(make_twin: Make, script: Callable[[Peer], None], tcp: dict[str, Any
         server.stop()
 
 
+def test_where_the_two_differ(make_twin: Make) -> None:
+    """See `health_differences`, 3 and 4."""
+    closing = RawServer(says(b"PONG", then_close=True))
+    binary = RawServer(says(b"PONG"))
+    try:
+        kept = check(tcp_health_check={"send": PING, "receive": [PONG]}, unhealthy_threshold=100)
+        sends = check(tcp_health_check={"send": {"binary": "UElORw=="}, "receive": [PONG]}, timeout="0.3s")
+        clusters = [
+            cluster("closing", [closing.port], health_checks=[kept]),
+            cluster("binary", [binary.port], health_checks=[sends]),
+        ]
+        twin = make_twin([virtual_host([ALL])], [cluster("up", [1]), *clusters])
+        failures = "cluster.closing.health_check.network_failure"
+        eventually(lambda: twin.envoy.stats(failures)[failures] > 1, "closed between two checks")
+        assert closing.connections > 3
+        assert twin.mesh.stats()[failures] == 0
+        assert "failed_active_hc" in flags_of_envoy(twin, "binary")[binary.port]
+        assert flags_of_mesh(twin, "binary") == {binary.port: set()}
+    finally:
+        closing.stop()
+        binary.stop()
+
+
 @pytest.mark.parametrize("version", ["V1", "V2"])
 def test_the_proxy_protocol(make_twin: Make, version: str) -> None:
     heard: list[bytes] = []
