@@ -34,8 +34,10 @@ class Checked:
     @cached_property
     def grpc_health(self: Mesh) -> HealthClient:  # type: ignore[misc]  # only Mesh is made of this class
         """The client of gRPC's health service. Raises ImportError without grpcio."""
-        from meshlib.grpc.health_client import HealthClient
-
+        try:
+            from meshlib.grpc.health_client import HealthClient
+        except ImportError as error:
+            raise ImportError(f"checks by grpc.health.v1 need grpcio: {error}") from error
         return HealthClient(self)
 
     def _follow_health_checks(self: Mesh, plan: Plan) -> None:  # type: ignore[misc]

@@ -16,7 +16,7 @@ from meshlib.engine.runtime import Runtime
 from meshlib.health.background import Background
 from meshlib.health.probe import MakeProbe, Probe, Target, target_of
 from meshlib.model.health import HealthCheck
-from meshlib.policy.health import UNCHECKED, FailureKind, Finding, HealthMonitor, Transition, combined
+from meshlib.policy.health import PASSED, UNCHECKED, FailureKind, Finding, HealthMonitor, Transition, combined
 from meshlib.state.cells import ActiveHealth
 
 log = logging.getLogger("meshlib")
@@ -73,8 +73,12 @@ class CheckedEndpoint:
         self._around.background.call(self._start)
 
     def stop(self) -> None:
-        """Check no more; what the checks have found no longer counts."""
+        """Check no more; others go on from what was found."""
         self._around.background.call(self._stop)
+
+    def end(self) -> None:
+        """Check no more; what was found counts no longer, once nothing more can be found."""
+        self._around.background.call(self._end)
 
     def failed_by_response(self) -> None:
         """A response to a call said that the endpoint is to be taken out at once."""
@@ -83,7 +87,7 @@ class CheckedEndpoint:
             self._around.background.call(self._failed_by_response)
 
     def forget(self) -> None:
-        """Nobody checks it any more."""
+        """Nobody checks it any more. Only where nothing runs in the background, or in it."""
         cluster, _ = self.place
         if self.cell.probed is not None:
             self.cell.probed = None
@@ -101,6 +105,10 @@ class CheckedEndpoint:
             if check.task is not None:
                 check.task.cancel()
 
+    def _end(self) -> None:
+        self._stop()
+        self.forget()
+
     async def _run(self, check: _Check) -> None:
         monitor, rng = check.monitor, self._around.rng
         wait = monitor.first_check(rng)
@@ -108,6 +116,10 @@ class CheckedEndpoint:
             while True:
                 await asyncio.sleep(wait)
                 wait = await self._once(check) if self._due() else monitor.jittered(check.config.interval, rng)
+        except ImportError as error:
+            log.error("health checks of %s are not made: %s", self.place[1].address, error)
+            monitor.flags = ActiveHealth()
+            self._heard(check, PASSED)
         finally:
             if check.probe is not None:
                 await check.probe.aclose()
@@ -123,8 +135,8 @@ class CheckedEndpoint:
             self._count("attempt")
             finding = await self._probed(check)
         transition = check.monitor.take(finding)
-        check.heard = True
-        self._tell(check, finding, transition)
+        self._tell(check.config, finding, transition)
+        self._heard(check, finding)
         stats = self.place[0].stats
         traffic = stats["upstream_rq_total"].value > 0 or stats["upstream_cx_total"].value > 0
         return check.monitor.next_check(finding.kind is None, transition, traffic, self._around.rng)
@@ -136,6 +148,8 @@ class CheckedEndpoint:
                 return await probe.check()
         except TimeoutError:
             return Finding(FailureKind.NETWORK_TIMEOUT, f"no answer within {check.config.timeout:g} s")
+        except ImportError:
+            raise
         except Exception as error:  # whatever it is, the endpoint is checked again
             log.exception("a health check of %s could not be made", self.place[1].address)
             return Finding(FailureKind.NETWORK, str(error))
@@ -154,18 +168,25 @@ class CheckedEndpoint:
     def _failed_by_response(self) -> None:
         for check in self._checks:
             check.monitor.flags = check.monitor.flags._replace(excluded=True)
-            check.heard = True
-            self._tell(check, _PASSIVE, check.monitor.take(_PASSIVE))
+            self._tell(check.config, _PASSIVE, check.monitor.take(_PASSIVE))
+            self._heard(check, _PASSIVE)
 
-    def _tell(self, check: _Check, finding: Finding, transition: Transition) -> None:
-        """Count the result, and let balancing know what has changed."""
+    def _tell(self, config: HealthCheck, finding: Finding, transition: Transition) -> None:
+        """Count the result, and log it if asked to."""
         kind = finding.kind
         self._count("success" if kind is None else "failure")
         if kind is not None and (kind.network or kind is FailureKind.PASSIVE):
             self._count("network_failure" if kind.network else "passive_failure")
         if finding.verified:
             self._count("verify_cluster")
-        self._log(check.config, finding, transition)
+        if kind is not None and config.always_log_health_check_failures:
+            log.warning("health check of %s failed: %s", self.place[1].address, finding.reason)
+        elif kind is None and config.always_log_health_check_success and transition != "changed":
+            log.info("health check of %s passed", self.place[1].address)
+
+    def _heard(self, check: _Check, finding: Finding) -> None:
+        """There is a result: if there is one of each check, they count."""
+        check.heard = True
         if all(each.heard for each in self._checks) or not self._always:
             self._put(combined([each.monitor.flags for each in self._checks]), finding)
             self.heard.set()
@@ -200,12 +221,6 @@ class CheckedEndpoint:
 
     def _count(self, stat: str) -> None:
         self.place[0].stats[f"health_check.{stat}"].add()
-
-    def _log(self, config: HealthCheck, finding: Finding, transition: Transition) -> None:
-        if finding.kind is not None and config.always_log_health_check_failures:
-            log.warning("health check of %s failed: %s", self.place[1].address, finding.reason)
-        elif finding.kind is None and config.always_log_health_check_success and transition != "changed":
-            log.info("health check of %s passed", self.place[1].address)
 
 
 def _health(flags: ActiveHealth) -> EndpointHealth:

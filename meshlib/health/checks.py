@@ -53,7 +53,7 @@ class HealthChecks:
             if self._closed:
                 return
             for key in [key for key in self._endpoints if key not in wanted]:
-                self._end(key)
+                self._endpoints.pop(key).end()
             joined = [host for key, (cluster, host) in wanted.items() if self._place(key, cluster, host)]
             self._states = {cluster.name: cluster.state for cluster, _ in wanted.values()}
             if joined:
@@ -100,11 +100,6 @@ class HealthChecks:
         self._endpoints[key] = CheckedEndpoint(self._around, cluster, host)
         self._endpoints[key].start()
         return joins
-
-    def _end(self, key: _Key) -> None:
-        endpoint = self._endpoints.pop(key)
-        endpoint.stop()
-        endpoint.forget()
 
 
 def asks_for_checks(cluster: ClusterPlan) -> bool:

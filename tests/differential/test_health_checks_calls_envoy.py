@@ -108,6 +108,34 @@ def test_panic_goes_by_the_checks(make_twin: Make, fast_backend: Backends, thres
     assert set(theirs) == (names if panic else well or {"503"})
 
 
+@pytest.mark.parametrize("said", ["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"])
+@pytest.mark.parametrize("found", [WELL, SPARED, SICK], ids=["passes", "degraded", "fails"])
+def test_the_worst_of_what_is_said_and_what_is_found_counts(
+    make_twin: Make, fast_backend: Backends, said: str, found: Reply
+) -> None:
+    """Told by how much is left for the second priority: two of three are in order."""
+    first = [fast_backend("a", answering(found)), fast_backend("a"), fast_backend("a")]
+    second = fast_backend("b")
+    assignment = groups(first, [second])
+    assignment["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["health_status"] = said
+    twin = make_twin(
+        [virtual_host([ALL])], [cluster("up", [], common_lb_config=AT_ONCE, health_checks=[check()], **assignment)]
+    )
+    flags = FAILED if found is SICK else DEGRADED if found is SPARED else set()
+    settled(twin, {first[0].port: flags, first[1].port: set(), first[2].port: set(), second.port: set()})
+    for each in first:
+        each.requests.clear()
+    theirs, ours = shares(twin, 300)
+    assert abs(theirs["b"] - ours["b"]) < 50
+    asked = [{"envoy", "mesh"} & {who(request) for request in each.requests} for each in first]
+    assert asked[0] in (set(), {"envoy", "mesh"})
+
+
+def who(request: Request) -> str:
+    """Whose call it is; empty for a check."""
+    return request.header("x-call-id", "").partition("-")[0]  # type: ignore[union-attr]
+
+
 def test_a_degraded_endpoint_gets_what_the_others_leave(make_twin: Make, fast_backend: Backends) -> None:
     backends = [fast_backend(f"b{number}") for number in range(4)]
     backends[0].behave(answering(SPARED))

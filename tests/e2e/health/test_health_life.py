@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from e2e.health.checked import HTTP, attempts, becomes, health, often
-from meshlib import Mesh
-from meshlib.engine.events import EndpointReturned
+from meshlib import Mesh, UpstreamConnectError
+from meshlib.engine.events import EndpointReachable, EndpointReturned
+from meshlib.model.backoff import BackoffPolicy
 from meshlib.model.cluster import Cluster, OutlierDetection
+from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
 from meshlib.model.health import HttpHealthCheck, TcpHealthCheck
 from meshlib.sources.static import StaticSource, static_cluster, static_snapshot
 from parts.fast_backend import FastBackend, Reply
@@ -89,7 +91,36 @@ def test_without_checks_everybody_counts_again(static: Static, fast_backend: Fas
     mesh = static({"up": up(sick)})
     assert health(mesh) == {sick.port: "unhealthy"}
     update(mesh, up=static_cluster("up", [sick.address]))
-    assert health(mesh) == {sick.port: "healthy"}
+    becomes(mesh, {sick.port: "healthy"})
+
+
+def test_who_is_out_of_reach_is_back_with_a_check(
+    static: Static, fast_backend: Fast, free_port: Callable[[], int]
+) -> None:
+    port, far = free_port(), fast_backend("far")
+    groups = (
+        LocalityLbEndpoints((LbEndpoint(Address("127.0.0.1", port)),)),
+        LocalityLbEndpoints((LbEndpoint(Address("127.0.0.1", far.port)),), priority=1),
+    )
+    cluster = replace(up(far), load_assignment=ClusterLoadAssignment("up", groups), health_checks_when="ejected")
+    mesh = static({"up": cluster}, failover_timeout=5.0)
+    assert mesh._reach is not None
+    mesh._reach._backoff = BackoffPolicy(base=60.0)  # it is not to be the one who finds out
+    seen: list[Any] = []
+    mesh.on_event(seen.append)
+    with mesh.http.client() as client:
+        assert who(client) == "nobody"
+        eventually(lambda: who(client) == "far", "the others are called")
+        fast_backend("near", port=port)
+        eventually(lambda: [event for event in seen if isinstance(event, EndpointReachable)], "the check finds it")
+        eventually(lambda: who(client) == "near", "and so do calls")
+
+
+def who(client: Any) -> str:
+    try:
+        return str(client.get("http://up/").headers["x-backend"])
+    except UpstreamConnectError:
+        return "nobody"
 
 
 def test_closing_ends_the_checks_and_what_they_found(fast_backend: Fast) -> None:

@@ -14,6 +14,7 @@ from e2e.health.checked import attempts, becomes, health, often
 from e2e.wire.raw_server import Peer, RawServer
 from meshlib import Mesh, NoHealthyUpstreamError
 from meshlib.engine.events import EndpointHealthChanged
+from meshlib.engine.readings import read
 from meshlib.identity.dev_ca import DevCA
 from meshlib.model.cluster import UpstreamTls
 from meshlib.model.endpoint import EndpointHealthCheck, LbEndpoint
@@ -24,6 +25,13 @@ from parts.xds import eventually
 
 Static = Callable[..., Mesh]
 Fast = Callable[..., FastBackend]
+
+
+def gauges(mesh: Mesh) -> dict[str, float]:
+    """What is read of the cluster's health."""
+    prefix, names = "meshlib.cluster.", ("membership_healthy", "health_check.healthy", "health_check.degraded")
+    read_now = {sample.metric.name.removeprefix(prefix): sample.value for sample in read(mesh.runtime)}
+    return {name: read_now[name] for name in names}
 
 
 @pytest.mark.parametrize(
@@ -48,9 +56,11 @@ def test_whoever_fails_gets_no_calls_until_it_passes(static: Static, fast_backen
     becomes(mesh, {sick.port: "unhealthy", well.port: "healthy"})
     with mesh.http.client() as client:
         assert {client.get("http://up/").headers["x-backend"] for _ in range(20)} == {"well"}
+        assert gauges(mesh) == {"membership_healthy": 1, "health_check.healthy": 1, "health_check.degraded": 0}
         sick.behave()
         becomes(mesh, {sick.port: "healthy", well.port: "healthy"})
         assert {client.get("http://up/").headers["x-backend"] for _ in range(20)} == {"sick", "well"}
+        assert gauges(mesh) == {"membership_healthy": 2, "health_check.healthy": 2, "health_check.degraded": 0}
     changes = [event for event in seen if isinstance(event, EndpointHealthChanged)]
     assert [(event.endpoint, event.old, event.new) for event in changes] == [
         (sick.address, "healthy", "unhealthy"),
@@ -145,6 +155,20 @@ def test_several_checks_must_all_pass(static: Static, fast_backend: Fast) -> Non
     becomes(mesh, {backend.port: "unhealthy"})
     state["/ready"] = 200
     becomes(mesh, {backend.port: "healthy"})
+
+
+def test_every_result_may_be_logged(static: Static, fast_backend: Fast, caplog: Any) -> None:
+    backend = fast_backend("up")
+    caplog.set_level("INFO", "meshlib")
+    check = often(always_log_health_check_failures=True, always_log_health_check_success=True)
+    mesh = static({"up": static_cluster("up", [backend.address], health_checks=[check])})
+    passed, failed = (f"health check of {backend.address} {what}" for what in ("passed", "failed: status 503"))
+    eventually(lambda: caplog.messages.count(passed) > 1, "passes")
+    backend.behave(status=503)
+    eventually(lambda: caplog.messages.count(failed) > 1, "failures")
+    changed = f"endpoint {backend.address} of up: healthy -> unhealthy (status 503)"
+    assert caplog.messages.count(changed) == 1
+    assert mesh.ready
 
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
