@@ -80,7 +80,7 @@ class HealthChecks:
         """Check no more, for good. What was found counts no longer: nobody is left to find otherwise."""
         with self._lock:
             self._closed = True
-            self._background.close()
+            self._background.close(for_good=True)
             for endpoint in self._endpoints.values():
                 endpoint.forget()
             self._endpoints.clear()
