@@ -24,6 +24,8 @@ __all__ = [
     "EndpointReturned",
     "EndpointUnreachable",
     "Event",
+    "HealingChanged",
+    "HealingState",
     "Observer",
     "PlanChanged",
     "RateLimited",
@@ -31,6 +33,9 @@ __all__ = [
 ]
 
 EndpointHealth = Literal["healthy", "degraded", "unhealthy"]
+
+
+HealingState = Literal["healthy", "isolated", "probing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,21 @@ class RequestServed:
 
 
 @dataclass(frozen=True, slots=True)
+class HealingChanged:
+    """An endpoint, or a cluster by its breaker (`endpoint` is empty then), went from `healthy` to `isolated`, on to
+    `probing`, or back. `by`: which protection; `reason`: why, with the figures that decided it.
+    """
+
+    at: float
+    cluster: str
+    endpoint: str
+    old: HealingState
+    new: HealingState
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlanChanged:
     """A new plan is in force."""
 
@@ -165,6 +185,7 @@ Event = (
     | BreakerChanged
     | RateLimited
     | RequestServed
+    | HealingChanged
     | PlanChanged
 )
 Observer = Callable[[Event], None]
