@@ -78,16 +78,19 @@ class EndpointEjected:
 
 @dataclass(frozen=True, slots=True)
 class EndpointReturned:
-    """An ejected endpoint is balanced to again."""
+    """An ejected endpoint is balanced to again. Its time is over, unless `reason` says otherwise."""
 
     at: float
     cluster: str
     endpoint: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointHealthChanged:
-    """Active health checks find an endpoint `healthy`, `degraded` or `unhealthy`, and found otherwise before."""
+    """Active health checks find an endpoint `healthy`, `degraded` or `unhealthy`, and it counted as something else
+    before; or an endpoint that has joined fails its first one.
+    """
 
     at: float
     cluster: str

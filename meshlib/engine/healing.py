@@ -1,7 +1,7 @@
 """The record of self-healing: what was isolated and why, how it was tried again, and when it was back.
 
-Several parts of the mesh protect callers from one endpoint: outlier detection, failover by connections, circuit
-breakers. Each says what it did by an event of its own; here they come to one state machine for each subject:
+Several parts of the mesh protect callers from one endpoint: outlier detection, failover by connections, health checks,
+circuit breakers. Each says what it did by an event of its own; here they come to one state machine for each subject:
 
     healthy ──(detected, isolated)──▶ isolated ──▶ probing ──▶ healthy (restored)
                                           ▲            │
@@ -19,6 +19,7 @@ from typing import Any
 from meshlib.engine.events import (
     BreakerChanged,
     EndpointEjected,
+    EndpointHealthChanged,
     EndpointReachable,
     EndpointReturned,
     EndpointUnreachable,
@@ -89,7 +90,7 @@ def _ejected(event: EndpointEjected) -> _Told:
 
 
 def _returned(event: EndpointReturned) -> _Told:
-    return event.cluster, event.endpoint, "outlier detection", "healthy", "its time is over"
+    return event.cluster, event.endpoint, "outlier detection", "healthy", event.reason or "its time is over"
 
 
 def _unreachable(event: EndpointUnreachable) -> _Told:
@@ -98,6 +99,11 @@ def _unreachable(event: EndpointUnreachable) -> _Told:
 
 def _reachable(event: EndpointReachable) -> _Told:
     return event.cluster, event.endpoint, "connections", "healthy", "it can be connected to"
+
+
+def _checked(event: EndpointHealthChanged) -> _Told:
+    state: HealingState = "isolated" if event.new == "unhealthy" else "healthy"
+    return event.cluster, event.endpoint, "health checks", state, event.reason
 
 
 def _breaker(event: BreakerChanged) -> _Told:
@@ -109,5 +115,6 @@ _READERS: dict[type, Callable[[Any], _Told]] = {
     EndpointReturned: _returned,
     EndpointUnreachable: _unreachable,
     EndpointReachable: _reachable,
+    EndpointHealthChanged: _checked,
     BreakerChanged: _breaker,
 }

@@ -10,9 +10,12 @@ from meshlib.engine.stats import count
 from meshlib.model.outcome import Outcome
 from meshlib.policy.classify import PENDING, Classification, classify
 from meshlib.policy.outlier import OutlierDetector
+from meshlib.state.cells import EndpointState
 
 if TYPE_CHECKING:
     from meshlib.engine.attempt import Attempts
+    from meshlib.engine.cluster import ClusterPlan
+    from meshlib.engine.runtime import Runtime
 
 
 def judge(call: Attempts, start: Start, outcome: Outcome) -> Classification:
@@ -69,3 +72,10 @@ def sweep(call: Attempts, now: float) -> None:
     for cell in before:
         if not cell.ejected:
             call.runtime.turn(EndpointReturned(now, cluster.name, cell.address))
+
+
+def checked_healthy(runtime: Runtime, cluster: ClusterPlan, cell: EndpointState, now: float) -> None:
+    """An active health check of the endpoint has succeeded, which lets it back if outlier detection had ejected it."""
+    detector = cluster.detector
+    if detector is not None and detector.healthy(cluster.state, cell, now):
+        runtime.turn(EndpointReturned(now, cluster.name, cell.address, "a health check succeeded"))

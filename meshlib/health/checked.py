@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from meshlib.balancing.base import Host, Rng
 from meshlib.engine.cluster import ClusterPlan
-from meshlib.engine.events import EndpointHealth, EndpointHealthChanged, EndpointReturned
+from meshlib.engine.events import EndpointHealth, EndpointHealthChanged
+from meshlib.engine.judging import checked_healthy
 from meshlib.engine.runtime import Runtime
 from meshlib.health.background import Background
 from meshlib.health.probe import MakeProbe, Probe, Target, target_of
@@ -88,10 +89,11 @@ class CheckedEndpoint:
 
     def forget(self) -> None:
         """Nobody checks it any more. Only where nothing runs in the background, or in it."""
-        cluster, _ = self.place
-        if self.cell.probed is not None:
-            self.cell.probed = None
-            cluster.state.availability_changed()
+        probed, self.cell.probed = self.cell.probed, None
+        if probed is not None:
+            self.place[0].state.availability_changed()
+            if _health(probed) != "healthy":
+                self._told(probed, ActiveHealth(), "it is checked no more")
         self.heard.set()
 
     # Everything from here on runs in the background --------------------------------------------------------------
@@ -199,23 +201,21 @@ class CheckedEndpoint:
             cluster.state.availability_changed()
             if flags.failed and host.address in cluster.lingering:
                 self._around.refresh()
-        old, new = _health(before), _health(flags)
-        if old != new:
-            reason = finding.reason or ("degraded" if finding.degraded else "passed")
-            log.info("endpoint %s of %s: %s -> %s (%s)", host.address, cluster.name, old, new, reason)
-            self._around.runtime.emit(
-                lambda: EndpointHealthChanged(time.monotonic(), cluster.name, host.address, old, new, reason)
-            )
+        if _health(before) != _health(flags) or (flags.failed and not self.heard.is_set()):
+            self._told(before, flags, finding.reason or ("degraded" if finding.degraded else "passed"))
         if finding.kind is None and not flags.failed:
             self._bring_back(cluster, host)
 
+    def _told(self, before: ActiveHealth, now: ActiveHealth, reason: str) -> None:
+        cluster, host = self.place
+        old, new = _health(before), _health(now)
+        event = EndpointHealthChanged(time.monotonic(), cluster.name, host.address, old, new, reason)
+        self._around.runtime.turn(event)
+
     def _bring_back(self, cluster: ClusterPlan, host: Host) -> None:
         """A healthy check outweighs what the calls before it made of the endpoint."""
-        outliers, detector = cluster.config.outlier_detection, cluster.detector
-        unejects = outliers is not None and outliers.successful_active_health_check_uneject_host
-        if self.cell.ejected and detector is not None and unejects:
-            detector.forget(cluster.state, self.cell)
-            self._around.runtime.emit(lambda: EndpointReturned(time.monotonic(), cluster.name, host.address))
+        if self.cell.ejected:
+            checked_healthy(self._around.runtime, cluster, self.cell, time.monotonic())
         if self.cell.out_of_reach and cluster.reach is not None:
             cluster.reach.reached(cluster, host)
 

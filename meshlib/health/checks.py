@@ -80,10 +80,10 @@ class HealthChecks:
         """Check no more, for good. What was found counts no longer: nobody is left to find otherwise."""
         with self._lock:
             self._closed = True
-            self._background.close(for_good=True)
-            for endpoint in self._endpoints.values():
-                endpoint.forget()
-            self._endpoints.clear()
+            endpoints, self._endpoints = self._endpoints, {}
+        self._background.close(for_good=True)
+        for endpoint in endpoints.values():
+            endpoint.forget()
 
     def _place(self, key: _Key, cluster: ClusterPlan, host: Host) -> bool:
         """Have the endpoint checked; True when it has joined a cluster that was there before."""

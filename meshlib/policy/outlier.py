@@ -76,6 +76,18 @@ class OutlierDetector:
             cluster.availability_changed()
         return now + self._config.interval
 
+    def healthy(self, cluster: ClusterState, cell: EndpointState, now: float) -> bool:
+        """An active health check of the host has succeeded. Whether that let it back, as it does unless
+        `successful_active_health_check_uneject_host` is false.
+        """
+        wanted = self._config.successful_active_health_check_uneject_host
+        if not wanted or cell.ejection is None:
+            return False
+        self._uneject(cluster, cell)
+        cluster.forgive_at[cell] = now + self._config.interval
+        cluster.availability_changed()
+        return True
+
     def forget(self, cluster: ClusterState, cell: EndpointState) -> None:
         """The host has left the cluster: it no longer takes up a place among the ejected."""
         if cell.ejection is not None:

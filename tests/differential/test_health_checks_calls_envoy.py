@@ -4,6 +4,7 @@ endpoints that take themselves out, and ejected ones that checks bring back.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -220,6 +221,35 @@ def test_a_passed_check_brings_an_ejected_endpoint_back(make_twin: Make, fast_ba
     eventually(lambda: broken.count >= checks, "both have checked it more than once since")
     theirs, ours = twin.envoy.stats(active)[active], len(twin.mesh.runtime.state.clusters["up"].ejected)
     assert (theirs, ours) == ((0, 0) if uneject else (1, 1))
+
+
+def test_the_schedule(make_twin: Make, fast_backend: Backends) -> None:
+    """How often each asks, before the first call and after it, while the endpoint is well and while it is not."""
+    backend = fast_backend("a")
+    times = {
+        "interval": "0.25s",
+        "unhealthy_interval": "0.1s",
+        "no_traffic_interval": "0.16s",
+        "no_traffic_healthy_interval": "0.4s",
+    }
+    config = check(http_health_check={"path": "/healthz"}, **times)
+    twin = make_twin([virtual_host([ALL])], [cluster("up", [backend.port], health_checks=[config])])
+
+    def rates(reply: Reply, seconds: float = 2.0) -> list[float]:
+        backend.behave(answering(reply))
+        time.sleep(0.8)  # until what was scheduled before has been
+        backend.requests.clear()
+        time.sleep(seconds)
+        agents = Counter(request.header("user-agent") for request in list(backend.requests))
+        return [agents[side] / seconds for side in ("Envoy/HC", "meshlib/HC")]
+
+    found = [rates(WELL), rates(SICK)]
+    twin.theirs(Call("envoy"))
+    twin.ours(Call("mesh"))
+    found += [rates(SICK), rates(WELL)]
+    for (theirs, ours), interval in zip(found, (0.4, 0.16, 0.1, 0.25), strict=True):
+        assert ours == pytest.approx(theirs, rel=0.25, abs=0.6), found
+        assert ours == pytest.approx(1 / interval, rel=0.35), found
 
 
 # TCP: what a server does, and whether that is enough ----------------------------------------------------------------

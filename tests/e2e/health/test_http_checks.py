@@ -166,7 +166,7 @@ def test_every_result_may_be_logged(static: Static, fast_backend: Fast, caplog: 
     eventually(lambda: caplog.messages.count(passed) > 1, "passes")
     backend.behave(status=503)
     eventually(lambda: caplog.messages.count(failed) > 1, "failures")
-    changed = f"endpoint {backend.address} of up: healthy -> unhealthy (status 503)"
+    changed = f"endpoint {backend.address} of up: healthy -> isolated by health checks (status 503)"
     assert caplog.messages.count(changed) == 1
     assert mesh.ready
 
