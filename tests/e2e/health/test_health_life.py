@@ -17,6 +17,7 @@ import pytest
 from e2e.health.checked import HTTP, attempts, becomes, health, often
 from meshlib import Mesh, UpstreamConnectError
 from meshlib.engine.events import EndpointReachable, EndpointReturned
+from meshlib.health.checks import MAX_IN_FLIGHT
 from meshlib.model.backoff import BackoffPolicy
 from meshlib.model.cluster import Cluster, OutlierDetection
 from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
@@ -217,6 +218,31 @@ def test_a_thousand_endpoints(static: Static, fast_backend: Fast, check: HttpHea
     assert mesh.stats()["cluster.up.health_check.failure"] == 0
     assert len(list(Path("/proc/self/fd").iterdir())) < 2 * 1000 + 300  # both ends of a connection to each
     mesh.close()  # before its endpoints end
+
+
+def test_those_that_hang_are_asked_a_few_at_a_time(fast_backend: Fast) -> None:
+    backend = fast_backend("up", Reply(fault="hang"), host="0.0.0.0")
+    addresses = [f"127.1.{number // 250}.{number % 250 + 1}:{backend.port}" for number in range(700)]
+    patient = often(timeout=0.5, interval=60.0, no_traffic_interval=60.0)
+    with Mesh.static({"up": static_cluster("up", addresses, health_checks=[patient])}) as mesh:
+        most = 0
+        hosts = mesh.plan.clusters["up"].balancer.hosts
+        until = time.monotonic() + 30.0
+        while any(host.cell.usable for host in hosts):
+            most = max(most, len(backend.open_connections))
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert MAX_IN_FLIGHT // 2 < most <= MAX_IN_FLIGHT + 100  # the server hears of an end a little later
+        eventually(lambda: not backend.open_connections, "nothing is left open")
+
+
+def test_a_mesh_without_checks_has_nothing_of_them(static: Static, fast_backend: Fast) -> None:
+    mesh = static({"up": static_cluster("up", [fast_backend("up").address])})
+    with mesh.http.client() as client:
+        assert client.get("http://up/").status_code == 200
+    assert "health_checks" not in mesh.__dict__
+    assert mesh.plan.clusters["up"].observe is None
+    assert not [each for each in threading.enumerate() if each.name == "meshlib-health"]
 
 
 def health_by_address(mesh: Mesh) -> dict[str, str]:
