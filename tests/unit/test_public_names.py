@@ -133,6 +133,7 @@ PUBLIC: dict[str, set[str]] = {
         "CircuitBreakers",
         "Cluster",
         "ClusterType",
+        "ErrorMatcher",
         "OutlierDetection",
         "RetryBudget",
         "Thresholds",
