@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 from meshlib.engine.pauses import Lasting, Pause
@@ -58,9 +58,10 @@ class Filter(Protocol):
         """Decide about a request before it is balanced, or served."""
 
 
-class FilterStates(WeakValueDictionary[Hashable, Filter]):
-    """Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same. Weak:
-    it lives as long as some plan's route uses it, and no longer. `faults` are the mesh's.
+class FilterStates(WeakValueDictionary[Hashable, Any]):
+    """Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same. So do
+    the circuit breakers of routes. Weak: it lives as long as some plan's route uses it, and no longer. `faults` are the
+    mesh's.
     """
 
     def __init__(self, faults: Faults) -> None:
@@ -122,7 +123,7 @@ def compile_filters(
 
 
 def _runtime(key: tuple[Hashable, str, FilterConfig], states: FilterStates) -> Filter | None:
-    existing = states.get(key)
+    existing: Filter | None = states.get(key)
     if existing is not None:
         return existing
     config = key[2]
@@ -131,7 +132,8 @@ def _runtime(key: tuple[Hashable, str, FilterConfig], states: FilterStates) -> F
         built = _fault(config, key, states.faults)
     else:
         built = builder(config) if builder else None
-    return states.setdefault(key, built) if built else None
+    known: Filter | None = states.setdefault(key, built) if built else None
+    return known
 
 
 def _fault(config: HttpFault, key: tuple[Hashable, str, FilterConfig], faults: Faults) -> Filter | None:
