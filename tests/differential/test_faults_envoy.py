@@ -106,7 +106,7 @@ def stats_of(twin: Twin) -> tuple[Json, Json]:
         {"abort": abort(503), "upstream_cluster": "up"},
         {"abort": abort(503), "upstream_cluster": "other"},
         {"abort": abort(503), "max_active_faults": 0},
-        {"abort": abort(503), "max_active_faults": 1},
+        {"abort": abort(503), "max_active_faults": 3},  # our two doors are asked at once
         {"abort": abort(503), "downstream_nodes": ["a", "b"]},
         {"abort": abort(503), "headers": [{"name": "x-user", "string_match": {"exact": "me"}}]},
         {"abort": abort(503), "headers": [{"name": ":path", "string_match": {"prefix": "/other"}}, {"name": "x-user"}]},
