@@ -11,6 +11,7 @@ from meshlib.balancing.zones import Callers
 from meshlib.engine.by_request import by_request
 from meshlib.engine.error_matcher import compile_errors
 from meshlib.engine.lanes import by_labels
+from meshlib.engine.load_bias import hearing, lift
 from meshlib.engine.observing import observer_of, report_taker_of
 from meshlib.engine.reach import ReachLike, failing
 from meshlib.model.cluster import Cluster, Thresholds
@@ -126,6 +127,8 @@ class ClusterPlan:
         self.errors = compile_errors(detection.error_matcher) if detection and detection.error_matcher else None
         self.next_sweep = 0.0
         observe = observer_of(config.lb_policy, config.load_aware)
+        if config.load_bias is not None:
+            observe = hearing(observe)
         self.observe = observe if reach is None else failing(reach, observe)
         self.take_report = report_taker_of(config.lb_policy, config.load_aware)
         self._default = (state.default, config.circuit_breakers.default)
@@ -142,7 +145,9 @@ class ClusterPlan:
         if now is not None:
             self.balancer.begin(now)
         _forget_gone(state, self.addresses)
-        state.detector = self.detector
+        state.detector, state.load_bias = self.detector, self.config.load_bias
+        if state.load_bias is None:
+            lift(state, 0.0, None)
         returned = _let_back(state) if self.detector is None else []
         if self._owns_breaker:
             state.breaker = self.breaker
@@ -165,6 +170,7 @@ def _forget_gone(state: ClusterState, addresses: frozenset[str]) -> None:
             state.ejected.pop(cell, None)
             state.returned_at.pop(cell, None)
             state.streaks.pop(cell, None)
+            state.biases.pop(cell, None)
 
 
 def _let_back(state: ClusterState) -> list[EndpointState]:

@@ -132,6 +132,7 @@ PUBLIC: dict[str, set[str]] = {
         "Cluster",
         "ClusterType",
         "ErrorMatcher",
+        "LoadBias",
         "OutlierDetection",
         "RetryBudget",
         "Thresholds",
