@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from meshlib.model.report import ResourceError
@@ -19,6 +20,7 @@ from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER
 from parts import xds_resources as xds
 
 Edit = Callable[[Any], None]
+Place = tuple[str, Callable[[Any, Edit], None]]
 
 
 def _fill(message: Any, depth: int = 0) -> Any:
@@ -123,6 +125,34 @@ def _rate_limit(message: Any, edit: Edit) -> None:
     _manager(message, insert)
 
 
+def _fault(message: Any, edit: Edit) -> None:
+    from envoy.extensions.filters.http.fault.v3 import fault_pb2 as pb
+
+    def insert(manager: Any) -> None:
+        config = pb.HTTPFault()
+        edit(config)
+        router = manager.http_filters.pop()
+        manager.http_filters.add(name="fault").typed_config.Pack(config)
+        manager.http_filters.append(router)
+
+    _manager(message, insert)
+
+
+FAULT_PARTS = {
+    "delay": {"fixed_delay": "1s"},
+    "abort": {"http_status": 503},
+    "response_rate_limit": {"fixed_limit": {"limit_kbps": 1}},
+}
+
+
+def _part_of_fault(name: str) -> Place:
+    def with_part(fault: Any, edit: Edit) -> None:
+        json_format.ParseDict({name: FAULT_PARTS[name]}, fault)
+        edit(getattr(fault, name))
+
+    return LISTENER, lambda message, edit: _fault(message, lambda fault: with_part(fault, edit))
+
+
 def _tls(message: Any, edit: Edit) -> None:
     from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
@@ -182,9 +212,6 @@ def _touch(*names: str) -> Callable[[Any], Any]:
     return way
 
 
-Place = tuple[str, Callable[[Any, Edit], None]]
-
-
 def _at(type_url: str, way: Callable[[Any], Any]) -> Place:
     return type_url, lambda message, edit: edit(way(message))
 
@@ -202,6 +229,16 @@ def _threshold(message: Any) -> Any:
     return found[0] if found else found.add()
 
 
+def _health_check(message: Any) -> Any:
+    found = message.health_checks
+    if not found:
+        made = found.add()
+        made.timeout.seconds = made.interval.seconds = 1
+        made.healthy_threshold.value = made.unhealthy_threshold.value = 2
+        made.http_health_check.path = "/healthz"
+    return found[0]
+
+
 PLACES: dict[str, Place] = {
     "Cluster": _at(CLUSTER, lambda m: m),
     "CommonLbConfig": _at(CLUSTER, _touch("common_lb_config")),
@@ -209,6 +246,11 @@ PLACES: dict[str, Place] = {
     "Thresholds": _at(CLUSTER, _threshold),
     "RetryBudget": _at(CLUSTER, lambda m: _touch("retry_budget")(_threshold(m))),
     "OutlierDetection": _at(CLUSTER, _touch("outlier_detection")),
+    "HealthCheck": _at(CLUSTER, _health_check),
+    "HttpHealthCheck": _at(CLUSTER, lambda m: _health_check(m).http_health_check),
+    "TcpHealthCheck": _at(CLUSTER, lambda m: _touch("tcp_health_check")(_health_check(m))),
+    "GrpcHealthCheck": _at(CLUSTER, lambda m: _touch("grpc_health_check")(_health_check(m))),
+    "HealthCheckTlsOptions": _at(CLUSTER, lambda m: _touch("tls_options")(_health_check(m))),
     "LbSubsetConfig": _at(CLUSTER, _touch("lb_subset_config")),
     "EdsClusterConfig": _at(CLUSTER, _touch("eds_cluster_config")),
     "RoundRobinLbConfig": _at(CLUSTER, _lb("ROUND_ROBIN", "round_robin_lb_config")),
@@ -245,10 +287,18 @@ PLACES: dict[str, Place] = {
     "Listener": _at(LISTENER, lambda m: m),
     "HttpConnectionManager": (LISTENER, _manager),
     "LocalRateLimit": (LISTENER, _rate_limit),
+    "HTTPFault": (LISTENER, _fault),
+    "FaultDelay": _part_of_fault("delay"),
+    "FaultAbort": _part_of_fault("abort"),
+    "FaultRateLimit": _part_of_fault("response_rate_limit"),
     "ClusterLoadAssignment": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m),
     "Policy": _at(CLUSTER_LOAD_ASSIGNMENT, _touch("policy")),
     "LocalityLbEndpoints": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0]),
     "LbEndpoint": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0].lb_endpoints[0]),
+    "HealthCheckConfig": _at(
+        CLUSTER_LOAD_ASSIGNMENT,
+        lambda m: _touch("health_check_config")(m.endpoints[0].lb_endpoints[0].endpoint),
+    ),
     "Endpoint": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0].lb_endpoints[0].endpoint),
     "SocketAddress": _at(
         CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0].lb_endpoints[0].endpoint.address.socket_address
@@ -262,8 +312,10 @@ EMPTY = {
     "LbSubsetConfig": {"subset_selectors"},
     "Cluster": {"circuit_breakers", "common_http_protocol_options", "common_lb_config", "round_robin_lb_config"},
     "CommonLbConfig": {"consistent_hashing_lb_config", "zone_aware_lb_config"},
-    "CircuitBreakers": {"thresholds"},
+    "CircuitBreakers": {"thresholds", "per_host_thresholds"},
     "Thresholds": {"priority"},
+    "HealthCheck": {"reuse_connection", "tls_options"},
+    "HttpHealthCheck": {"method"},
     "CommonTlsContext": {"tls_certificates", "tls_params"},
     "HttpProtocolOptions": {"common_http_protocol_options", "upstream_http_protocol_options"},
     "RouteConfiguration": {"max_direct_response_body_size_bytes"},
@@ -273,6 +325,9 @@ EMPTY = {
     "VirtualHost": {"hedge_policy"},
     "HttpConnectionManager": {"common_http_protocol_options"},
     "LocalRateLimit": {"filter_enabled", "filter_enforced"},
+    "FaultDelay": {"percentage"},
+    "FaultAbort": {"percentage"},
+    "FaultRateLimit": {"percentage"},
     "ClusterLoadAssignment": {"named_endpoints", "policy"},
     "LocalityLbEndpoints": {"locality"},
 }
@@ -290,14 +345,12 @@ HARMLESS = {
         "dns_resolvers",
         "typed_dns_resolver_config",
         "use_tcp_for_dns_lookups",
-        "ignore_health_on_host_removal",
         "protocol_selection",
         "respect_dns_ttl",
         "wait_for_warm_on_init",
     },
     "CertificateValidationContext": {"watched_directory"},
     "CommonLbConfig": {"update_merge_window"},
-    "Thresholds": {"track_remaining"},
     "OutlierDetection": {"successful_active_health_check_uneject_host"},  # true, as it is by default
     "CommonTlsContext": {"alpn_protocols"},
     "HttpProtocolOptions": {"use_downstream_protocol_config"},
@@ -344,7 +397,6 @@ HARMLESS = {
     },
     "LocalRateLimit": {"stage"},
     "LocalityLbEndpoints": {"metadata"},
-    "Endpoint": {"health_check_config"},  # there are no active health checks, and Cluster.health_checks is reported
     "SocketAddress": {"ipv4_compat"},  # about listening sockets
 }
 
