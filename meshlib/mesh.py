@@ -14,20 +14,21 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from meshlib.engine.events import BreakerChanged, Observer, PlanChanged
+from meshlib.engine.events import Observer, PlanChanged
+from meshlib.engine.faults import Faults, enabled_by
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.runtime import Runtime, UnknownHosts
 from meshlib.errors import NotReadyError
+from meshlib.mesh_breakers import breakers_of, event_of
 from meshlib.mesh_doors import Doors
 from meshlib.mesh_health import Checked
 from meshlib.mesh_names import FirstLookup, Named, local_of, positive
 from meshlib.mesh_sources import FromSources
 from meshlib.mesh_telemetry import Instrumented
-from meshlib.model.cluster import CircuitBreaker
 from meshlib.model.endpoint import Locality
 from meshlib.model.report import Issue
 from meshlib.model.snapshot import Snapshot
-from meshlib.policy.breaker import Breaker, Transition
+from meshlib.policy.breaker import Transition
 from meshlib.sources.base import Source
 from meshlib.telemetry import everywhere
 from meshlib.telemetry.metrics.cells import Cells
@@ -36,7 +37,6 @@ from meshlib.telemetry.propagators import Propagation
 if TYPE_CHECKING:
     from meshlib.admin.socket import AdminSocket
     from meshlib.drivers.mirrors import Mirrors
-    from meshlib.engine.cluster import BreakerLike
     from meshlib.grpc.load_report_client import OutOfBandReports
     from meshlib.health.reach import Reach
     from meshlib.identity.identity import Identity
@@ -69,6 +69,7 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
     `failover_timeout`: seconds after which a priority (or a cluster of an aggregate cluster) is left for the next when
     no connection to any of its endpoints can be made, gRPC's failover timer (there 10; gRFC A56). By default health
     alone decides, as in Envoy.
+    `faults` False injects none, whoever configured them (by default `MESHLIB_FAULTS` says; see `Mesh.faults`).
     `seed` makes random choices repeatable. `admin`: where to open the admin socket (`meshlib.admin.socket`), `{pid}` in
     it being the process's number; none by default.
     """
@@ -97,6 +98,7 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         locality: Locality | str = "",
         local_cluster: str = "",
         failover_timeout: float | None = None,
+        faults: bool | None = None,
         trust_envoy_headers: bool = True,
         seed: int | None = None,
         admin: str | os.PathLike[str] | None = None,
@@ -112,6 +114,7 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
             "propagation": Propagation.from_environment(propagators, baggage, os.environ),
             "trust_envoy_headers": trust_envoy_headers,
             "wall_clock": time.time,
+            "faults": Faults(enabled=enabled_by(os.environ.get("MESHLIB_FAULTS", "")) if faults is None else faults),
         }
         self._breakers = dict(breakers or {})
         self._local = local_of(locality, local_cluster)
@@ -192,6 +195,11 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         return self.runtime.plan
 
     @property
+    def faults(self) -> Faults:
+        """The faults that are injected: their switch, and more of them from code (`meshlib.testing.faults`)."""
+        return self.runtime.faults
+
+    @property
     def ready(self) -> bool:
         """Whether any configuration has arrived."""
         return self._ready.is_set()
@@ -260,11 +268,12 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
     def stats(self) -> dict[str, int]:
         """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, ..."""
         clusters = list(self.runtime.state.clusters.values())
-        return {
+        counted = {
             f"cluster.{cluster.name}.{name}": counter.value
             for cluster in clusters
             for name, counter in cluster.stats.items()
         }
+        return counted | self.runtime.faults.stats()
 
     # ------------------------------------------------------------------ inside
 
@@ -312,15 +321,8 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         return Reach(self.runtime, self._failover_timeout, rng)
 
     def _attached(self) -> Attached:
-        breakers = {name: self._breaker(name, given) for name, given in self._breakers.items()}
+        breakers = breakers_of(self._breakers, self._breaker_changed)
         return Attached(self._limits, breakers, self._breaker_changed, self._local, take_out=self._take_out)
-
-    def _breaker(self, name: str, given: Any) -> BreakerLike:
-        if isinstance(given, CircuitBreaker):
-            return Breaker(given, name, (self._breaker_changed,))
-        from meshlib.policy.pybreaker_bridge import PybreakerBridge
-
-        return PybreakerBridge(given, listeners=(self._breaker_changed,))
 
     def _settled(self, authority: str) -> bool:
         """Whether nothing is to be waited for; what turns out to be missing on the way is asked for."""
@@ -333,7 +335,7 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         return plan.find("http", authority) is not None or not plan.may_come("http", authority)
 
     def _breaker_changed(self, change: Transition) -> None:
-        self.runtime.turn(BreakerChanged(change.now, change.name, change.old, change.new, change.reason))
+        self.runtime.turn(event_of(change))
 
     def _after_fork(self) -> None:
         """In a forked child: the parent's thread, stream, connections and counts are not ours. Keep serving by what the

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from meshlib.balancing.aggregate import AggregateBalancer
 from meshlib.balancing.cluster import ClusterBalancer
 from meshlib.balancing.zones import Callers
 from meshlib.engine.by_request import by_request
+from meshlib.engine.circuits import BreakerLike, PerEndpoint, adopt, compile_circuits
 from meshlib.engine.error_matcher import compile_errors
 from meshlib.engine.health import TakeOut, heeding
 from meshlib.engine.lanes import by_labels
@@ -17,26 +17,13 @@ from meshlib.engine.reach import ReachLike, failing
 from meshlib.model.cluster import Cluster, Thresholds
 from meshlib.model.endpoint import ClusterLoadAssignment, Locality
 from meshlib.model.route import RoutingPriority
-from meshlib.policy.breaker import Breaker, Listener, Permit
+from meshlib.policy.breaker import Listener
 from meshlib.policy.outlier import OutlierDetector
 from meshlib.policy.shared_limit import SharedRateLimit
 from meshlib.state.cells import ClusterState, EndpointState, PriorityState
 from meshlib.state.outliers import Window
 
 _NOWHERE = Locality()
-
-
-class BreakerLike(Protocol):
-    """A circuit breaker as calls use it: our own, or the bridge to a user's pybreaker object."""
-
-    def permit(self, now: float) -> Permit | None:
-        """Leave to send one attempt, or None while open."""
-
-    def record(self, permit: Permit, success: bool, now: float, error: BaseException | None = None) -> None:
-        """How the attempt ended; `error` for breakers that exclude some exceptions."""
-
-    def release(self, permit: Permit) -> None:
-        """The attempt ended in a way that says nothing about the upstream."""
 
 
 class ClusterPlan:
@@ -46,15 +33,15 @@ class ClusterPlan:
     balancer learns nothing from them. `guarded`: calls have something to pass before they are balanced: limits from
     code, overload drops, (`awaited`) names that nobody has looked up yet; or the balancer asks something of them
     (`by_request`). `callers` are those whose zones count in zone aware routing. An aggregate cluster has `children`,
-    and `aggregate` chooses among them. `reach` hears of connections that fail, where failover goes by those. `errors`
-    says which responses outlier detection takes for errors, where that does not go by the status. `lingering` are the
-    addresses of endpoints that are there because health checks find them well, and for no other reason.
+    and `aggregate` chooses among them. `reach` hears of connections that fail, where failover goes by those. `circuits`
+    are the circuit breakers of the endpoints, None where those have none; `given` is what code gave of breakers.
+    `errors` says which responses outlier detection takes for errors, where that does not go by the status. `lingering`
+    are the addresses of endpoints that are there because health checks find them well, and for no other reason.
     """
 
     __slots__ = (
         "_default",
         "_high",
-        "_owns_breaker",
         "addresses",
         "aggregate",
         "assignment",
@@ -64,11 +51,13 @@ class ClusterPlan:
         "by_request",
         "callers",
         "children",
+        "circuits",
         "config",
         "connect_timeout",
         "detector",
         "drops",
         "errors",
+        "given",
         "guarded",
         "lanes",
         "limits",
@@ -94,7 +83,7 @@ class ClusterPlan:
         state: ClusterState,
         previous: ClusterPlan | None,
         limits: Sequence[SharedRateLimit] = (),
-        breaker: BreakerLike | None = None,
+        breaker: BreakerLike | PerEndpoint | None = None,
         on_transition: Listener | None = None,
         *,
         callers: Callers | None = None,
@@ -138,8 +127,10 @@ class ClusterPlan:
         self.take_report = report_taker_of(config.lb_policy, config.load_aware)
         self._default = (state.default, config.circuit_breakers.default)
         self._high = (state.high, config.circuit_breakers.high)
-        self.breaker = breaker or _own_breaker(config, state, on_transition)
-        self._owns_breaker = breaker is None
+        self.given = breaker
+        self.breaker, self.circuits = compile_circuits(
+            breaker, config.circuit_breaker, config.name, state, on_transition
+        )
 
     def adopt(self, now: float | None = None) -> list[EndpointState]:
         """The plan is in force: only now does the state follow it, for a plan that is refused must change nothing.
@@ -152,7 +143,8 @@ class ClusterPlan:
         _forget_gone(state, self.addresses)
         state.detector = self.detector
         returned = _let_back(state) if self.detector is None else []
-        if self._owns_breaker:
+        adopt(state, self.config.circuit_breaker, self.circuits, self.given is None)
+        if self.given is None:
             state.breaker = self.breaker
             if state.breaker is not None:
                 state.breaker.policy = self.config.circuit_breaker
@@ -173,6 +165,8 @@ def _forget_gone(state: ClusterState, addresses: frozenset[str]) -> None:
             state.ejected.pop(cell, None)
             state.returned_at.pop(cell, None)
             state.streaks.pop(cell, None)
+            state.circuits.pop(cell, None)
+            state.tripped.pop(cell, None)
 
 
 def _let_back(state: ClusterState) -> list[EndpointState]:
@@ -190,22 +184,12 @@ def _let_back(state: ClusterState) -> list[EndpointState]:
     return ejected
 
 
-def _own_breaker(config: Cluster, state: ClusterState, on_transition: Listener | None) -> BreakerLike | None:
-    """The cluster's own breaker: its state is kept across plans, a new policy counts from the next decision."""
-    if config.circuit_breaker is None:
-        return None
-    if state.breaker is not None:
-        known: BreakerLike = state.breaker
-        return known
-    return Breaker(config.circuit_breaker, config.name, (on_transition,) if on_transition else ())
-
-
 def reusable(
     previous: ClusterPlan | None,
     config: Cluster,
     assignment: ClusterLoadAssignment | None,
     limits: Mapping[str, Sequence[SharedRateLimit]],
-    breakers: Mapping[str, BreakerLike],
+    breakers: Mapping[str, BreakerLike | PerEndpoint],
     callers: Callers | None = None,
     awaited: bool = False,
     reach: ReachLike | None = None,
@@ -220,5 +204,5 @@ def reusable(
         and previous.awaited is awaited
         and previous.reach is reach
         and previous.limits == tuple(limits.get(config.name, ()))
-        and (config.name not in breakers or previous.breaker is breakers[config.name])
+        and (config.name not in breakers or previous.given is breakers[config.name])
     )

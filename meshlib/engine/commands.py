@@ -32,8 +32,10 @@ from meshlib.policy.idle import IdleLimit
 
 if TYPE_CHECKING:
     from meshlib.balancing.base import Host
+    from meshlib.engine.circuits import BreakerLike
     from meshlib.engine.cluster import ClusterPlan
     from meshlib.engine.decision import Forward
+    from meshlib.model.route import RoutingPriority
     from meshlib.policy.breaker import Permit
 
 
@@ -74,7 +76,8 @@ class Start:
 
     `deadline` (None: none) ends the attempt with `on_deadline`; `final_deadline` takes its place once the response is
     committed. `idle` (None: none) bounds the silence of the endpoint, before the response and within its body. `info`
-    is the call's, still being filled. `permit` is what the cluster's circuit breaker gave for it.
+    is the call's, still being filled. `permits` are what circuit breakers gave for it, each with its breaker.
+    `priority` is the route's.
     """
 
     __slots__ = (
@@ -87,7 +90,8 @@ class Start:
         "idle",
         "info",
         "on_deadline",
-        "permit",
+        "permits",
+        "priority",
     )
 
     def __init__(
@@ -102,6 +106,7 @@ class Start:
         idle: IdleLimit | None = None,
         *,
         info: CallInfo | None = None,
+        priority: RoutingPriority = "DEFAULT",
     ) -> None:
         self.attempt = attempt
         self.cluster = cluster
@@ -112,7 +117,8 @@ class Start:
         self.final_deadline = final_deadline
         self.idle = idle
         self.info = info
-        self.permit: Permit | None = None
+        self.priority = priority
+        self.permits: tuple[tuple[BreakerLike, Permit], ...] = ()
 
 
 class Overlap:
@@ -246,6 +252,8 @@ class CallInfo:
     `pushback`. `grpc_status` is a gRPC call's, None for any other. `internal_redirects` counts the redirects that the
     mesh has followed, which the rest is told after; `why_not_redirected` says why it followed no further: Envoy's
     `bad-location`, `unsafe-scheme`, `too-many-redirects`, `no-route`, `predicate`, or `not-replayable`.
+    `delayed`: a fault was injected that delayed the call (DI), which `flag` does not say, because nothing went wrong;
+    `flags` says both. `response_limit`: bytes a second that a fault leaves of the response's body.
     """
 
     virtual_host: str = ""
@@ -258,6 +266,14 @@ class CallInfo:
     grpc_status: int | None = None
     internal_redirects: int = 0
     why_not_redirected: str = ""
+    delayed: bool = False
+    response_limit: int | None = None
+
+    @property
+    def flags(self) -> tuple[ResponseFlag, ...]:
+        """All that Envoy would put into `%RESPONSE_FLAGS%`."""
+        own = () if self.flag is None else (self.flag,)
+        return (ResponseFlag.DI, *own) if self.delayed else own
 
 
 Command = Fetch | Query | Start | Overlap | Discard | Mirror | Wait | Commit | Reply | Fail | PassThrough

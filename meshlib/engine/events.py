@@ -6,12 +6,13 @@ is dropped, with a log line). Times are monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from meshlib.engine.commands import CallInfo
 from meshlib.flags import ResponseFlag
+from meshlib.model.metadata import EMPTY_STRUCT, Struct
 
 __all__ = [
     "AttemptEnded",
@@ -24,6 +25,7 @@ __all__ = [
     "EndpointReturned",
     "EndpointUnreachable",
     "Event",
+    "FaultInjected",
     "HealingChanged",
     "HealingState",
     "Observer",
@@ -123,13 +125,18 @@ class EndpointReachable:
 
 @dataclass(frozen=True, slots=True)
 class BreakerChanged:
-    """A circuit breaker moved between `closed`, `open` and `half-open`."""
+    """A circuit breaker moved between `closed`, `open` and `half-open`. `figures` are those that made it: counts of the
+    window, rates in percent, seconds. `cluster` and `endpoint` are those of an endpoint's breaker, else empty.
+    """
 
     at: float
     name: str
     old: str
     new: str
     reason: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+    cluster: str = ""
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,21 @@ class RateLimited:
     at: float
     name: str
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class FaultInjected:
+    """A configuration injects faults: told of its first one, and then from time to time. `name` says which it is,
+    `kind` what was injected last ("delay", "abort", "response rate limit") and `path` into what, `count` how many there
+    have been. `metadata` is the configuration's own.
+    """
+
+    at: float
+    name: str
+    kind: str
+    count: int
+    path: str
+    metadata: Struct = EMPTY_STRUCT
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +211,7 @@ Event = (
     | EndpointReturned
     | EndpointUnreachable
     | BreakerChanged
+    | FaultInjected
     | RateLimited
     | RequestServed
     | HealingChanged

@@ -108,7 +108,9 @@ def _checked(event: EndpointHealthChanged) -> _Told:
 
 
 def _breaker(event: BreakerChanged) -> _Told:
-    return event.name, "", "circuit breaker", _BREAKER[event.new], event.reason
+    figures = ", ".join(f"{name}={value:g}" for name, value in event.figures.items())
+    reason = f"{event.reason}: {figures}" if figures else event.reason
+    return event.cluster or event.name, event.endpoint, "circuit breaker", _BREAKER[event.new], reason
 
 
 _READERS: dict[type, Callable[[Any], _Told]] = {

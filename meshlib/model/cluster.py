@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from meshlib.model.circuit_breaker import CircuitBreaker
 from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoint
 from meshlib.model.health import HealthCheck, When
@@ -40,13 +41,18 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """`envoy.config.cluster.v3.CircuitBreakers.Thresholds` for one priority; `retry_budget` replaces `max_retries`."""
+    """`envoy.config.cluster.v3.CircuitBreakers.Thresholds` for one priority; `retry_budget` replaces `max_retries`.
+    `max_connections_per_host` is that of `per_host_thresholds`, None: as many as the cluster may have. With
+    `track_remaining` there are gauges of the room that is left.
+    """
 
     max_connections: int = 1024
     max_pending_requests: int = 1024
     max_requests: int = 1024
     max_retries: int = 3
     retry_budget: RetryBudget | None = None
+    max_connections_per_host: int | None = None
+    track_remaining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +108,6 @@ class OutlierDetection:
     enforcing_failure_percentage_local_origin: int = 0
     successful_active_health_check_uneject_host: bool = True
     error_matcher: ErrorMatcher | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CircuitBreaker:
-    """A closed / open / half-open breaker per cluster, in pybreaker's words.
-
-    `fail_max` consecutive failures open it; after `reset_timeout` seconds it is half open and lets
-    `half_open_permits` probes through; `success_threshold` successes close it.
-    On the wire it is cluster metadata: `metadata.filter_metadata["meshlib.circuit_breaker"]`, because xDS has no such
-    resource; a data plane that does not know it ignores it.
-    """
-
-    fail_max: int = 5
-    reset_timeout: float = 60.0
-    success_threshold: int = 1
-    half_open_permits: int = 1
 
 
 @dataclass(frozen=True, slots=True)

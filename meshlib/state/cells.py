@@ -69,7 +69,8 @@ class EndpointState:
     What balancers learn, None until one wants it: `seen_healthy` is when slow start first saw the endpoint healthy,
     `timing` is for peak EWMA, `reported` is what it last reported of its load, `used` how busy it then was, and when.
     For pick first: `unreached`, the last connection to it failed, and `place`, where it stands in the shuffled list.
-    `out_of_reach`, where failover goes by connections: no connection can be made to it.
+    `out_of_reach`, where failover goes by connections: no connection can be made to it. `tripped`: its circuit breaker
+    would refuse the next call.
     `probed`, what active health checks make of it; None where there are none, or none has had an answer.
 
     Of 10 000 cells the one picked is seldom in the processor's cache, so what every pick looks at should lie together
@@ -87,6 +88,7 @@ class EndpointState:
         "reported",
         "seen_healthy",
         "timing",
+        "tripped",
         "unreached",
         "used",
     )
@@ -102,6 +104,7 @@ class EndpointState:
         self.reported: ReportedLoad | None = None
         self.seen_healthy: float | None = None
         self.timing: Latency | None = None
+        self.tripped = False
         self.unreached = False
         self.used: tuple[float, float] | None = None
 
@@ -118,7 +121,9 @@ class EndpointState:
     @property
     def usable(self) -> bool:
         """Whether nothing that was learnt of the endpoint holds it out of balancing."""
-        return self.ejection is None and not self.out_of_reach and (self.probed is None or not self.probed.failed)
+        if self.ejection is not None or self.out_of_reach or self.tripped:
+            return False
+        return self.probed is None or not self.probed.failed
 
     @property
     def degraded(self) -> bool:
@@ -204,7 +209,8 @@ class ClusterState:
     """One cluster: its endpoints by address, its load by routing priority, its counters by Envoy's stat names.
 
     `epoch` changes whenever availability does, so that a balancer's compiled view knows that it is out of date. `seed`
-    is the mesh's.
+    is the mesh's. `circuits` are the endpoints' circuit breakers, and `tripped` says until when those that are out stay
+    so.
 
     Of outlier detection: `ejected` holds the cells that are ejected now. `streaks` are the current streaks of failures,
     by detector, of the cells that have one, as counts whose steps are atomic. `returned_at` is when the cells came back
@@ -213,6 +219,7 @@ class ClusterState:
 
     __slots__ = (
         "breaker",
+        "circuits",
         "default",
         "detector",
         "ejected",
@@ -224,6 +231,7 @@ class ClusterState:
         "seed",
         "stats",
         "streaks",
+        "tripped",
         "window",
     )
 
@@ -239,6 +247,8 @@ class ClusterState:
         self.default = PriorityState()
         self.high = PriorityState()
         self.breaker: Any = None
+        self.circuits: dict[EndpointState, Any] = {}
+        self.tripped: dict[EndpointState, float] = {}
         self.epoch: object = object()
         self.stats: dict[str, Counter] = {name: Counter() for name in STAT_NAMES}
 

@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "control": VALUES | {"sources"},  # validates and decodes with what the sources decode with
     "admin": DOORS | {"explain", "sources"},
     "mesh": EVERYTHING,  # the one place that knows all parts, in a few files
+    "mesh_breakers": EVERYTHING,
     "mesh_doors": EVERYTHING,
     "mesh_health": EVERYTHING,
     "mesh_names": EVERYTHING,
@@ -99,6 +100,7 @@ ACTING = {
 MAY_ACT: dict[str, set[str]] = {
     "policy/rate_limit.py": {"threading"},  # a lock over a few float operations, never over a call
     "policy/limit_store.py": {"asyncio", "time"},  # the client of a store on the network: a shared limit is I/O
+    "policy/remote_storage.py": {"threading", "time"},  # asks a breaker's store on the network, beside the calls
     "policy/shared_limit.py": {"time"},  # measures that store, to stop asking it when it is gone
 }
 

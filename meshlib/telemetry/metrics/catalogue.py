@@ -176,11 +176,27 @@ HEALTHY = _cluster_gauge("membership_healthy", "Endpoints that are healthy and n
 CHECKED_HEALTHY = _cluster_gauge("health_check.healthy", "Endpoints that active health checks have not failed.")
 CHECKED_DEGRADED = _cluster_gauge("health_check.degraded", "Endpoints that active health checks call degraded.")
 EJECTED = _cluster_gauge("outlier_detection.ejections_active", "Endpoints ejected now.")
-CX_OPEN = _cluster_gauge("circuit_breakers.default.cx_open", "1 while `max_connections` is reached.")
-RQ_PENDING_OPEN = _cluster_gauge(
-    "circuit_breakers.default.rq_pending_open", "1 while `max_pending_requests` is reached."
-)
-RQ_OPEN = _cluster_gauge("circuit_breakers.default.rq_open", "1 while `max_requests` is reached.")
+_THRESHOLDS = {  # short name in a gauge of what is reached: the threshold, and its name in a gauge of what remains
+    "cx": ("max_connections", "cx"),
+    "rq_pending": ("max_pending_requests", "pending"),
+    "rq": ("max_requests", "rq"),
+    "rq_retry": ("max_retries", "retries"),
+}
+_PRIORITIES = ("default", "high")
+THRESHOLD_OPEN = {
+    (priority, short): _cluster_gauge(
+        f"circuit_breakers.{priority}.{short}_open", f"1 while `{field}` is reached, by requests of this priority."
+    )
+    for priority in _PRIORITIES
+    for short, (field, _) in _THRESHOLDS.items()
+}
+THRESHOLD_REMAINING = {
+    (priority, short): _cluster_gauge(
+        f"circuit_breakers.{priority}.remaining_{name}", f"Room that `{field}` leaves, with `track_remaining`."
+    )
+    for priority in _PRIORITIES
+    for short, (field, name) in _THRESHOLDS.items()
+}
 BREAKER = Metric(
     "meshlib.circuit_breaker.state",
     "gauge",
@@ -205,8 +221,8 @@ ISSUES = Metric(
     labels=("meshlib.severity",),
 )
 GAUGES = (
-    *(ACTIVE, PENDING, CONNECTIONS, MEMBERS, HEALTHY, CHECKED_HEALTHY, CHECKED_DEGRADED, EJECTED),
-    *(CX_OPEN, RQ_PENDING_OPEN, RQ_OPEN, BREAKER),
+    *(ACTIVE, PENDING, CONNECTIONS, MEMBERS, HEALTHY, CHECKED_HEALTHY, CHECKED_DEGRADED, EJECTED, BREAKER),
+    *(*THRESHOLD_OPEN.values(), *THRESHOLD_REMAINING.values()),
     *(PLAN_AGE, PLAN_VERSION, PLAN_CLUSTERS, READY, ISSUES),
 )
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from meshlib.model.circuit_breaker import FallbackResponse
 from meshlib.model.cluster import CircuitBreaker, Cluster, UpstreamTls
 from meshlib.model.endpoint import (
     Address,
@@ -13,6 +14,7 @@ from meshlib.model.endpoint import (
     Locality,
     LocalityLbEndpoints,
 )
+from meshlib.model.fault import HttpFault
 from meshlib.model.filters import PerFilterConfig, RouterFilter, UnsupportedFilter
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
 from meshlib.model.lb import (
@@ -252,14 +254,15 @@ def test_answers_without_upstream_and_clusters_by_header() -> None:
 def test_virtual_host_and_per_filter_configuration() -> None:
     off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
     fault = {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"}
-    wrapped = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": fault, "is_optional": True}
+    lua = {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}
+    wrapped = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": lua, "is_optional": True}
     host = {
         "name": "v",
         "domains": ["A.com", "*"],
         "require_tls": "ALL",
         "include_request_attempt_count": True,
         "retry_policy": {"retry_on": "reset"},
-        "typed_per_filter_config": {"limit": off, "fault": wrapped},
+        "typed_per_filter_config": {"limit": off, "fault": fault, "lua": wrapped},
         "response_headers_to_remove": ["Server"],
     }
     found = decode_message(xds.message(ROUTE_CONFIGURATION, {"name": "r", "virtual_hosts": [host]}))
@@ -272,12 +275,13 @@ def test_virtual_host_and_per_filter_configuration() -> None:
         include_request_attempt_count=True,
         response_headers=HeaderMutations(remove=("server",)),
         typed_per_filter_config=(
-            PerFilterConfig("fault", UnsupportedFilter(fault["@type"])),
+            PerFilterConfig("fault", HttpFault()),
             PerFilterConfig("limit", None, disabled=True),
+            PerFilterConfig("lua", UnsupportedFilter(lua["@type"])),
         ),
     )
     assert [issue.path for issue in found.issues] == [
-        'virtual_hosts[0].typed_per_filter_config["fault"].config',
+        'virtual_hosts[0].typed_per_filter_config["lua"].config',
     ]
 
 
@@ -399,6 +403,74 @@ def test_the_breaker_of_the_metadata() -> None:
     found, _ = cluster(metadata={"filter_metadata": {"meshlib.circuit_breaker": values}})
     assert found.circuit_breaker == CircuitBreaker(3, 1.5, 2, 4)
     assert cluster(metadata={"filter_metadata": {"meshlib.circuit_breaker": {}}})[0].circuit_breaker == CircuitBreaker()
+
+
+WHOLE_BREAKER = {
+    "fail_max": 0,
+    "reset_timeout": 1.5,
+    "failure_rate": 50,
+    "slow_call_rate": 80,
+    "slow_call_duration": 0.5,
+    "window_type": "time",
+    "window_size": 12.5,
+    "minimum_calls": 7,
+    "half_open_max_wait": 9,
+    "ramp_up": 30,
+    "ramp_up_from": 5,
+    "scope": "endpoint",
+    "name": "tills",
+    "fallback": {"status": 200, "headers": {"x-from": "cache"}, "body": "[]", "grpc_status": 0},
+}
+WHOLE_MODEL = CircuitBreaker(
+    fail_max=0,
+    reset_timeout=1.5,
+    failure_rate=50,
+    slow_call_rate=80,
+    slow_call_duration=0.5,
+    window_type="time",
+    window_size=12.5,
+    minimum_calls=7,
+    half_open_max_wait=9,
+    ramp_up=30,
+    ramp_up_from=5,
+    scope="endpoint",
+    name="tills",
+    fallback=FallbackResponse(200, (("x-from", "cache"),), b"[]", 0),
+)
+
+
+def test_all_of_the_breaker() -> None:
+    found, _ = cluster(metadata={"filter_metadata": {"meshlib.circuit_breaker": WHOLE_BREAKER}})
+    assert found.circuit_breaker == WHOLE_MODEL
+
+
+STRUCT = {"@type": "type.googleapis.com/google.protobuf.Struct", "value": WHOLE_BREAKER}
+OPTIONAL = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "is_optional": True, "config": STRUCT}
+
+
+@pytest.mark.parametrize(
+    "more, expected",
+    [
+        ({}, None),
+        ({"metadata": {"filter_metadata": {"meshlib.circuit_breaker": WHOLE_BREAKER}}}, WHOLE_MODEL),
+        ({"typed_per_filter_config": {"meshlib.circuit_breaker": STRUCT}}, WHOLE_MODEL),
+        ({"typed_per_filter_config": {"meshlib.circuit_breaker": OPTIONAL}}, WHOLE_MODEL),
+        ({"typed_per_filter_config": {"meshlib.circuit_breaker": {**OPTIONAL, "disabled": True}}}, None),
+    ],
+)
+def test_the_breaker_of_a_route(more: Json, expected: CircuitBreaker | None) -> None:
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "a"}, **more}
+    found = decode_message(xds.message(ROUTE_CONFIGURATION, xds.route_configuration("routes", route)))
+    assert found.issues == ()
+    assert found.resource.virtual_hosts[0].routes[0].circuit_breaker == expected
+    assert found.resource.virtual_hosts[0].routes[0].typed_per_filter_config == ()
+
+
+def test_a_route_that_forwards_nothing_has_nothing_to_break() -> None:
+    more = {"metadata": {"filter_metadata": {"meshlib.circuit_breaker": {}}}}
+    route = {"match": {"prefix": "/"}, "direct_response": {"status": 200}, **more}
+    found = decode_message(xds.message(ROUTE_CONFIGURATION, xds.route_configuration("routes", route)))
+    assert [issue.reason for issue in found.issues] == ["the route forwards nothing, so there is nothing to break"]
 
 
 def http_options(**config: Any) -> Json:

@@ -189,3 +189,15 @@ def test_the_admin_page() -> None:
         "by": "outlier detection",
         "reason": "consecutive_5xx: 1 in a row, for 30 s",
     }
+
+
+def test_the_breaker_of_an_endpoint_is_about_the_endpoint_and_tells_its_figures() -> None:
+    record = HealingRecord()
+    figures = {"calls": 20.0, "failure_rate": 55.0}
+    opened = BreakerChanged(
+        1.0, "payments@10.0.0.1:80", "closed", "open", "failure rate", figures, "payments", "10.0.0.1:80"
+    )
+    change = record.take(opened)
+    assert change is not None
+    assert (change.cluster, change.endpoint, change.new) == ("payments", "10.0.0.1:80", "isolated")
+    assert change.reason == "failure rate: calls=20, failure_rate=55"

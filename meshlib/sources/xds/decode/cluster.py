@@ -9,6 +9,7 @@ from meshlib.model.cluster import Cluster, ClusterType
 from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.report import ResourceError
+from meshlib.sources.xds.decode.circuit_breaker import circuit_breaker
 from meshlib.sources.xds.decode.common import duration, enum_name, metadata, unpack
 from meshlib.sources.xds.decode.config_source import check_config_source
 from meshlib.sources.xds.decode.context import Context, fields, join
@@ -19,7 +20,7 @@ from meshlib.sources.xds.decode.lanes import lane_group, nearby
 from meshlib.sources.xds.decode.lb_extension import Balancing, load_balancing_policy
 from meshlib.sources.xds.decode.lb_legacy import legacy_balancing
 from meshlib.sources.xds.decode.outlier import outlier_detection
-from meshlib.sources.xds.decode.protection import circuit_breaker, circuit_breakers
+from meshlib.sources.xds.decode.protection import circuit_breakers
 from meshlib.sources.xds.decode.tls import transport_socket, transport_socket_matches
 from meshlib.sources.xds.decode.upstream_http import upstream_http
 
