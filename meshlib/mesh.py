@@ -20,6 +20,7 @@ from meshlib.engine.runtime import Runtime, UnknownHosts
 from meshlib.errors import NotReadyError
 from meshlib.mesh_breakers import breakers_of, event_of
 from meshlib.mesh_doors import Doors
+from meshlib.mesh_health import Checked
 from meshlib.mesh_names import FirstLookup, Named, local_of, positive
 from meshlib.mesh_sources import FromSources
 from meshlib.mesh_telemetry import Instrumented
@@ -45,7 +46,7 @@ _MAX_ISSUES = 10_000  # their texts come from the control plane; the oldest are 
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
 
-class Mesh(Doors, FromSources, Instrumented, Named):
+class Mesh(Doors, FromSources, Instrumented, Named, Checked):
     """A service's membership in the mesh.
 
     `source` says what the mesh looks like (`meshlib.sources`); the class methods make the usual ones. Nothing starts
@@ -158,6 +159,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             admin.close()
         if self._reach is not None:
             self._reach.close()
+        self._close_health_checks()
         load_reports: OutOfBandReports | None = self.__dict__.pop("load_reports", None)
         if load_reports is not None:
             load_reports.close()
@@ -200,7 +202,8 @@ class Mesh(Doors, FromSources, Instrumented, Named):
 
     def wait_ready(self, timeout: float = 15.0) -> Self:
         """Block until the first configuration is in force. Raises NotReadyError after `timeout` seconds. The names of
-        DNS clusters are waited for as long, but that one cannot be resolved is no error here: its calls fail (UH).
+        DNS clusters are waited for as long, but that one cannot be resolved is no error here: its calls fail (UH). So
+        are the first health checks, whatever comes of them.
         """
         until = time.monotonic() + timeout
         self.ensure_started()
@@ -209,6 +212,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             why = ": " + "; ".join(errors[:3]) if errors else ""
             raise NotReadyError(f"no usable configuration from {self.source!r} within {timeout:g} s{why}")
         self._names.wait_first(until - time.monotonic())
+        self._wait_first_checks(until - time.monotonic())
         return self
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -224,6 +228,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             self._ready.set()
             self._names.follow(snapshot)
             self._follow_load_reports(plan)
+            self._follow_health_checks(plan)
         self._wake_waiting()
         self.runtime.emit(lambda: PlanChanged(time.monotonic(), snapshot.version))
 
@@ -278,6 +283,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         parents: OutOfBandReports | None = self.__dict__.pop("load_reports", None)
         if parents is not None:
             parents.keep()
+        self._keep_health_checks()
         self.__dict__.pop("mirrors", None)
         known: Runtime | None = self.__dict__.get("runtime")
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
@@ -306,7 +312,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
 
     def _attached(self) -> Attached:
         breakers = breakers_of(self._breakers, self._breaker_changed)
-        return Attached(self._limits, breakers, self._breaker_changed, self._local)
+        return Attached(self._limits, breakers, self._breaker_changed, self._local, take_out=self._take_out)
 
     def _settled(self, authority: str) -> bool:
         """Whether nothing is to be waited for; what turns out to be missing on the way is asked for."""

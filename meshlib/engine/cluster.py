@@ -10,6 +10,7 @@ from meshlib.balancing.zones import Callers
 from meshlib.engine.by_request import by_request
 from meshlib.engine.circuits import BreakerLike, PerEndpoint, adopt, compile_circuits
 from meshlib.engine.error_matcher import compile_errors
+from meshlib.engine.health import TakeOut, heeding
 from meshlib.engine.lanes import by_labels
 from meshlib.engine.observing import observer_of, report_taker_of
 from meshlib.engine.reach import ReachLike, failing
@@ -34,7 +35,8 @@ class ClusterPlan:
     (`by_request`). `callers` are those whose zones count in zone aware routing. An aggregate cluster has `children`,
     and `aggregate` chooses among them. `reach` hears of connections that fail, where failover goes by those. `circuits`
     are the circuit breakers of the endpoints, None where those have none; `given` is what code gave of breakers.
-    `errors` says which responses outlier detection takes for errors, where that does not go by the status.
+    `errors` says which responses outlier detection takes for errors, where that does not go by the status. `lingering`
+    are the addresses of endpoints that are there because health checks find them well, and for no other reason.
     """
 
     __slots__ = (
@@ -59,6 +61,7 @@ class ClusterPlan:
         "guarded",
         "lanes",
         "limits",
+        "lingering",
         "locality",
         "longest_stream",
         "name",
@@ -87,6 +90,8 @@ class ClusterPlan:
         awaited: bool = False,
         locality: Locality = _NOWHERE,
         reach: ReachLike | None = None,
+        take_out: TakeOut | None = None,
+        lingering: frozenset[str] = frozenset(),
     ) -> None:
         self.name = config.name
         self.config = config
@@ -100,6 +105,7 @@ class ClusterPlan:
         self.limits = tuple(limits)
         self.drops = assignment.drop_overloads if assignment else ()
         self.awaited = awaited
+        self.lingering = lingering
         self.by_request = by_request(config)
         self.guarded = bool(self.limits or self.drops or awaited or self.by_request)
         self.children: tuple[ClusterPlan, ...] = ()
@@ -116,6 +122,8 @@ class ClusterPlan:
         self.next_sweep = 0.0
         observe = observer_of(config.lb_policy, config.load_aware)
         self.observe = observe if reach is None else failing(reach, observe)
+        if config.health_checks and take_out is not None:
+            self.observe = heeding(take_out, self.observe)
         self.take_report = report_taker_of(config.lb_policy, config.load_aware)
         self._default = (state.default, config.circuit_breakers.default)
         self._high = (state.high, config.circuit_breakers.high)

@@ -18,6 +18,8 @@ __all__ = [
     "BreakerChanged",
     "CallEnded",
     "EndpointEjected",
+    "EndpointHealth",
+    "EndpointHealthChanged",
     "EndpointReachable",
     "EndpointReturned",
     "EndpointUnreachable",
@@ -29,6 +31,8 @@ __all__ = [
     "RateLimited",
     "RequestServed",
 ]
+
+EndpointHealth = Literal["healthy", "degraded", "unhealthy"]
 
 
 HealingState = Literal["healthy", "isolated", "probing"]
@@ -83,6 +87,20 @@ class EndpointReturned:
     cluster: str
     endpoint: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointHealthChanged:
+    """Active health checks find an endpoint `healthy`, `degraded` or `unhealthy`, and it counted as something else
+    before; or an endpoint that has joined fails its first one.
+    """
+
+    at: float
+    cluster: str
+    endpoint: str
+    old: EndpointHealth
+    new: EndpointHealth
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +189,7 @@ Event = (
     AttemptEnded
     | CallEnded
     | EndpointEjected
+    | EndpointHealthChanged
     | EndpointReachable
     | EndpointReturned
     | EndpointUnreachable

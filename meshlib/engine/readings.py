@@ -48,6 +48,11 @@ def _gauges(cluster: ClusterPlan, state: ClusterState) -> Iterator[Sample]:
     yield Sample(catalogue.CONNECTIONS, labels, sum(len(load.connections) for load in both))
     yield Sample(catalogue.MEMBERS, labels, len(hosts))
     yield Sample(catalogue.HEALTHY, labels, well)
+    if cluster.config.health_checks:
+        probed = [host.cell.probed for host in hosts]
+        failed, degraded = (sum(each is not None and each[flag] for each in probed) for flag in (0, 1))
+        yield Sample(catalogue.CHECKED_HEALTHY, labels, len(hosts) - failed)
+        yield Sample(catalogue.CHECKED_DEGRADED, labels, degraded)
     yield Sample(catalogue.EJECTED, labels, len(state.ejected))
     limits = cluster.config.circuit_breakers
     yield from _thresholds("default", labels, state.default, limits.default)

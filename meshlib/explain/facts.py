@@ -106,6 +106,7 @@ def _endpoint(host: HostReport) -> dict[str, Any]:
         "ejected": host.ejected,
         "out_of_reach": host.out_of_reach,
         "circuit_open": host.circuit_open,
+        "health_flags": list(host.health_flags),
         "active": host.active,
     }
 

@@ -8,6 +8,7 @@ from typing import Literal
 from meshlib.model.circuit_breaker import CircuitBreaker
 from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoint
+from meshlib.model.health import HealthCheck, When
 from meshlib.model.lanes import LaneGroup, Nearby
 from meshlib.model.lb import ROUND_ROBIN, LbPolicy, LbSubsetConfig, OverrideHost, RandomSubsetting
 from meshlib.model.matchers import HeaderMatcher
@@ -165,6 +166,10 @@ class Cluster:
     `idle_timeout` of upstream connections (Envoy 1 h, None = never); `max_requests_per_connection` None = unlimited.
     `max_connection_duration` (seconds, None = no limit): a connection takes no new request when it is that old.
     `max_stream_duration` (seconds, None = no limit) ends an attempt, its response's body included.
+    `health_checks`: an endpoint must pass all of them (docs/health.md). `health_checks_when` "ejected": only those that
+    outlier detection has ejected, or that are out of reach, are checked. `ignore_new_hosts_until_first_hc`: endpoints
+    that join later are not missed until they have been checked. `ignore_health_on_host_removal`: those that leave (EDS,
+    STRICT_DNS) are let go even if their checks find them well.
     `override_host_statuses`: of an endpoint that a session asks for; UNHEALTHY is one that is ejected, too.
     """
 
@@ -196,6 +201,10 @@ class Cluster:
     metadata: Metadata = EMPTY_METADATA
     lanes: LaneGroup | None = None
     nearby: Nearby | None = None
+    health_checks: tuple[HealthCheck, ...] = ()
+    health_checks_when: When = "always"
+    ignore_new_hosts_until_first_hc: bool = False
+    ignore_health_on_host_removal: bool = False
     override_host_statuses: frozenset[HealthStatus] = frozenset(("UNKNOWN", "HEALTHY", "DEGRADED"))
 
     def tls_of(self, endpoint: LbEndpoint) -> UpstreamTls | None:

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "http": DOORS | {"identity", "load_reports"},
     "grpc": DOORS | {"identity", "load_reports"},
     "decorators": DOORS,
-    "health": ENGINE,  # what the mesh finds out about endpoints beside the calls to them
+    "health": ENGINE | {"http", "identity"},  # what the mesh finds out about endpoints beside the calls to them
     "explain": ENGINE | {"sources"},  # the hot path's own decision over a configuration just read
     "resolve": VALUES,  # names to addresses, on threads of its own; the mesh puts what it finds into snapshots
     "sources": VALUES | {"plugins"},
@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mesh": EVERYTHING,  # the one place that knows all parts, in a few files
     "mesh_breakers": EVERYTHING,
     "mesh_doors": EVERYTHING,
+    "mesh_health": EVERYTHING,
     "mesh_names": EVERYTHING,
     "mesh_sources": EVERYTHING,
     "mesh_telemetry": EVERYTHING,
