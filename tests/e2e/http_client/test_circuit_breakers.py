@@ -120,7 +120,7 @@ def test_exactly_the_permitted_probes_under_many_calls_at_once(door: Door, stati
     policy = CircuitBreaker(fail_max=1, reset_timeout=0.1, half_open_permits=3, success_threshold=3)
     client = door.client(static({"payments": [backend.address]}, breakers={"payments": policy}))
     client.get("/")
-    backend.behave(delay=0.4)
+    backend.behave(delay=2.0)  # longer than it takes to begin them all
     time.sleep(0.15)
     answers = client.together([("GET", "/")] * 60)
     assert sum(isinstance(answer, CircuitOpenError) for answer in answers) == 57
