@@ -122,6 +122,8 @@ def _answering(admission: Any) -> Iterator[None]:
         if admission.watch is not None:
             admission.watch.ended(time.monotonic(), 500 if isinstance(error, Exception) else None)
         raise
+    finally:
+        admission.ended()  # the response is Django's to send, and goes at its own pace
 
 
 @contextlib.contextmanager

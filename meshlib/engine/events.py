@@ -12,6 +12,7 @@ from typing import Literal
 
 from meshlib.engine.commands import CallInfo
 from meshlib.flags import ResponseFlag
+from meshlib.model.metadata import EMPTY_STRUCT, Struct
 
 __all__ = [
     "AttemptEnded",
@@ -24,6 +25,7 @@ __all__ = [
     "EndpointReturned",
     "EndpointUnreachable",
     "Event",
+    "FaultInjected",
     "HealingChanged",
     "HealingState",
     "Observer",
@@ -147,6 +149,21 @@ class RateLimited:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultInjected:
+    """A configuration injects faults: told of its first one, and then from time to time. `name` says which it is,
+    `kind` what was injected last ("delay", "abort", "response rate limit") and `path` into what, `count` how many there
+    have been. `metadata` is the configuration's own.
+    """
+
+    at: float
+    name: str
+    kind: str
+    count: int
+    path: str
+    metadata: Struct = EMPTY_STRUCT
+
+
+@dataclass(frozen=True, slots=True)
 class RequestServed:
     """A request to this application has been answered, body included. `route` is the application's template where it
     told one; `status` is None when there was no response, `grpc_status` for anything but gRPC.
@@ -194,6 +211,7 @@ Event = (
     | EndpointReturned
     | EndpointUnreachable
     | BreakerChanged
+    | FaultInjected
     | RateLimited
     | RequestServed
     | HealingChanged

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from meshlib.grpc.server import ServerInterceptor
     from meshlib.grpc.sync_channel import MeshChannel
     from meshlib.mesh import Mesh
+    from meshlib.model.fault import HttpFault
     from meshlib.model.filters import LocalRateLimit
+    from meshlib.policy.fault import Fault
 
 
 class GrpcFactory:
@@ -64,19 +66,23 @@ class GrpcFactory:
         settings = Settings(tuple(options), credentials)
         return AsyncMeshChannel(self._mesh, self._shared, target, settings, compression, interceptors)
 
-    def server_interceptor(self, *, rate_limits: Sequence[LocalRateLimit | str] = ()) -> ServerInterceptor:
+    def server_interceptor(
+        self, *, rate_limits: Sequence[LocalRateLimit | str] = (), faults: Sequence[Fault | HttpFault] = ()
+    ) -> ServerInterceptor:
         """For `grpc.server(pool, interceptors=[...])`: trace, deadline, limits and peer, see `ServerInterceptor`.
-        `rate_limits` as text (`"100/minute"`) or as Envoy's filter.
+        `rate_limits` as text (`"100/minute"`) or as Envoy's filter, `faults` as `Fault` or as Envoy's filter.
         """
         from meshlib.grpc.server import ServerInterceptor
 
-        return ServerInterceptor(self._mesh, rate_limits)
+        return ServerInterceptor(self._mesh, rate_limits, faults)
 
-    def aio_server_interceptor(self, *, rate_limits: Sequence[LocalRateLimit | str] = ()) -> AioServerInterceptor:
+    def aio_server_interceptor(
+        self, *, rate_limits: Sequence[LocalRateLimit | str] = (), faults: Sequence[Fault | HttpFault] = ()
+    ) -> AioServerInterceptor:
         """The same for `grpc.aio.server(interceptors=[...])`."""
         from meshlib.grpc.aio_server import AioServerInterceptor
 
-        return AioServerInterceptor(self._mesh, rate_limits)
+        return AioServerInterceptor(self._mesh, rate_limits, faults)
 
     def wait_for_termination(
         self,

@@ -21,8 +21,10 @@ from meshlib.grpc import secure
 from meshlib.grpc.errors import BY_HTTP, status_code
 from meshlib.grpc.metadata import CONTENT_TYPE, received
 from meshlib.grpc.served import Metadata
+from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
+from meshlib.policy.fault import Fault
 from meshlib.policy.notation import local_limit
 from meshlib.security.spiffe import SpiffeIdError, sole_id
 
@@ -50,15 +52,20 @@ class Refusal:
 
 
 class Inbound:
-    """The server's end of the mesh for calls of any kind. `rate_limits` as `meshlib.http.server.MeshMiddleware`'s."""
+    """The server's end of the mesh for calls of any kind. `rate_limits` and `faults` as those of
+    `meshlib.http.server.MeshMiddleware`.
+    """
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str]) -> None:
+    def __init__(
+        self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str], faults: Sequence[Fault | HttpFault] = ()
+    ) -> None:
         self._mesh = mesh
-        self._filters: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
+        injected = (mesh.runtime.faults.filter(fault, "calls served") for fault in faults)
+        self._filters: tuple[Filter, ...] = (*injected, *(_filter(limit) for limit in rate_limits))
 
     def admit(self, method: str, context: Any) -> Admission:
         """Decide about a call when its handler is about to run. (Not earlier: a call may have waited for a thread until
-        nobody waited for it any more.) Health checks take no token: a limit must not make the server look dead.
+        nobody waited for it any more.) Health checks take no token and get no fault: the server must not look dead.
         """
         filters = () if method.startswith(HEALTH) else self._filters
         runtime = self._mesh.runtime

@@ -17,7 +17,9 @@ from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
+    from meshlib.model.fault import HttpFault
     from meshlib.model.filters import LocalRateLimit
+    from meshlib.policy.fault import Fault
 
 __all__ = ["ServerInterceptor"]
 
@@ -36,8 +38,10 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio
     metadata instead and has no initial metadata, because gRPC and Envoy retry only such ("trailers-only") errors.
     """
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str] = ()) -> None:
-        self._inbound = Inbound(mesh, rate_limits)
+    def __init__(
+        self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str] = (), faults: Sequence[Fault | HttpFault] = ()
+    ) -> None:
+        self._inbound = Inbound(mesh, rate_limits, faults)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """Give the handler wrapped, so that it is served in the call's context."""

@@ -17,8 +17,10 @@ from meshlib.http.cors import make_cors
 from meshlib.http.drain import Drain
 from meshlib.http.watched import makes_server_spans
 from meshlib.model.cors import CorsPolicy
+from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
+from meshlib.policy.fault import Fault
 from meshlib.policy.notation import local_limit
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Inbound:
 
     `rate_limits`: local limits in order, as text (`"100/minute"`, see `local_limit`) or as Envoy's filter
     (`LocalRateLimit`).
+    `faults`: what to inject before the limits, in order: `Fault`, or Envoy's filter (`HttpFault`).
     `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay); or `drain`, a
     `Drain` of the application's own, to ask whether it is draining and to hang hooks on.
     `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application.
@@ -48,6 +51,7 @@ class Inbound:
         mesh: Mesh,
         *,
         rate_limits: Sequence[LocalRateLimit | str] = (),
+        faults: Sequence[Fault | HttpFault] = (),
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
@@ -57,7 +61,8 @@ class Inbound:
         self._cors = make_cors(mesh, cors)
         self.drain = drain or Drain(drain_seconds)
         self._drain_tried = False
-        self._filters: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
+        injected = (mesh.runtime.faults.filter(fault, "requests served") for fault in faults)
+        self._filters: tuple[Filter, ...] = (*injected, *(_filter(limit) for limit in rate_limits))
         self._readiness_path = readiness_path
         self._makes_spans: bool | None = None
         self.app: object = None

@@ -13,11 +13,14 @@ from meshlib.engine.filters import LocalReply
 from meshlib.http.cors import replaced
 from meshlib.http.drain import Drain
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
+from meshlib.http.slowed import SlowSend
 from meshlib.http.watched import serve_watched
 from meshlib.identity.asgi import introduce
 from meshlib.model.cors import CorsPolicy
+from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
+from meshlib.policy.fault import Fault
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -52,6 +55,7 @@ class MeshMiddleware:
         *,
         mesh: Mesh,
         rate_limits: Sequence[LocalRateLimit | str] = (),
+        faults: Sequence[Fault | HttpFault] = (),
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
@@ -62,6 +66,7 @@ class MeshMiddleware:
         self.inbound = Inbound(
             mesh,
             rate_limits=rate_limits,
+            faults=faults,
             drain_seconds=drain_seconds,
             drain=drain,
             readiness_path=readiness_path,
@@ -95,6 +100,8 @@ class MeshMiddleware:
         if admission.reply is not None:
             await self._answer(admission.reply, scope, send, request_id)
             return
+        if admission.lasting is not None and admission.lasting.response_limit is not None:
+            send = SlowSend(send, admission.lasting.response_limit)
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -113,6 +120,8 @@ class MeshMiddleware:
         finally:
             with contextlib.suppress(ValueError):
                 current.reset(token)
+            if admission.lasting is not None:
+                admission.ended()
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         head, peer = request_head(scope), introduce(scope)

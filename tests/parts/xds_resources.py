@@ -76,6 +76,7 @@ def message(type_url: str, resource: Json) -> Message:
     from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
     from envoy.extensions.filters.http.fault.v3 import fault_pb2  # noqa: F401
     from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2  # noqa: F401
+    from envoy.extensions.filters.http.lua.v3 import lua_pb2  # noqa: F401
     from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
     from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
     from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401
