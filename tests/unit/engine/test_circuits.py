@@ -278,7 +278,8 @@ def test_what_is_answered_while_a_breaker_refuses(scope: Any) -> None:
     reply = Player(runtime, get("payments", path), now=1.0).last
     assert isinstance(reply, Reply)
     assert (reply.status, reply.body, reply.grpc_status, reply.info.flag) == (200, b"[]", 0, "UO")
-    assert reply.headers == [(b"x-from", b"cache"), (b"x-envoy-overloaded", b"true")]
+    said = [(b"x-from", b"cache"), (b"x-envoy-overloaded", b"true")]
+    assert reply.headers == [*said, (b"content-type", b"text/plain")]
     assert [(event.status, event.flag) for event in ended] == [(200, "UO")]
     assert held(runtime) == {}
 
