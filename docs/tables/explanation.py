@@ -42,7 +42,8 @@ MEANING = {
     "overload_drops": "the fraction the control plane drops, by category",
     "request_hash": "the hash for balancers that need one",
     "balancing": "`policy`, `subset`, `priorities` (`priority`, `healthy_load`, `degraded_load`, `panic`, "
-    "`endpoints`); an endpoint has `address`, `locality`, `weight`, `health`, `availability`, `ejected`, `active`",
+    "`endpoints`); an endpoint has `address`, `locality`, `weight`, `health`, `availability`, `ejected`, "
+    "`out_of_reach`, `circuit_open`, `active`",
     "cluster_state": "what the cluster is doing now: `requests`, `ejected`, `breaker`; at rest unless a live process "
     "was asked",
     "chosen_because": "why the endpoint was chosen, in a sentence",

@@ -14,8 +14,8 @@ from meshlib.model.lb import LbPolicy, UnsupportedLbPolicy
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """One endpoint. `availability` is what balancing makes of `health`, `ejected`, `out_of_reach` and `health_flags`,
-    which active health checks have set (Envoy's words); `active` counts requests.
+    """One endpoint. `availability` is what balancing makes of `health`, `ejected`, `out_of_reach`, `circuit_open` and
+    `health_flags`, which active health checks have set (Envoy's words); `active` counts requests.
     """
 
     address: str
@@ -27,6 +27,7 @@ class HostReport:
     availability: Availability
     active: int
     health_flags: tuple[str, ...] = ()
+    circuit_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +73,5 @@ def _host(host: Host) -> HostReport:
         host.availability,
         cell.active,
         cell.probed.flags() if cell.probed is not None else (),
+        cell.tripped,
     )

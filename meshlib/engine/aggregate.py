@@ -84,13 +84,14 @@ def _descend(name: str, clusters: Mapping[str, Cluster], above: tuple[str, ...],
 def pick_child(call: Attempts, now: float) -> Host | None:
     """The endpoint of an attempt of a call to an aggregate; the child it belongs to becomes the call's cluster."""
     aggregate, rng = call.decision.cluster, call.runtime.rng
+    for child in aggregate.children:  # all of them: one that gets nothing may have endpoints that are due to return
+        if now >= child.next_sweep:
+            sweep(call.runtime, child, now)
     choice = aggregate.aggregate.choose(rng) if aggregate.aggregate is not None else None
     if choice is None:
         return call.stand_in
     child = aggregate.children[choice.child]
     _turn_to(call, child)
-    if now >= child.next_sweep:
-        sweep(call.runtime, child, now)
     avoid, again = call.avoided() if call.tried else ((), 0)
     host = child.balancer.pick_in(
         choice.priority, choice.degraded, call.request_hash, call.share.criteria, rng, avoid, again

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.engine import facts, grpc_status
 from meshlib.engine.commands import BodyEnd, Commit, Fail, Reply, Start
-from meshlib.engine.decision import with_route_headers
+from meshlib.engine.decision import with_content_type, with_route_headers
 from meshlib.engine.events import AttemptEnded, CallEnded
 from meshlib.engine.filters import LocalReply
 from meshlib.engine.judging import judge
@@ -15,6 +15,7 @@ from meshlib.flags import ResponseFlag
 from meshlib.model.circuit_breaker import FallbackResponse
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.policy.classify import Classification, classify
+from meshlib.telemetry.grpc_names import is_grpc
 
 if TYPE_CHECKING:
     from meshlib.engine.attempt import Attempts
@@ -96,6 +97,7 @@ def fail(
     """The call failed; its end is told. A circuit breaker may have an answer for that."""
     info = call.info
     if isinstance(open_circuit, FallbackResponse):
+        info.flag = flag
         return answered(call, now, flag, _fallback(call, open_circuit))
     info.flag, info.grpc_status = flag, grpc_status.failed(call.head, flag, outcome)
     ended(call, now, None, flag)
@@ -109,7 +111,9 @@ def _fallback(call: Attempts, response: FallbackResponse) -> Reply:
     if call.share.tells_upstream:
         headers.append(OVERLOADED)
     reply = LocalReply(response.status, headers, response.body, call.info.flag, "circuit_breaker")
-    headers = with_route_headers(call.decision, reply, call.head, call.runtime.wall_clock)
+    headers = with_route_headers(call.decision, reply, call.head, call.runtime.wall_clock, ",".join(call.info.flags))
+    if reply.body and not is_grpc(call.head):
+        headers = with_content_type(headers, b"text/plain")
     return Reply(response.status, headers, response.body, call.info, response.grpc_status)
 
 

@@ -57,6 +57,8 @@ def _gauges(cluster: ClusterPlan, state: ClusterState) -> Iterator[Sample]:
     limits = cluster.config.circuit_breakers
     yield from _thresholds("default", labels, state.default, limits.default)
     yield from _thresholds("high", labels, state.high, limits.high)
+    if cluster.circuits is not None:
+        yield Sample(catalogue.ENDPOINTS_OUT, labels, len(state.tripped))
     current = getattr(cluster.breaker, "current_state", None)
     if current in BREAKER_STATES:
         yield Sample(catalogue.BREAKER, labels, BREAKER_STATES[current])

@@ -105,7 +105,7 @@ def _balancing(balancing: dict[str, Any], chosen: str | None) -> Iterator[str]:
 
 
 def _endpoint(entry: dict[str, Any], chosen: str | None) -> str:
-    reasons = (("ejected", "ejected"), ("out_of_reach", "out of reach"))
+    reasons = (("ejected", "ejected"), ("out_of_reach", "out of reach"), ("circuit_open", "circuit open"))
     said = (*(words for name, words in reasons if entry[name]), *entry["health_flags"])
     state = ", ".join([entry["availability"], *said])
     state += f", {entry['active']} active" if entry["active"] else ""

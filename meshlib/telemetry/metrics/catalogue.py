@@ -204,6 +204,13 @@ BREAKER = Metric(
     "State of a circuit breaker: 0 closed, 1 half-open, 2 open.",
     labels=_CLUSTER,
 )
+ENDPOINTS_OUT = Metric(
+    "meshlib.circuit_breaker.endpoints_out",
+    "gauge",
+    "meshlib_circuit_breaker_endpoints_out",
+    "Endpoints that are out of balancing by their own circuit breakers.",
+    labels=_CLUSTER,
+)
 PLAN_AGE = Metric("meshlib.plan.age", "gauge", "meshlib_plan_age_seconds", "Since when the plan is in force.", "s")
 PLAN_VERSION = Metric(
     "meshlib.plan.version",
@@ -221,7 +228,8 @@ ISSUES = Metric(
     labels=("meshlib.severity",),
 )
 GAUGES = (
-    *(ACTIVE, PENDING, CONNECTIONS, MEMBERS, HEALTHY, CHECKED_HEALTHY, CHECKED_DEGRADED, EJECTED, BREAKER),
+    *(ACTIVE, PENDING, CONNECTIONS, MEMBERS, HEALTHY, CHECKED_HEALTHY, CHECKED_DEGRADED, EJECTED),
+    *(BREAKER, ENDPOINTS_OUT),
     *(*THRESHOLD_OPEN.values(), *THRESHOLD_REMAINING.values()),
     *(PLAN_AGE, PLAN_VERSION, PLAN_CLUSTERS, READY, ISSUES),
 )

@@ -38,11 +38,12 @@ def test_one_failing_endpoint_is_left_out_and_comes_back(door: Door, static: Sta
     client = door.client(mesh)
     statuses = Counter(client.get("/").status_code for _ in range(20))
     assert statuses == {500: 2, 200: 18}
-    bad.behave(delay=0.2)
+    bad.behave(delay=2.0)  # longer than it takes to begin all the calls
     time.sleep(0.35)
     before = bad.count
     assert {answer.status_code for answer in client.together([("GET", "/")] * 12)} == {200}
     assert bad.count == before + 1, "one probe, and nobody waits for it"
+    bad.behave()
     assert Counter(client.get("/").json()["name"] for _ in range(10)) == {"bad": 5, "good": 5}
     name = f"payments@{bad.address}"
     assert [(change.name, change.new) for change in changes] == [
@@ -120,7 +121,7 @@ def test_exactly_the_permitted_probes_under_many_calls_at_once(door: Door, stati
     policy = CircuitBreaker(fail_max=1, reset_timeout=0.1, half_open_permits=3, success_threshold=3)
     client = door.client(static({"payments": [backend.address]}, breakers={"payments": policy}))
     client.get("/")
-    backend.behave(delay=0.4)
+    backend.behave(delay=2.0)  # longer than it takes to begin them all
     time.sleep(0.15)
     answers = client.together([("GET", "/")] * 60)
     assert sum(isinstance(answer, CircuitOpenError) for answer in answers) == 57

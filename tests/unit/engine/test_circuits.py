@@ -11,9 +11,10 @@ import pytest
 from meshlib.engine.circuits import PerEndpoint
 from meshlib.engine.commands import Fail, Reply, Start, Wait
 from meshlib.engine.plan import Attached
+from meshlib.engine.readings import read
 from meshlib.engine.runtime import Runtime
 from meshlib.model.circuit_breaker import FallbackResponse
-from meshlib.model.cluster import CircuitBreaker, Cluster
+from meshlib.model.cluster import CircuitBreaker, Cluster, OutlierDetection
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
 from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.outcome import Failure
@@ -59,6 +60,10 @@ def test_an_endpoint_whose_breaker_is_open_is_out_of_balancing() -> None:
     assert changes[0].figures == {"consecutive_failures": 2, "fail_max": 2}
     state = runtime.state.cluster("payments")
     assert [cell.address for cell in state.endpoints.values() if not cell.usable] == [bad]
+    out = {sample.metric.name: sample.value for sample in read(runtime) if "endpoints_out" in sample.metric.name}
+    assert out == {"meshlib.circuit_breaker.endpoints_out": 1}
+    reported = runtime.plan.clusters["payments"].balancer.describe().priorities[0].hosts
+    assert [(host.address, host.availability) for host in reported if host.circuit_open] == [(bad, "unhealthy")]
 
 
 def test_its_probes_are_let_through_one_by_one_and_the_others_go_elsewhere() -> None:
@@ -273,7 +278,8 @@ def test_what_is_answered_while_a_breaker_refuses(scope: Any) -> None:
     reply = Player(runtime, get("payments", path), now=1.0).last
     assert isinstance(reply, Reply)
     assert (reply.status, reply.body, reply.grpc_status, reply.info.flag) == (200, b"[]", 0, "UO")
-    assert reply.headers == [(b"x-from", b"cache"), (b"x-envoy-overloaded", b"true")]
+    said = [(b"x-from", b"cache"), (b"x-envoy-overloaded", b"true")]
+    assert reply.headers == [*said, (b"content-type", b"text/plain")]
     assert [(event.status, event.flag) for event in ended] == [(200, "UO")]
     assert held(runtime) == {}
 
@@ -292,3 +298,25 @@ def test_a_fallback_after_a_failed_attempt_has_the_routes_headers() -> None:
     reply = player.send(1.1)
     assert isinstance(reply, Reply)
     assert (b"x-route", b"yes") in reply.headers
+
+
+# ---------------------------------------------------------------------- with other parts
+
+
+def test_the_endpoints_of_an_aggregates_children_have_breakers_of_their_own() -> None:
+    policy = replace(ENDPOINT, fail_max=1)
+    first = cluster(policy, ADDRESSES[:1], name="first")
+    second = cluster(None, ADDRESSES[1:2], name="second")
+    both = Cluster("payments", type="AGGREGATE", clusters=("first", "second"))
+    runtime = runtime_of(static_snapshot({"first": first, "second": second, "payments": both}))
+    assert [call(runtime, 0.0, ADDRESSES[0]) for _ in range(4)] == [ADDRESSES[0], *ADDRESSES[1:2] * 3]
+    assert call(runtime, 10.0) == ADDRESSES[0], "its probe"
+
+
+def test_outlier_detection_beside_it_does_not_let_an_endpoint_in() -> None:
+    detection = OutlierDetection(consecutive_5xx=2, base_ejection_time=1.0, interval=1.0, max_ejection_percent=100)
+    runtime = runtime_of({"payments": cluster(ENDPOINT, outlier_detection=detection)})
+    bad = ADDRESSES[0]
+    assert [call(runtime, 0.0, bad) for _ in range(12)].count(bad) == 2
+    assert bad not in [call(runtime, at, bad) for at in (2.0, 4.0, 6.0, 9.0) for _ in range(6)]
+    assert [call(runtime, 10.0) for _ in range(6)].count(bad) == 2
