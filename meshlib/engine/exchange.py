@@ -191,5 +191,6 @@ def admit_request(
         return Admission(context, _late(b"the request's deadline had passed on arrival"))
     admission = Admission(context, None)
     if filters:
+        head.peer = peer
         admission.begin(filters, head, now, rng)
     return admission

@@ -18,6 +18,7 @@ from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerF
 from meshlib.model.header_mutation import MutationStep
 from meshlib.model.request import RequestHead
 from meshlib.model.session import StatefulSession
+from meshlib.model.shedding import AdaptiveConcurrency, AdmissionControl
 from meshlib.policy.rate_limit import LocalRateLimiter
 from meshlib.policy.rng import Rng
 from meshlib.routing.header_filter import compile_steps
@@ -81,8 +82,16 @@ class LocalRateLimitFilter:
         return LocalReply(self.config.status, headers, b"local_rate_limited", ResponseFlag.RL, name, self._grpc_status)
 
 
+def _shedder(config: FilterConfig) -> Filter | None:
+    from meshlib.engine.shedding import BUILDERS  # which answers by LocalReply
+
+    return BUILDERS[type(config)](config)
+
+
 _BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {
     LocalRateLimit: lambda config: LocalRateLimitFilter(config) if config.token_bucket else None,
+    AdaptiveConcurrency: _shedder,
+    AdmissionControl: _shedder,
     StatefulSession: lambda config: SessionFilter(config, config.state) if config.state else None,
 }
 

@@ -20,6 +20,7 @@ from meshlib.grpc.watched import Watched, refused
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
     from meshlib.model.filters import LocalRateLimit
+    from meshlib.model.shedding import Shedding
 
 __all__ = ["AioServerInterceptor"]
 
@@ -30,8 +31,10 @@ class AioServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
     server runs on its thread pool, are served as well.
     """
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str] = ()) -> None:
-        self._inbound = Inbound(mesh, rate_limits)
+    def __init__(
+        self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str] = (), shed: Sequence[Shedding | str] = ()
+    ) -> None:
+        self._inbound = Inbound(mesh, rate_limits, shed)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Give the handler wrapped, so that it is served in the call's context."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from meshlib.grpc.sync_channel import MeshChannel
     from meshlib.mesh import Mesh
     from meshlib.model.filters import LocalRateLimit
+    from meshlib.model.shedding import Shedding
 
 
 class GrpcFactory:
@@ -64,19 +65,24 @@ class GrpcFactory:
         settings = Settings(tuple(options), credentials)
         return AsyncMeshChannel(self._mesh, self._shared, target, settings, compression, interceptors)
 
-    def server_interceptor(self, *, rate_limits: Sequence[LocalRateLimit | str] = ()) -> ServerInterceptor:
+    def server_interceptor(
+        self, *, rate_limits: Sequence[LocalRateLimit | str] = (), shed: Sequence[Shedding | str] = ()
+    ) -> ServerInterceptor:
         """For `grpc.server(pool, interceptors=[...])`: trace, deadline, limits and peer, see `ServerInterceptor`.
-        `rate_limits` as text (`"100/minute"`) or as Envoy's filter.
+        `rate_limits` as text (`"100/minute"`) or as Envoy's filter, `shed` as text (`"adaptive"`) or as policies
+        (`meshlib.model.shedding`).
         """
         from meshlib.grpc.server import ServerInterceptor
 
-        return ServerInterceptor(self._mesh, rate_limits)
+        return ServerInterceptor(self._mesh, rate_limits, shed)
 
-    def aio_server_interceptor(self, *, rate_limits: Sequence[LocalRateLimit | str] = ()) -> AioServerInterceptor:
+    def aio_server_interceptor(
+        self, *, rate_limits: Sequence[LocalRateLimit | str] = (), shed: Sequence[Shedding | str] = ()
+    ) -> AioServerInterceptor:
         """The same for `grpc.aio.server(interceptors=[...])`."""
         from meshlib.grpc.aio_server import AioServerInterceptor
 
-        return AioServerInterceptor(self._mesh, rate_limits)
+        return AioServerInterceptor(self._mesh, rate_limits, shed)
 
     def wait_for_termination(
         self,

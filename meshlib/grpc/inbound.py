@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import grpc
 
+from meshlib.drivers.shedding import Shed
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
@@ -23,6 +24,7 @@ from meshlib.grpc.metadata import CONTENT_TYPE, received
 from meshlib.grpc.served import Metadata
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
+from meshlib.model.shedding import Shedding
 from meshlib.policy.notation import local_limit
 from meshlib.security.spiffe import SpiffeIdError, sole_id
 
@@ -50,15 +52,22 @@ class Refusal:
 
 
 class Inbound:
-    """The server's end of the mesh for calls of any kind. `rate_limits` as `meshlib.http.server.MeshMiddleware`'s."""
+    """The server's end of the mesh for calls of any kind. `rate_limits` and `shed` as
+    `meshlib.http.server.MeshMiddleware`'s.
+    """
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str]) -> None:
+    def __init__(
+        self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str], shed: Sequence[Shedding | str] = ()
+    ) -> None:
         self._mesh = mesh
-        self._filters: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
+        self._shed = Shed(shed) if shed else None
+        shedders = () if self._shed is None else self._shed.filters
+        self._filters: tuple[Filter, ...] = (*(_filter(limit) for limit in rate_limits), *shedders)
 
     def admit(self, method: str, context: Any) -> Admission:
         """Decide about a call when its handler is about to run. (Not earlier: a call may have waited for a thread until
-        nobody waited for it any more.) Health checks take no token: a limit must not make the server look dead.
+        nobody waited for it any more.) Health checks take no token and are not shed: a limit must not make the server
+        look dead.
         """
         filters = () if method.startswith(HEALTH) else self._filters
         runtime = self._mesh.runtime
@@ -82,6 +91,8 @@ class Inbound:
         """The answer to a call that is not served. Headers of the reply go as metadata."""
         if reply.flag is ResponseFlag.RL:
             self._mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, method))
+        if reply.flag is ResponseFlag.UO and self._shed is not None:
+            self._shed.tell(self._mesh.runtime, reply, method)
         by_http = BY_HTTP.get(reply.status, grpc.StatusCode.UNKNOWN)
         code = by_http if reply.grpc_status is None else status_code(reply.grpc_status)
         headers = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in reply.headers)

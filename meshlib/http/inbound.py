@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.drivers.inbound import asettle, settle
+from meshlib.drivers.shedding import HEALTH_PATHS, Shed
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
@@ -19,6 +20,7 @@ from meshlib.http.watched import makes_server_spans
 from meshlib.model.cors import CorsPolicy
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
+from meshlib.model.shedding import Shedding
 from meshlib.policy.notation import local_limit
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class Inbound:
 
     `rate_limits`: local limits in order, as text (`"100/minute"`, see `local_limit`) or as Envoy's filter
     (`LocalRateLimit`).
+    `shed`: load shedding in order, as text (`"adaptive"`, `"bulkhead 100"`, see `meshlib.model.shedding`) or as
+    policies; asked after the limits. Requests to `health_paths` are never shed.
     `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay); or `drain`, a
     `Drain` of the application's own, to ask whether it is draining and to hang hooks on.
     `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application.
@@ -41,13 +45,27 @@ class Inbound:
     of the request's host and path.
     """
 
-    __slots__ = ("_cors", "_drain_tried", "_filters", "_makes_spans", "_readiness_path", "app", "drain", "mesh")
+    __slots__ = (
+        "_cors",
+        "_drain_tried",
+        "_filters",
+        "_health_paths",
+        "_limits",
+        "_makes_spans",
+        "_readiness_path",
+        "app",
+        "drain",
+        "mesh",
+        "shed",
+    )
 
     def __init__(
         self,
         mesh: Mesh,
         *,
         rate_limits: Sequence[LocalRateLimit | str] = (),
+        shed: Sequence[Shedding | str] = (),
+        health_paths: Sequence[str] = HEALTH_PATHS,
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
@@ -57,7 +75,10 @@ class Inbound:
         self._cors = make_cors(mesh, cors)
         self.drain = drain or Drain(drain_seconds)
         self._drain_tried = False
-        self._filters: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
+        self._limits: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
+        self.shed = Shed(shed) if shed else None
+        self._filters = self._limits if self.shed is None else (*self._limits, *self.shed.filters)
+        self._health_paths = frozenset(health_paths)
         self._readiness_path = readiness_path
         self._makes_spans: bool | None = None
         self.app: object = None
@@ -79,12 +100,14 @@ class Inbound:
         is known only after `settle` or `asettle`. `peer` is the caller's identity
         as the transport has verified it, `source_ip` the address it comes from.
         """
-        runtime, now = self.mesh.runtime, time.monotonic()
+        runtime, now, filters = self.mesh.runtime, time.monotonic(), self._filters
+        if self.shed is not None and head.path_only in self._health_paths:
+            filters = self._limits
         rules = runtime.plan.lanes
         admission = admit_request(
             head,
             now,
-            self._filters,
+            filters,
             runtime.rng,
             peer=peer,
             propagation=runtime.propagation,
@@ -112,6 +135,8 @@ class Inbound:
         reply = admission.reply
         if reply is not None and reply.flag is ResponseFlag.RL:
             self.mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, head.path_only))
+        if reply is not None and self.shed is not None and reply.flag is ResponseFlag.UO:
+            self.shed.tell(self.mesh.runtime, reply, head.path_only)
         if reply is not None and admission.watch is not None:
             admission.watch.ended(time.monotonic(), reply.status, flag=reply.flag)
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from meshlib.context import current, serving
+from meshlib.drivers.shedding import HEALTH_PATHS
 from meshlib.engine.exchange import REQUEST_ID, Admission, inbound_context
 from meshlib.engine.filters import LocalReply
 from meshlib.http.cors import replaced
@@ -18,6 +19,7 @@ from meshlib.identity.asgi import introduce
 from meshlib.model.cors import CorsPolicy
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
+from meshlib.model.shedding import Shedding
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -52,6 +54,8 @@ class MeshMiddleware:
         *,
         mesh: Mesh,
         rate_limits: Sequence[LocalRateLimit | str] = (),
+        shed: Sequence[Shedding | str] = (),
+        health_paths: Sequence[str] = HEALTH_PATHS,
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
@@ -62,6 +66,8 @@ class MeshMiddleware:
         self.inbound = Inbound(
             mesh,
             rate_limits=rate_limits,
+            shed=shed,
+            health_paths=health_paths,
             drain_seconds=drain_seconds,
             drain=drain,
             readiness_path=readiness_path,

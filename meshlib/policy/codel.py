@@ -1,0 +1,40 @@
+"""CoDel for queues of requests: a queue that is never short is a queue that only adds latency.
+
+After K. Nichols and V. Jacobson, "Controlling Queue Delay" (ACM Queue, 2012), in the form that servers use (B. Maurer,
+"Fail at Scale", ACM Queue, 2015): requests are not dropped one by one but by how long they waited.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+
+
+class CoDel:
+    """Whether requests that waited are to be dropped. Thread-safe; times are seconds, `now` monotonic.
+
+    In every `interval` the shortest wait counts. Was it longer than `target`, then the queue stood, and until an
+    interval has shown otherwise every request that waited for more than twice the `target` is dropped.
+    """
+
+    __slots__ = ("_interval", "_lock", "_most", "_over", "_shortest", "_target", "overloaded")
+
+    def __init__(self, target: float, interval: float) -> None:
+        self._target = target
+        self._most = 2.0 * target
+        self._interval = interval
+        self._over = -math.inf
+        self._shortest = math.inf
+        self._lock = threading.Lock()
+        self.overloaded = False
+
+    def drops(self, waited: float, now: float) -> bool:
+        """Whether a request that is taken out of the queue now is to be dropped."""
+        with self._lock:
+            if now >= self._over:
+                # An interval without requests between this and the last: then nothing stood in the queue.
+                self.overloaded = self._shortest > self._target and now < self._over + self._interval
+                self._over, self._shortest = now + self._interval, waited
+            elif waited < self._shortest:
+                self._shortest = waited
+            return self.overloaded and waited > self._most
