@@ -107,6 +107,7 @@ def test_help_names_every_variable_without_an_option():
         "MESHLIB_LOCAL_CLUSTER",
         "MESHLIB_FAILOVER_TIMEOUT",
         "MESHLIB_RATE_LIMITS",
+        "MESHLIB_SHED",
         "MESHLIB_READINESS_PATH",
         "MESHLIB_DRAIN_SECONDS",
     ]
