@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from meshlib.flags import ResponseFlag
     from meshlib.model.request import RequestHead
 
+_GRPC = "application/grpc"
 _TERMINAL = (Commit, Reply, Fail, PassThrough)
 
 
@@ -83,7 +84,7 @@ def followed(admit: Admit, flow: Flow, head: RequestHead, now: float) -> Flow:
             over: BodyEnd = yield command
             end.at, end.whole = over.at, over.failure is None
             _finish(flow, over)
-            end.grpc_status, end.flag = command.info.grpc_status, command.info.flag
+            end.grpc_status, end.flag = _status_of(command), command.info.flag
         else:
             _answered(end, command, head)
             told = True
@@ -102,6 +103,16 @@ def _time(answer: Any) -> float:
     """The time that a driver's answer tells: a number, an outcome, or a pair that ends in either."""
     last = answer[1] if isinstance(answer, tuple) else answer
     return last if isinstance(last, float) else float(last.at)
+
+
+def _status_of(commit: Commit) -> int | None:
+    """The gRPC status of a call; also of one that was made as a plain HTTP request, where its headers tell."""
+    if commit.info.grpc_status is not None:
+        return commit.info.grpc_status
+    told = commit.outcome.header("grpc-status")
+    if told is None or not told.isdecimal() or not (commit.outcome.header("content-type") or "").startswith(_GRPC):
+        return None
+    return int(told)
 
 
 def _answered(end: End, command: Command, head: RequestHead) -> None:
