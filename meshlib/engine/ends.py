@@ -39,7 +39,6 @@ class End:
         status: int | None = None,
         grpc_status: int | None = None,
         flag: ResponseFlag | None = None,
-        *,
         whole: bool = False,
     ) -> None:
         self.at = at

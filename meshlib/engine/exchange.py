@@ -6,7 +6,7 @@ Order: who it belongs to (request id, trace), then whether it is still wanted (d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from meshlib.telemetry.propagators import DEFAULT, Propagation
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = REQUEST_ID.encode("ascii")
 _DEADLINE_EXCEEDED = 4
-_READ = {
+READ = {
     name.encode("ascii"): name
     for name in (
         deadlines.EXPECTED_TIMEOUT_HEADER,
@@ -37,6 +37,9 @@ _READ = {
         "tracestate",
     )
 }
+"""The headers that are read of every request, by their bytes. Where filters read others too, a server looks for all of
+them at once: `READ | {...}`.
+"""
 
 
 class Admission:
@@ -66,7 +69,10 @@ class Admission:
             if verdict is None:
                 continue
             if isinstance(verdict, Admit):
-                self._hear(verdict, now)
+                if self.watch is None:
+                    self.watch = Endings(now, verdict)
+                else:
+                    self._hear(verdict, now)
             else:
                 self._take(verdict, partial(self._resume, filters[index + 1 :], head, rng))
                 return
@@ -153,14 +159,15 @@ def inbound_context(
     peer: str = "",
     propagation: Propagation = DEFAULT,
     lanes: Lanes | None = None,
+    reads: Mapping[bytes, str] = READ,
 ) -> CallContext:
     """What a request brings with it. A deadline can only shorten what follows, so it is believed from anyone.
 
     `timeout`: seconds the transport itself gives the request (a gRPC server hides the header). `peer`: the caller's
     identity, as the transport has verified it. `propagation`: which trace headers and what baggage go on. `lanes`: the
-    request's lane is chosen here, if nobody before has, and goes on in any case.
+    request's lane is chosen here, if nobody before has, and goes on in any case. `reads`: the headers to look for.
     """
-    head.look_for(_READ)
+    head.look_for(reads)
     told = deadlines.inherited(head.get(deadlines.EXPECTED_TIMEOUT_HEADER), head.get(deadlines.GRPC_TIMEOUT_HEADER))
     given = head.get(REQUEST_ID)
     request_id = given if given and valid_request_id(given) else new_request_id(rng)
@@ -182,11 +189,14 @@ def admit_request(
     peer: str = "",
     propagation: Propagation = DEFAULT,
     lanes: Lanes | None = None,
+    reads: Mapping[bytes, str] = READ,
 ) -> Admission:
     """Decide whether a request reaches the application, and in which context (`inbound_context`). A filter may want a
     pause first.
     """
-    context = inbound_context(head, now, rng, timeout=timeout, peer=peer, propagation=propagation, lanes=lanes)
+    context = inbound_context(
+        head, now, rng, timeout=timeout, peer=peer, propagation=propagation, lanes=lanes, reads=reads
+    )
     if deadlines.expired(context.deadline, now):
         return Admission(context, _late(b"the request's deadline had passed on arrival"))
     admission = Admission(context, None)

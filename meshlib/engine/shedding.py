@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from meshlib.engine.ends import Admit, End
 from meshlib.engine.filters import LocalReply
@@ -37,6 +37,11 @@ class AdaptiveConcurrencyFilter:
         self._refusal = refusal
         self._criticality = Criticality(config.priorities) if config.priorities is not None else None
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The headers it looks at, in lower case."""
+        return _headers(self._criticality)
+
     def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | Admit:
         """Count it in, or refuse it."""
         share = 1.0 if self._criticality is None else self._criticality.share(head)
@@ -66,6 +71,8 @@ class AdaptiveConcurrencyFilter:
 
 class AdmissionControlFilter:
     """`envoy.filters.http.admission_control`."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: AdmissionControl, refusal: LocalReply) -> None:
         self.config = config
@@ -103,6 +110,11 @@ class BulkheadFilter:
         self._by_caller = config.by == "caller"
         self._criticality = Criticality(config.priorities) if config.priorities is not None else None
         self._admit = Admit(self._ended)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The headers it looks at, in lower case."""
+        return (*_headers(self._criticality), *([self._header] if self._header else []))
 
     def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | Admit | None:
         """Take a place, or refuse."""
@@ -143,6 +155,11 @@ class WaitingBulkheadFilter:
         self._prefix = "" if config.path == "/" else config.path
         self._criticality = Criticality(config.priorities) if config.priorities is not None else None
         self._admit = Admit(self._ended)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The headers it looks at, in lower case."""
+        return _headers(self._criticality)
 
     def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | Pause | Admit | None:
         """Take a place, or wait for one, or refuse."""
@@ -190,6 +207,11 @@ class QueueDeadlineFilter:
         self._codel = CoDel(config.target, config.interval)
         self._wall = wall
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The headers it looks at, in lower case."""
+        return (self._header,)
+
     def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | None:
         """Look at how long it waited."""
         told = head.get(self._header)
@@ -210,6 +232,10 @@ class QueueDeadlineFilter:
 Shedder = (
     AdaptiveConcurrencyFilter | AdmissionControlFilter | BulkheadFilter | WaitingBulkheadFilter | QueueDeadlineFilter
 )
+
+
+def _headers(criticality: Criticality | None) -> tuple[str, ...]:
+    return (criticality.header,) if criticality is not None and criticality.header else ()
 
 
 def unix_seconds(text: str) -> float | None:

@@ -4,6 +4,8 @@ hear of its end (`Endings`). None where nobody does.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from meshlib.engine.ends import Admit, End
 from meshlib.engine.events import RequestServed
 from meshlib.engine.runtime import Runtime
@@ -11,11 +13,14 @@ from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.telemetry.tracing import ServerTrace
 
+_TOLD: tuple[Admit, ...] = ()
+
 
 class RequestWatch:
     """One request, from its arrival to the end of its response. Times are monotonic seconds."""
 
     __slots__ = ("_began", "_head", "_runtime", "_trace")
+    looks_on: ClassVar[bool] = True
 
     def __init__(self, runtime: Runtime, head: RequestHead, now: float, trace: ServerTrace | None) -> None:
         self._runtime = runtime
@@ -60,13 +65,18 @@ class Endings:
     __slots__ = ("_admitted", "_at", "inner")
 
     def __init__(self, now: float, admit: Admit, inner: RequestWatch | None = None) -> None:
-        self._admitted = [admit]
+        self._admitted: tuple[Admit, ...] = (admit,)
         self._at = now
         self.inner = inner
 
+    @property
+    def looks_on(self) -> bool:
+        """Whether somebody looks on while it is served, and not only at its end."""
+        return self.inner is not None
+
     def add(self, admit: Admit) -> None:
         """One filter more."""
-        self._admitted.append(admit)
+        self._admitted = (*self._admitted, admit)
 
     def enter(self) -> None:
         """The application runs on this thread or task."""
@@ -89,15 +99,17 @@ class Endings:
         whole: bool = True,
     ) -> None:
         """The response is over, as `RequestWatch.ended`; the filter that was asked last hears of it first."""
-        self._tell(End(now, status, grpc_status, flag, whole=whole and (status is not None or grpc_status is not None)))
+        if self._admitted:
+            answered = status is not None or grpc_status is not None
+            self._tell(End(now, status, grpc_status, flag, whole and answered))
         inner, self.inner = self.inner, None
         if inner is not None:
             inner.ended(now, status, grpc_status=grpc_status, route=route, flag=flag, whole=whole)
 
     def _tell(self, end: End) -> None:
-        admitted, self._admitted = self._admitted, []
-        while admitted:
-            admitted.pop().on_end(end)
+        admitted, self._admitted = self._admitted, _TOLD
+        for admit in reversed(admitted):
+            admit.on_end(end)
 
     def __del__(self) -> None:
         if self._admitted:

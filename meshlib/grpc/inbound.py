@@ -14,7 +14,7 @@ import grpc
 
 from meshlib.drivers.shedding import Shed
 from meshlib.engine.events import RateLimited
-from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
+from meshlib.engine.exchange import READ, REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
@@ -83,6 +83,7 @@ class Inbound:
             peer=_caller(context),
             propagation=runtime.propagation,
             lanes=Lanes(rules, _address(context.peer()), time.time()) if rules is not None else None,
+            reads=READ if self._shed is None else self._shed.reads,
         )
         admission.watched_by(watch(runtime, head, now))
         return admission

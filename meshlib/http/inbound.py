@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from meshlib.drivers.inbound import asettle, settle
 from meshlib.drivers.shedding import HEALTH_PATHS, Shed
 from meshlib.engine.events import RateLimited
-from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
+from meshlib.engine.exchange import READ, REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
@@ -100,9 +100,11 @@ class Inbound:
         is known only after `settle` or `asettle`. `peer` is the caller's identity
         as the transport has verified it, `source_ip` the address it comes from.
         """
-        runtime, now, filters = self.mesh.runtime, time.monotonic(), self._filters
-        if self.shed is not None and head.path_only in self._health_paths:
-            filters = self._limits
+        runtime, now, filters, reads = self.mesh.runtime, time.monotonic(), self._filters, READ
+        if self.shed is not None:
+            reads, path = self.shed.reads, head.path
+            if path in self._health_paths or ("?" in path and head.path_only in self._health_paths):
+                filters = self._limits
         rules = runtime.plan.lanes
         admission = admit_request(
             head,
@@ -112,6 +114,7 @@ class Inbound:
             peer=peer,
             propagation=runtime.propagation,
             lanes=Lanes(rules, source_ip, time.time()) if rules is not None else None,
+            reads=reads,
         )
         admission.watched_by(watch(runtime, head, now, spans=not self._instrumented()))
         if admission.pause is None:

@@ -102,20 +102,34 @@ class MeshMiddleware:
             await self._answer(admission.reply, scope, send, request_id)
             return
 
+        status: int | None = None
+
         async def send_marked(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 headers = message.get("headers", ())
                 if admission.headers:
                     headers = replaced(headers, admission.headers)
                 message["headers"] = self._marked(scope, headers, request_id)
             await send(message)
 
+        watch, whole = admission.watch, False
         token = current.set(context)  # as `serving` does, written out because it is run for every request
         try:
-            if admission.watch is None:
+            if watch is None:
                 await self.app(scope, receive, send_marked)
+            elif watch.looks_on:
+                await serve_watched(watch, self.app, scope, receive, send_marked)
             else:
-                await serve_watched(admission.watch, self.app, scope, receive, send_marked)
+                try:
+                    await self.app(scope, receive, send_marked)
+                    whole = True
+                except Exception:
+                    whole, status = status is None, status or 500
+                    raise
+                finally:
+                    watch.ended(time.monotonic(), status, whole=whole)
         finally:
             with contextlib.suppress(ValueError):
                 current.reset(token)

@@ -27,6 +27,7 @@ class AdmissionController:
         "_http",
         "_lock",
         "_seconds",
+        "_threshold",
         "failed",
         "rejected",
         "requests",
@@ -36,8 +37,9 @@ class AdmissionController:
 
     def __init__(self, config: AdmissionControl) -> None:
         self._config = config
-        self._http = config.http_success_status
+        self._http = frozenset(status for low, high in config.http_success_status for status in range(low, high))
         self._grpc = frozenset(config.grpc_success_status)
+        self._threshold = min(config.sr_threshold, 100.0) / 100.0
         self._lock = threading.Lock()
         self._seconds: deque[list[float]] = deque()  # [when it began, requests, successes]
         self.requests = 0
@@ -47,9 +49,13 @@ class AdmissionController:
     def rejects(self, now: float, rng: Rng) -> bool:
         """Whether a request is refused. One that is not is to be told of by `record`."""
         with self._lock:
-            self._forget(now)
+            seconds = self._seconds
+            if seconds and now - seconds[0][0] >= self._config.sampling_window:
+                self._forget(now)
+            if self.successes >= self.requests * self._threshold:  # which is what nearly every server always has
+                return False
             chance = self._probability(now)
-        if chance <= 0.0 or int(rng.random() * _ACCURACY) >= chance * _ACCURACY:
+        if int(rng.random() * _ACCURACY) >= chance * _ACCURACY:
             return False
         self.rejected.add()
         return True
@@ -59,13 +65,22 @@ class AdmissionController:
         if grpc_status is not None:
             success = grpc_status in self._grpc
         elif status is not None:
-            success = any(low <= status < high for low, high in self._http)
+            success = status in self._http
         else:
             return
         (self.succeeded if success else self.failed).add()
         with self._lock:
-            self._forget(now)
-            self._count(success, now)
+            seconds = self._seconds
+            if not seconds or now - seconds[0][0] >= self._config.sampling_window:
+                self._forget(now)
+            if not seconds or now - seconds[-1][0] >= _GRANULARITY:
+                seconds.append([now, 0, 0])
+            last = seconds[-1]
+            last[1] += 1
+            self.requests += 1
+            if success:
+                last[2] += 1
+                self.successes += 1
 
     def probability(self, now: float) -> float:
         """How likely a refusal is."""
@@ -77,7 +92,7 @@ class AdmissionController:
         config, requests = self._config, self.requests
         if config.rps_threshold and self._rps(now) < config.rps_threshold:
             return 0.0
-        chance = (requests - self.successes / (min(config.sr_threshold, 100.0) / 100.0)) / (requests + 1)
+        chance = (requests - self.successes / self._threshold) / (requests + 1)
         if chance <= 0.0:
             return 0.0
         if config.aggression > 1.0:
@@ -89,16 +104,6 @@ class AdmissionController:
         seconds = self._seconds
         age = now - seconds[0][0] if seconds else 0.0
         return int(self.requests / max(1.0, int(self._config.sampling_window), int(age)))
-
-    def _count(self, success: bool, now: float) -> None:
-        seconds = self._seconds
-        if not seconds or now - seconds[-1][0] >= _GRANULARITY:
-            seconds.append([now, 0, 0])
-        last = seconds[-1]
-        last[1] += 1
-        last[2] += success
-        self.requests += 1
-        self.successes += success
 
     def _forget(self, now: float) -> None:
         seconds = self._seconds

@@ -13,16 +13,17 @@ class Compartments:
     call. Keys are kept as long as something of theirs is in flight.
     """
 
-    __slots__ = ("_counts", "_lock", "limit")
+    __slots__ = ("_counts", "_lock", "_portions", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._counts: dict[str, int] = {}
+        self._portions = {1.0: limit}  # by share: there are few
         self._lock = threading.Lock()
 
     def enter(self, key: str, share: float = 1.0) -> bool:
         """Take a place, if one is free in the `share` of the limit that this request may fill: one place at least."""
-        limit = portion(self.limit, share)
+        limit = self._portions.get(share) or self._portions.setdefault(share, portion(self.limit, share))
         with self._lock:
             count = self._counts.get(key, 0)
             if count >= limit:

@@ -9,24 +9,26 @@ from meshlib.model.shedding import Priorities
 class Criticality:
     """`Priorities`, ready to be asked."""
 
-    __slots__ = ("_callers", "_default", "_header", "_paths", "_shares")
+    __slots__ = ("_callers", "_default", "_paths", "_shares", "header")
 
     def __init__(self, config: Priorities) -> None:
         self._shares = dict(config.shares)
-        self._header = config.header.lower()
+        self.header = config.header.lower()
         self._paths = tuple((prefix, self._shares[name]) for prefix, name in config.paths)
         self._callers = {caller: self._shares[name] for caller, name in config.callers}
         self._default = self._shares[config.default]
 
     def share(self, head: RequestHead) -> float:
         """The part of a limit, from 0 to 1, that the request may fill."""
-        told = head.get(self._header) if self._header else None
-        if told is not None and (share := self._shares.get(told.strip().lower())) is not None:
+        told = head.get_all(self.header) if self.header else None
+        if told and (share := self._shares.get(told[0].strip().lower())) is not None:
             return share
-        for prefix, share in self._paths:
-            if below(head.path_only, prefix):
-                return share
-        return self._callers.get(head.peer, self._default)
+        if self._paths:
+            path = head.path_only
+            for prefix, share in self._paths:
+                if below(path, prefix):
+                    return share
+        return self._callers.get(head.peer, self._default) if self._callers else self._default
 
 
 def below(path: str, prefix: str) -> bool:
