@@ -48,12 +48,10 @@ class AdmissionController:
 
     def rejects(self, now: float, rng: Rng) -> bool:
         """Whether a request is refused. One that is not is to be told of by `record`."""
+        if self.successes >= self.requests * self._threshold:  # as nearly always: no lock for that
+            return False
         with self._lock:
-            seconds = self._seconds
-            if seconds and now - seconds[0][0] >= self._config.sampling_window:
-                self._forget(now)
-            if self.successes >= self.requests * self._threshold:  # which is what nearly every server always has
-                return False
+            self._forget(now)
             chance = self._probability(now)
         if int(rng.random() * _ACCURACY) >= chance * _ACCURACY:
             return False
