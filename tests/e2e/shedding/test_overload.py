@@ -86,8 +86,8 @@ async def capacity(port: int) -> float:
     [
         (UVICORN, "adaptive"),
         (UVICORN, "bulkhead 20"),
-        pytest.param(GUNICORN, "bulkhead 20", marks=pytest.mark.needs("gunicorn")),
-        pytest.param(GUNICORN, "adaptive", marks=pytest.mark.needs("gunicorn")),
+        pytest.param(GUNICORN, "bulkhead 20", marks=[pytest.mark.needs("gunicorn"), pytest.mark.slow]),
+        pytest.param(GUNICORN, "adaptive", marks=[pytest.mark.needs("gunicorn"), pytest.mark.slow]),
     ],
     ids=["uvicorn-adaptive", "uvicorn-bulkhead", "gunicorn-bulkhead", "gunicorn-adaptive"],
 )

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshlib import Mesh
 from meshlib.engine import filters
@@ -183,6 +185,56 @@ def test_a_request_that_gives_up_a_pause_has_ended_for_the_filters_before() -> N
     admission = admit_request(HEAD, 0.0, [first, second], Dice())
     admission.give_up(0.5)
     assert first.heard == [(None, False)]
+
+
+class Chain:
+    """Filters that admit, wait, refuse or let pass, as drawn; how often each that admitted was told of the end."""
+
+    def __init__(self, kinds: list[str]) -> None:
+        self.told: dict[int, int] = {}
+        self.filters = [Hears(verdict=self.verdict(kind, number)) for number, kind in enumerate(kinds)]
+        for number, kind in enumerate(kinds):
+            if kind == "passes":
+                self.filters[number].on_request = lambda *_: None  # type: ignore[method-assign]
+
+    def verdict(self, kind: str, number: int) -> Verdict:
+        if kind == "refuses":
+            return NO
+        return Delay(1.0, lambda *_: self.admit(number)) if kind == "waits" else self.admit(number)
+
+    def admit(self, number: int) -> Admit:
+        """The filter holds something from the moment the request was let pass."""
+
+        def ended(end: End) -> None:
+            self.told[number] += 1
+
+        self.told.setdefault(number, 0)
+        return Admit(ended)
+
+
+@given(
+    kinds=st.lists(st.sampled_from(["admits", "waits", "refuses", "passes"]), max_size=5),
+    ends=st.sampled_from(["served", "gives up", "forgotten", "twice"]),
+    waits=st.integers(0, 5),
+)
+def test_whoever_admitted_hears_of_the_end_exactly_once(kinds: list[str], ends: str, waits: int) -> None:
+    chain = Chain(kinds)
+    admission = admit_request(HEAD, 0.0, chain.filters, Dice())
+    asked = [number for number, kind in enumerate(kinds) if kind == "admits"]
+    asked = [number for number in asked if not {"waits", "refuses"} & set(kinds[:number])]
+    for step in range(waits):
+        admission.go_on(None, float(step))
+    if admission.pause is not None or ends == "gives up":
+        admission.give_up(9.0)
+    elif admission.watch is not None and ends != "forgotten":
+        admission.watch.ended(9.0, 200 if admission.reply is None else admission.reply.status)
+        if ends == "twice":
+            admission.watch.ended(9.5, None)
+    del admission
+    gc.collect(0)
+    waited = [number for number in chain.told if kinds[number] == "waits"]
+    assert all(chain.told[number] == 1 for number in (*asked, *waited))
+    assert max(chain.told.values(), default=0) <= 1
 
 
 # ---------------------------------------------------------------------------------------------------------- servers
