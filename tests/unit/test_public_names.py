@@ -132,6 +132,7 @@ PUBLIC: dict[str, set[str]] = {
         "CircuitBreakers",
         "Cluster",
         "ClusterType",
+        "ErrorMatcher",
         "OutlierDetection",
         "RetryBudget",
         "Thresholds",
