@@ -137,7 +137,7 @@ class Model:
     def _waits(self, request: Request, pause: Consult) -> None:
         """In the shedder's own queue, until it is woken or has waited for too long."""
         turn: Any = pause.question
-        place: Place = turn._place
+        place: Place = turn.place
         done = False
 
         def settled(_: object = None) -> None:
@@ -147,7 +147,7 @@ class Model:
                 self._decided(request, pause.then(None, self._now))
 
         place.wake = settled
-        self._at(self._now + turn._seconds, settled, None)
+        self._at(self._now + turn.seconds, settled, None)
 
     def _refused(self, request: Request) -> None:
         request.refused, request.ended = True, self._now

@@ -12,18 +12,18 @@ from meshlib.policy.bulkhead import Place
 class Turn:
     """The question when it is one's turn, for at most `seconds`. The answer is in the place."""
 
-    __slots__ = ("_place", "_seconds")
+    __slots__ = ("place", "seconds")
 
     def __init__(self, place: Place, seconds: float) -> None:
-        self._place = place
-        self._seconds = seconds
+        self.place = place
+        self.seconds = seconds
 
     def ask(self) -> None:
         """Block."""
         woken = threading.Event()
-        self._place.wake = woken.set
-        if self._place.admitted is None:  # after `wake` is set: else who settles it meanwhile would wake nobody
-            woken.wait(self._seconds)
+        self.place.wake = woken.set
+        if self.place.admitted is None:  # after `wake` is set: else who settles it meanwhile would wake nobody
+            woken.wait(self.seconds)
 
     async def aask(self) -> None:
         """On the running event loop; woken from any thread."""
@@ -34,7 +34,7 @@ class Turn:
             with contextlib.suppress(RuntimeError):  # the loop is closed: whoever waited there has gone
                 loop.call_soon_threadsafe(woken.set)
 
-        self._place.wake = wake
-        if self._place.admitted is None:
+        self.place.wake = wake
+        if self.place.admitted is None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), self._seconds)
+                await asyncio.wait_for(woken.wait(), self.seconds)

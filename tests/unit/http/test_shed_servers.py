@@ -107,13 +107,13 @@ async def test_asgi_waits_no_longer_than_told() -> None:
 
 
 async def test_a_deadline_ends_the_wait_for_a_turn() -> None:
-    door = AsgiDoor(Bulkhead(1, max_waiting=1, max_wait=0.05))
+    door = AsgiDoor(Bulkhead(1, max_waiting=1, max_wait=60.0))
     await door.ask()
-    late = await door.ask(**{"x-envoy-expected-rq-timeout-ms": "10"})
-    assert (await late).status_code == 504
+    late = await door.ask(**{"x-envoy-expected-rq-timeout-ms": "20"})
+    assert (await asyncio.wait_for(late, 20)).status_code == 504
     assert await door.statuses() == [200, 504]
     (shedder,) = door.app.inbound.shed.filters  # type: ignore[union-attr]
-    assert shedder.stats()["rq_active"] == 0
+    assert shedder.stats() == {"rq_blocked": 0, "rq_active": 0, "rq_pending": 0}
 
 
 async def test_observers_hear_of_it_once_a_second() -> None:
@@ -156,10 +156,10 @@ class WsgiDoor:
         start("200 OK", [])
         return [b"served"]
 
-    def ask(self) -> None:
+    def ask(self, **headers: str) -> None:
         def one() -> None:
             with httpx.Client(transport=httpx.WSGITransport(self.app), base_url="http://me") as client:
-                self.statuses.append(client.get("/").status_code)
+                self.statuses.append(client.get("/", headers=headers).status_code)
 
         thread = threading.Thread(target=one)
         thread.start()
@@ -193,6 +193,16 @@ def test_wsgi_waits_for_its_turn_on_the_thread() -> None:
     assert door.end() == [200, 200, 200, 200]
     (shedder,) = door.app.inbound.shed.filters  # type: ignore[union-attr]
     assert shedder.stats() == {"rq_blocked": 0, "rq_active": 0, "rq_pending": 0}
+
+
+def test_a_deadline_ends_the_wait_on_a_thread() -> None:
+    door = WsgiDoor(Bulkhead(1, max_waiting=1, max_wait=60.0))
+    door.ask()
+    assert door.begun.acquire(timeout=20)
+    door.ask(**{"x-envoy-expected-rq-timeout-ms": "20"})
+    door.threads.pop().join(20)
+    assert door.statuses == [504]
+    assert door.end() == [200, 504]
 
 
 def test_text_that_is_no_load_shedding_is_refused_at_once() -> None:
