@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from meshlib.engine.ends import Admit
 from meshlib.engine.pauses import Pause
@@ -55,8 +55,10 @@ class Filter(Protocol):
         """Decide about a request before it is balanced, or served."""
 
 
-FilterStates = MutableMapping[Hashable, Filter]
-"""Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same."""
+FilterStates = MutableMapping[Hashable, Any]
+"""Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same. So do the
+circuit breakers of routes.
+"""
 
 
 class LocalRateLimitFilter:
@@ -121,9 +123,10 @@ def compile_filters(
 
 
 def _runtime(key: tuple[Hashable, str, FilterConfig], states: FilterStates) -> Filter | None:
-    existing = states.get(key)
+    existing: Filter | None = states.get(key)
     if existing is not None:
         return existing
     builder = _BUILDERS.get(type(key[2]))
     built = builder(key[2]) if builder else None
-    return states.setdefault(key, built) if built else None
+    known: Filter | None = states.setdefault(key, built) if built else None
+    return known
