@@ -94,17 +94,17 @@ def test_while_min_rtt_is_measured_few_are_let_in(
 
 
 def test_the_limit_goes_the_same_way_up_and_down(make_twin: Make, fast_backend: Backends) -> None:
-    """minRTT is told, and what calls take is far from it, so that the gradient is at its bounds: 2, then 0.5."""
-    quick, slow = fast_backend("quick"), fast_backend("slow", Reply(delay=0.3))
+    """minRTT is told, and what calls take is far from it, also on a busy machine: the gradient is 2, then 0.5."""
+    quick, slow = fast_backend("quick"), fast_backend("slow", Reply(delay=1.4))
     routes = [
         {"match": {"prefix": "/slow"}, "route": {"cluster": "slow"}},
         {"match": {"prefix": "/"}, "route": {"cluster": "quick"}},
     ]
     clusters = [cluster("quick", [quick.port]), cluster("slow", [slow.port])]
-    twin = make_twin([virtual_host(routes)], clusters, [adaptive(interval="60s", fixed_value="0.05s")])
+    twin = make_twin([virtual_host(routes)], clusters, [adaptive(interval="60s", fixed_value="0.5s")])
     theirs: list[int] = []
     ours: list[float] = []
-    for number, path in enumerate(["/"] * 5 + ["/slow"] * 5):
+    for number, path in enumerate(["/"] * 5 + ["/slow"] * 3):
         (pair,) = twin.both([Call(str(number), path)])
         assert {answer.status for answer in pair} == {200}
         ours.append(stats_of(twin, AdaptiveConcurrencyFilter)["concurrency_limit"])
@@ -112,7 +112,7 @@ def test_the_limit_goes_the_same_way_up_and_down(make_twin: Make, fast_backend: 
         theirs.append(twin.envoy.stats(ADAPTIVE)[f"{ADAPTIVE}.concurrency_limit"])
     # A window of ours is closed by the call after it.
     assert ours[0] == 3
-    assert ours[1:] == theirs[:-1] == [8, 20, 46, 101, 216, 118, 66, 38, 23]
+    assert ours[1:] == theirs[:-1] == [8, 20, 46, 101, 216, 118, 66]
 
 
 def test_what_is_measured_ends_after_the_count_of_requests(make_twin: Make, fast_backend: Backends) -> None:
