@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from meshlib.flags import ResponseFlag
     from meshlib.mesh import Mesh
     from meshlib.model.cluster import CircuitBreaker
+    from meshlib.policy.fault import Fault
     from meshlib.policy.notation import local_limit
     from meshlib.policy.shared_limit import SharedRateLimit
 
@@ -45,6 +46,7 @@ _HOMES = {
     "Mesh": "mesh",
     "ResponseFlag": "flags",
     "CircuitBreaker": "model.cluster",
+    "Fault": "policy.fault",
     "current_attempt": "decorators.attempt",
     "SharedRateLimit": "policy.shared_limit",
     "local_limit": "policy.notation",
@@ -59,6 +61,7 @@ __all__ = [
     "CircuitOpenError",
     "ClusterNotFoundError",
     "ConfigurationError",
+    "Fault",
     "Mesh",
     "MeshError",
     "NoHealthyUpstreamError",

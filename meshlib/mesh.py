@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from meshlib.engine.events import Observer, PlanChanged
+from meshlib.engine.faults import Faults, enabled_by
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.runtime import Runtime, UnknownHosts
 from meshlib.errors import NotReadyError
@@ -68,6 +69,7 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
     `failover_timeout`: seconds after which a priority (or a cluster of an aggregate cluster) is left for the next when
     no connection to any of its endpoints can be made, gRPC's failover timer (there 10; gRFC A56). By default health
     alone decides, as in Envoy.
+    `faults` False injects none, whoever configured them (by default `MESHLIB_FAULTS` says; see `Mesh.faults`).
     `seed` makes random choices repeatable. `admin`: where to open the admin socket (`meshlib.admin.socket`), `{pid}` in
     it being the process's number; none by default.
     """
@@ -96,6 +98,7 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         locality: Locality | str = "",
         local_cluster: str = "",
         failover_timeout: float | None = None,
+        faults: bool | None = None,
         trust_envoy_headers: bool = True,
         seed: int | None = None,
         admin: str | os.PathLike[str] | None = None,
@@ -111,6 +114,7 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
             "propagation": Propagation.from_environment(propagators, baggage, os.environ),
             "trust_envoy_headers": trust_envoy_headers,
             "wall_clock": time.time,
+            "faults": Faults(enabled=enabled_by(os.environ.get("MESHLIB_FAULTS", "")) if faults is None else faults),
         }
         self._breakers = dict(breakers or {})
         self._local = local_of(locality, local_cluster)
@@ -191,6 +195,11 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         return self.runtime.plan
 
     @property
+    def faults(self) -> Faults:
+        """The faults that are injected: their switch, and more of them from code (`meshlib.testing.faults`)."""
+        return self.runtime.faults
+
+    @property
     def ready(self) -> bool:
         """Whether any configuration has arrived."""
         return self._ready.is_set()
@@ -259,11 +268,12 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
     def stats(self) -> dict[str, int]:
         """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, ..."""
         clusters = list(self.runtime.state.clusters.values())
-        return {
+        counted = {
             f"cluster.{cluster.name}.{name}": counter.value
             for cluster in clusters
             for name, counter in cluster.stats.items()
         }
+        return counted | self.runtime.faults.stats()
 
     # ------------------------------------------------------------------ inside
 

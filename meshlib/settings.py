@@ -20,9 +20,11 @@ from typing import Any
 
 from meshlib.errors import ConfigurationError
 from meshlib.mesh import Mesh
+from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.report import Issue
 from meshlib.model.shedding import NOTATION, Shedding, shedding
+from meshlib.policy.fault import Fault
 
 __all__ = [
     "SETTINGS",
@@ -91,6 +93,10 @@ def _listed(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
+def _is_fault(value: object) -> bool:
+    return isinstance(value, (Fault, HttpFault))
+
+
 def _is_mesh(value: object) -> bool:
     return isinstance(value, Mesh) or callable(value) or (_is_text(value) and "." in str(value).replace(":", "."))
 
@@ -117,6 +123,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("NAME_SERVERS", "a list of texts such as '10.0.0.2' or '10.0.0.2:5353'", _is_list_of(_is_text)),
     Setting("LOCALITY", "where this process runs: 'region/zone/sub_zone'", _is_text),
     Setting("LOCAL_CLUSTER", "the cluster this process is an endpoint of", _is_text),
+    Setting(
+        "FAULTS",
+        "a list of Fault for the requests that are served, or False to inject none, whoever configured them",
+        lambda v: isinstance(v, bool) or _is_list_of(_is_fault)(v),
+    ),
     Setting("FAILOVER_TIMEOUT", "seconds, more than 0", lambda v: _is_seconds(v) and bool(v)),
     Setting("RATE_LIMITS", "a list of texts such as '100/minute', or of LocalRateLimit", _is_list_of(_is_limit)),
     Setting("SHED", f"a text or a list of texts such as {NOTATION}, or of policies", _is_shed),
@@ -142,6 +153,8 @@ def mesh_from_settings(settings: Settings) -> Mesh:
     if "FETCH_TIMEOUT" in settings:
         options["fetch_timeout"] = float(settings["FETCH_TIMEOUT"])
     options |= {name.lower(): settings[name] for name in _OF_MESH if name in settings}
+    if isinstance(settings.get("FAULTS"), bool):
+        options["faults"] = settings["FAULTS"]
     if "ADMIN" in settings:
         options["admin"] = settings["ADMIN"]
     (source,) = given_sources(settings)
@@ -151,10 +164,11 @@ def mesh_from_settings(settings: Settings) -> Mesh:
 def server_options(settings: Settings) -> dict[str, Any]:
     """What of the settings is the server middleware's (`meshlib.http`), as its keyword arguments."""
     names = {"RATE_LIMITS": "rate_limits", "READINESS_PATH": "readiness_path", "DRAIN_SECONDS": "drain_seconds"}
-    options = {argument: settings[name] for name, argument in names.items() if name in settings}
+    found = {argument: settings[name] for name, argument in names.items() if name in settings}
     if "SHED" in settings:
-        options["shed"] = _listed(settings["SHED"])
-    return options
+        found["shed"] = _listed(settings["SHED"])
+    faults = settings.get("FAULTS", ())
+    return found if isinstance(faults, bool) or not faults else {**found, "faults": faults}
 
 
 def given_sources(settings: Settings) -> list[str]:
@@ -281,6 +295,7 @@ def _given(value: Any, settings: Settings, options: dict[str, Any]) -> Mesh:
         made = made()
     if not isinstance(made, Mesh):
         raise ConfigurationError(f"MESHLIB: MESH: {value!r} gives a {type(made).__name__}, not a Mesh")
+    made.faults.enabled = options.get("faults", made.faults.enabled)
     return made
 
 

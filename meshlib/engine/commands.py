@@ -252,6 +252,8 @@ class CallInfo:
     `pushback`. `grpc_status` is a gRPC call's, None for any other. `internal_redirects` counts the redirects that the
     mesh has followed, which the rest is told after; `why_not_redirected` says why it followed no further: Envoy's
     `bad-location`, `unsafe-scheme`, `too-many-redirects`, `no-route`, `predicate`, or `not-replayable`.
+    `delayed`: a fault was injected that delayed the call (DI), which `flag` does not say, because nothing went wrong;
+    `flags` says both. `response_limit`: bytes a second that a fault leaves of the response's body.
     """
 
     virtual_host: str = ""
@@ -264,6 +266,14 @@ class CallInfo:
     grpc_status: int | None = None
     internal_redirects: int = 0
     why_not_redirected: str = ""
+    delayed: bool = False
+    response_limit: int | None = None
+
+    @property
+    def flags(self) -> tuple[ResponseFlag, ...]:
+        """All that Envoy would put into `%RESPONSE_FLAGS%`."""
+        own = () if self.flag is None else (self.flag,)
+        return (ResponseFlag.DI, *own) if self.delayed else own
 
 
 Command = Fetch | Query | Start | Overlap | Discard | Mirror | Wait | Commit | Reply | Fail | PassThrough

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from meshlib.engine import facts
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.filters import LocalReply
@@ -65,7 +68,7 @@ class Answer:
             said = self.body.decode("latin-1")  # and of the response headers a body sees none, as in Envoy
             body = wire_bytes(write(Scene(head, head.headers, (), lambda: facts.of_answer(self, clock, body=said))))
         if body:
-            headers = _with_content_type(headers, self.route.content_type)
+            headers = with_content_type(headers, self.route.content_type)
         if share.filter_response is not None:  # the filters see the status, which the route's headers do not
             headers = share.filter_response(headers, head, lambda: facts.of_answer(self, clock, self.status))
         return headers, body
@@ -176,18 +179,25 @@ def prepared(decision: Forward | Answer, head: RequestHead, clock: facts.Clock =
 
 
 def with_route_headers(
-    decision: Forward | Answer, reply: LocalReply, head: RequestHead, clock: facts.Clock = facts.no_clock
+    decision: Forward | Answer,
+    reply: LocalReply,
+    head: RequestHead,
+    clock: facts.Clock = facts.no_clock,
+    flags: str = "",
 ) -> Headers:
-    """The headers of an answer that a filter makes: the route's come first, and the other filters' last."""
+    """The headers of an answer that a filter makes: the route's come first, and the other filters' last. `flags` are
+    the call's by now.
+    """
     share = decision.share
     if share.response_headers is None:
         return reply.headers
     headers: Headers = []
     if share.route_response is not None:
-        headers = share.route_response(headers, head, lambda: facts.of_request(decision, clock))
+        headers = share.route_response(headers, head, lambda: replace(facts.of_request(decision, clock), flag=flags))
     headers = [*headers, *reply.headers]
     if share.filter_response is not None:
-        headers = share.filter_response(headers, head, lambda: facts.of_request(decision, clock, reply.status))
+        known = partial(facts.of_request, decision, clock, reply.status)
+        headers = share.filter_response(headers, head, lambda: replace(known(), flag=flags))
     return headers
 
 
@@ -212,7 +222,7 @@ def upstream_head(decision: Forward, head: RequestHead, clock: facts.Clock = fac
     return head.like(path, headers)
 
 
-def _with_content_type(headers: Headers, content_type: bytes) -> Headers:
+def with_content_type(headers: Headers, content_type: bytes) -> Headers:
     """The headers of a body the mesh made: as plain text, unless the configuration says what else it is."""
     if any(name.lower() == b"content-type" for name, _ in headers):
         return headers

@@ -6,12 +6,12 @@ A route, or a server, whose filters never do pays nothing for it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshlib.engine import grpc_status
-from meshlib.engine.commands import Abandoned, BodyEnd, Command, Commit, Fail, Flow, PassThrough, Reply
+from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Command, Commit, Fail, Flow, PassThrough, Reply
 
 if TYPE_CHECKING:
     from meshlib.engine.decision import Decision
@@ -66,7 +66,8 @@ class Admitted:
 
     host: VirtualHostPlan
     decision: Decision
-    filters: Sequence[Filter]
+    info: CallInfo
+    filters: tuple[Filter, ...]
 
 
 def followed(admit: Admit, flow: Flow, head: RequestHead, now: float) -> Flow:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from meshlib.engine.commands import CallInfo
 from meshlib.flags import ResponseFlag
+from meshlib.model.metadata import EMPTY_STRUCT, Struct
 
 __all__ = [
     "AttemptEnded",
@@ -24,6 +25,7 @@ __all__ = [
     "EndpointReturned",
     "EndpointUnreachable",
     "Event",
+    "FaultInjected",
     "HealingChanged",
     "HealingState",
     "LoadShed",
@@ -148,6 +150,21 @@ class RateLimited:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultInjected:
+    """A configuration injects faults: told of its first one, and then from time to time. `name` says which it is,
+    `kind` what was injected last ("delay", "abort", "response rate limit") and `path` into what, `count` how many there
+    have been. `metadata` is the configuration's own.
+    """
+
+    at: float
+    name: str
+    kind: str
+    count: int
+    path: str
+    metadata: Struct = EMPTY_STRUCT
+
+
+@dataclass(frozen=True, slots=True)
 class LoadShed:
     """A server refused requests because it has enough to do: `count` of them since the last such event, of which there
     is at most one a second for each shedder. `name` says which, `path` what the last of them asked for.
@@ -208,6 +225,7 @@ Event = (
     | EndpointUnreachable
     | BreakerChanged
     | LoadShed
+    | FaultInjected
     | RateLimited
     | RequestServed
     | HealingChanged

@@ -14,7 +14,7 @@ from meshlib.context import CallContext
 from meshlib.engine.ends import Admit
 from meshlib.engine.filters import Filter, LocalReply
 from meshlib.engine.lanes import handed_on
-from meshlib.engine.pauses import Pause
+from meshlib.engine.pauses import Lasting, Pause
 from meshlib.engine.rng import Randomness
 from meshlib.engine.watch import Endings, RequestWatch, Watch
 from meshlib.flags import ResponseFlag
@@ -48,10 +48,11 @@ class Admission:
     the application's response, in the place of those of the same names.
 
     While there is a `pause` neither is known: a driver (`meshlib.drivers.inbound`) does what it asks for, and tells
-    `go_on`. `decided` is called when it is known.
+    `go_on`. `decided` is called when it is known. `lasting`: what is in force until the request is over, of which
+    `ended` is to be told.
     """
 
-    __slots__ = ("_rest", "context", "decided", "headers", "pause", "reply", "watch")
+    __slots__ = ("_rest", "context", "decided", "headers", "lasting", "pause", "reply", "watch")
 
     def __init__(self, context: CallContext, reply: LocalReply | None) -> None:
         self.context = context
@@ -60,6 +61,7 @@ class Admission:
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
         self.pause: Pause | None = None
         self.decided: Callable[[], None] | None = None
+        self.lasting: Lasting | None = None
         self._rest: Callable[[float], None] | None = None
 
     def begin(self, filters: Sequence[Filter], head: RequestHead, now: float, rng: Randomness) -> None:
@@ -68,11 +70,10 @@ class Admission:
             verdict = item.on_request(head, now, rng)
             if verdict is None:
                 continue
-            if isinstance(verdict, Admit):
-                if self.watch is None:
-                    self.watch = Endings(now, verdict)
-                else:
-                    self._hear(verdict, now)
+            if isinstance(verdict, Lasting):
+                self.lasting = verdict.beside(self.lasting)
+            elif isinstance(verdict, Admit):
+                self._hear(verdict, now)
             else:
                 self._take(verdict, partial(self._resume, filters[index + 1 :], head, rng))
                 return
@@ -88,10 +89,13 @@ class Admission:
         self.pause = self._rest = None
         if deadlines.expired(self.context.deadline, now):
             pause.give_up()
+            self.ended()
             self.reply = _late(b"the request's deadline passed while a filter held it")
         else:
             verdict = pause.then(answer, now)
-            if isinstance(verdict, Admit):
+            if isinstance(verdict, Lasting):
+                self.lasting, verdict = verdict.beside(self.lasting), None
+            elif isinstance(verdict, Admit):
                 self._hear(verdict, now)
                 verdict = None
             if verdict is not None:
@@ -109,8 +113,15 @@ class Admission:
         pause, self.pause = self.pause, None
         if pause is not None:
             pause.give_up()
+        self.ended()
         if self.watch is not None:
             self.watch.ended(now, None)
+
+    def ended(self) -> None:
+        """The request is over: nothing is in force for it any more. Idempotent."""
+        lasting, self.lasting = self.lasting, None
+        if lasting is not None:
+            lasting.ended()
 
     def watched_by(self, watch: RequestWatch | None) -> None:
         """Telemetry looks on, or does not."""
@@ -136,6 +147,7 @@ class Admission:
             self.pause, self._rest = verdict, rest
         else:
             self.reply = verdict
+            self.ended()
 
 
 def _late(body: bytes) -> LocalReply:

@@ -51,7 +51,7 @@ def of_response(call: Attempts, start: Start, outcome: Outcome) -> CallFacts:
         status=outcome.status or 0,
         grpc_status=outcome.grpc_status,
         details="via_upstream",
-        flag=call.info.flag or "",
+        flag=",".join(call.info.flags),
         started=now - took,
         now=now,
         elapsed=took,

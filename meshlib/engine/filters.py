@@ -6,14 +6,16 @@ A filter looks at the request and either lets it pass (None; `Admit` where it wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
 
 from meshlib.engine.ends import Admit
-from meshlib.engine.pauses import Pause
+from meshlib.engine.pauses import Lasting, Pause
 from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
+from meshlib.model.fault import HttpFault
 from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerFilterConfig
 from meshlib.model.header_mutation import MutationStep
 from meshlib.model.request import RequestHead
@@ -23,6 +25,9 @@ from meshlib.policy.rate_limit import LocalRateLimiter
 from meshlib.policy.rng import Rng
 from meshlib.routing.header_filter import compile_steps
 from meshlib.routing.headers import Headers
+
+if TYPE_CHECKING:
+    from meshlib.engine.faults import Faults
 
 _RESOURCE_EXHAUSTED = 8
 
@@ -41,7 +46,7 @@ class LocalReply:
     grpc_status: int | None = None
 
 
-Verdict = LocalReply | Pause | Admit | None
+Verdict = LocalReply | Pause | Lasting | Admit | None
 
 
 class Filter(Protocol):
@@ -55,10 +60,15 @@ class Filter(Protocol):
         """Decide about a request before it is balanced, or served."""
 
 
-FilterStates = MutableMapping[Hashable, Any]
-"""Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same. So do the
-circuit breakers of routes.
-"""
+class FilterStates(WeakValueDictionary[Hashable, Any]):
+    """Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same. So do
+    the circuit breakers of routes. Weak: it lives as long as some plan's route uses it, and no longer. `faults` are the
+    mesh's.
+    """
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__()
+        self.faults = faults
 
 
 class LocalRateLimitFilter:
@@ -126,7 +136,16 @@ def _runtime(key: tuple[Hashable, str, FilterConfig], states: FilterStates) -> F
     existing: Filter | None = states.get(key)
     if existing is not None:
         return existing
-    builder = _BUILDERS.get(type(key[2]))
-    built = builder(key[2]) if builder else None
+    config = key[2]
+    builder = _BUILDERS.get(type(config))
+    if isinstance(config, HttpFault):
+        built = _fault(config, key, states.faults)
+    else:
+        built = builder(config) if builder else None
     known: Filter | None = states.setdefault(key, built) if built else None
     return known
+
+
+def _fault(config: HttpFault, key: tuple[Hashable, str, FilterConfig], faults: Faults) -> Filter | None:
+    where = "/".join(map(str, key[0])) if isinstance(key[0], tuple) else str(key[0])
+    return faults.filter(config, f"{key[1]} of {where}") if config.injects else None

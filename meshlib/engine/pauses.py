@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from meshlib.engine.ends import Admit
     from meshlib.engine.filters import LocalReply
 
-Then = Callable[[Any, float], "LocalReply | Pause | Admit | None"]
+Then = Callable[[Any, float], "LocalReply | Pause | Lasting | Admit | None"]
 
 
 class Pause:
@@ -31,13 +31,18 @@ class Pause:
 
 
 class Delay(Pause):
-    """Go on in `seconds`; `then` is given None. A request whose deadline comes before is over then."""
+    """Go on in `seconds`; `then` is given None. A request whose deadline comes before is over then. `injected`: the
+    delay is a fault (DI).
+    """
 
-    __slots__ = ("seconds",)
+    __slots__ = ("injected", "seconds")
 
-    def __init__(self, seconds: float, then: Then, give_up: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, seconds: float, then: Then, give_up: Callable[[], None] | None = None, *, injected: bool = False
+    ) -> None:
         super().__init__(then, give_up)
         self.seconds = seconds
+        self.injected = injected
 
 
 class Consult(Pause):
@@ -48,6 +53,31 @@ class Consult(Pause):
     def __init__(self, question: Question, then: Then, give_up: Callable[[], None] | None = None) -> None:
         super().__init__(then, give_up)
         self.question = question
+
+
+class Lasting:
+    """Go on, with something in force until the request is over, which `ended` is told once. `response_limit`: bytes a
+    second of the response's body (None: no limit).
+    """
+
+    __slots__ = ("ended", "response_limit")
+
+    def __init__(self, ended: Callable[[], None], response_limit: int | None = None) -> None:
+        self.ended = ended
+        self.response_limit = response_limit
+
+    def beside(self, other: Lasting | None) -> Lasting:
+        """Both of them, as one."""
+        if other is None:
+            return self
+        limits = [limit for limit in (self.response_limit, other.response_limit) if limit is not None]
+        mine, theirs = self.ended, other.ended
+
+        def both() -> None:
+            mine()
+            theirs()
+
+        return Lasting(both, min(limits, default=None))
 
 
 def _nothing() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from meshlib.engine.actions import Actions, compile_actions
 from meshlib.engine.circuits import compile_circuit
 from meshlib.engine.extras import Extras, compile_extras, header_tests
+from meshlib.engine.fault import for_clusters
 from meshlib.engine.filters import Filter, FilterStates, compile_filters
 from meshlib.engine.levels import compile_cors, compile_header_filters
 from meshlib.model.filters import HttpFilter, RouterFilter
@@ -231,19 +232,23 @@ class RoutePlan:
             cluster=_cluster_name(share, route),
             cluster_by=_cluster_by(share, route),
             criteria=criteria_of(share, route),
-            filters=compile_filters(
-                scope.listener,
-                scope.filters,
-                (
-                    (("rc", rc.name), rc.typed_per_filter_config),
-                    (("vhost", rc.name, host.name), host.typed_per_filter_config),
-                    (("route", rc.name, host.name, self.index), route.typed_per_filter_config),
+            filters=for_clusters(
+                compile_filters(
+                    scope.listener,
+                    scope.filters,
                     (
-                        ("share", rc.name, host.name, self.index, share.name if share else ""),
-                        share.typed_per_filter_config if share else (),
+                        (("rc", rc.name), rc.typed_per_filter_config),
+                        (("vhost", rc.name, host.name), host.typed_per_filter_config),
+                        (("route", rc.name, host.name, self.index), route.typed_per_filter_config),
+                        (
+                            ("share", rc.name, host.name, self.index, share.name if share else ""),
+                            share.typed_per_filter_config if share else (),
+                        ),
                     ),
+                    states,
                 ),
-                states,
+                _cluster_name(share, route),
+                _cluster_by(share, route),
             ),
             request_headers=compile_mutations(
                 *(s.request_headers for s in first),

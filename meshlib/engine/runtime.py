@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from typing import Literal
-from weakref import WeakValueDictionary
 
 from meshlib.engine.circuits import given_circuits
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import Question
 from meshlib.engine.events import EndpointReturned, Event, Observer
+from meshlib.engine.faults import Faults
 from meshlib.engine.filters import FilterStates
 from meshlib.engine.healing import HealingRecord
 from meshlib.engine.plan import Attached, Plan
@@ -38,6 +38,7 @@ class Runtime:
     `trust_envoy_headers`: whether a request may ask for timeouts, retries and hedging in `x-envoy-*` headers.
     `wall_clock` is Unix time, for responses that say when to come back.
     `first_lookup` makes the question whether a cluster's names have been looked up once, for calls that wait for it.
+    `faults` is what filters inject, and the switch for it.
     `healing` is the record of what was isolated, and when it was back. `circuits` are the breakers of routes from code.
     `background` runs work that is too long for a call (a large cluster's balancer) elsewhere; without it, at once.
     """
@@ -46,6 +47,7 @@ class Runtime:
         "attached",
         "background",
         "circuits",
+        "faults",
         "fetch_timeout",
         "filters",
         "first_lookup",
@@ -72,6 +74,7 @@ class Runtime:
         propagation: Propagation = DEFAULT,
         trust_envoy_headers: bool = True,
         wall_clock: Callable[[], float] = _epoch,
+        faults: Faults | None = None,
     ) -> None:
         self.rng = rng
         self.attached = attached or Attached()
@@ -85,9 +88,10 @@ class Runtime:
         self.tracing: Tracing | None = None
         self.first_lookup: Callable[[str, float], Question] | None = None
         self.state = MeshState()
+        self.faults = faults or Faults()
+        self.faults.begin(self.emit)
+        self.filters = FilterStates(self.faults)
         self.healing = HealingRecord()
-        # Weak: a bucket lives as long as some plan's route uses it, and no longer.
-        self.filters: FilterStates = WeakValueDictionary()
         self.circuits = tuple(given_circuits(self.attached.breakers, self.filters))
         self.plan = self.compile(Snapshot(on_demand=True), None)
 
@@ -100,6 +104,7 @@ class Runtime:
         forgotten, else names that come and go would pile up; calls still in flight hold their own.
         """
         before, self.plan = self.plan.clusters, plan
+        self.faults.follow(plan.snapshot.runtime)
         self.state.keep_only(plan.clusters)
         self.healing.keep_only(lambda name, at: name in plan.clusters and at in plan.clusters[name].addresses)
         for name, cluster in plan.clusters.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
 from meshlib.balancing.base import Host
@@ -12,6 +12,7 @@ from meshlib.engine.decision import Forward
 from meshlib.engine.facts import of_request
 from meshlib.engine.route import RoutePlan, Share
 from meshlib.engine.table import VirtualHostPlan
+from meshlib.model.fault import HttpFault
 from meshlib.model.metadata import Struct
 from meshlib.model.request import RawHeaders, RequestHead
 from meshlib.model.route import WeightedClusters
@@ -62,8 +63,20 @@ def answered(decision: Forward, host: Host | None, now: float) -> CallFacts:
 
 
 def settings(config: Any) -> dict[str, Any]:
-    """A filter's configuration."""
+    """A filter's configuration; of a fault what is not as it is by default, for it has many settings."""
+    if isinstance(config, HttpFault):
+        said: dict[str, Any] = _said(config)
+        return said
     return asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_said(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    found = ((field, getattr(value, field.name)) for field in fields(value))
+    return {field.name: _said(inner) for field, inner in found if inner != field.default}
 
 
 def thresholds(decision: Forward) -> dict[str, Any]:

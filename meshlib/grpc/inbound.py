@@ -22,9 +22,11 @@ from meshlib.grpc import secure
 from meshlib.grpc.errors import BY_HTTP, status_code
 from meshlib.grpc.metadata import CONTENT_TYPE, received
 from meshlib.grpc.served import Metadata
+from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
 from meshlib.model.shedding import Shedding
+from meshlib.policy.fault import Fault
 from meshlib.policy.notation import local_limit
 from meshlib.security.spiffe import SpiffeIdError, sole_id
 
@@ -52,21 +54,26 @@ class Refusal:
 
 
 class Inbound:
-    """The server's end of the mesh for calls of any kind. `rate_limits` and `shed` as
-    `meshlib.http.server.MeshMiddleware`'s.
+    """The server's end of the mesh for calls of any kind. `rate_limits`, `faults` and `shed` as those of
+    `meshlib.http.server.MeshMiddleware`.
     """
 
     def __init__(
-        self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str], shed: Sequence[Shedding | str] = ()
+        self,
+        mesh: Mesh,
+        rate_limits: Sequence[LocalRateLimit | str],
+        faults: Sequence[Fault | HttpFault] = (),
+        shed: Sequence[Shedding | str] = (),
     ) -> None:
         self._mesh = mesh
         self._shed = Shed(shed) if shed else None
         shedders = () if self._shed is None else self._shed.filters
-        self._filters: tuple[Filter, ...] = (*(_filter(limit) for limit in rate_limits), *shedders)
+        injected = (mesh.runtime.faults.filter(fault, "calls served") for fault in faults)
+        self._filters: tuple[Filter, ...] = (*injected, *(_filter(limit) for limit in rate_limits), *shedders)
 
     def admit(self, method: str, context: Any) -> Admission:
         """Decide about a call when its handler is about to run. (Not earlier: a call may have waited for a thread until
-        nobody waited for it any more.) Health checks take no token and are not shed: a limit must not make the server
+        nobody waited for it any more.) Health checks take no token, get no fault and are not shed: the server must not
         look dead.
         """
         filters = () if method.startswith(HEALTH) else self._filters

@@ -17,8 +17,10 @@ from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
+    from meshlib.model.fault import HttpFault
     from meshlib.model.filters import LocalRateLimit
     from meshlib.model.shedding import Shedding
+    from meshlib.policy.fault import Fault
 
 __all__ = ["ServerInterceptor"]
 
@@ -39,9 +41,13 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio
     """
 
     def __init__(
-        self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str] = (), shed: Sequence[Shedding | str] = ()
+        self,
+        mesh: Mesh,
+        rate_limits: Sequence[LocalRateLimit | str] = (),
+        faults: Sequence[Fault | HttpFault] = (),
+        shed: Sequence[Shedding | str] = (),
     ) -> None:
-        self._inbound = Inbound(mesh, rate_limits, shed)
+        self._inbound = Inbound(mesh, rate_limits, faults, shed)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """Give the handler wrapped, so that it is served in the call's context."""

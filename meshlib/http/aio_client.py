@@ -13,6 +13,7 @@ from meshlib.http.exchange import Exchange
 from meshlib.http.library import Library
 from meshlib.http.mirror import AsyncKeptBody, send_copy
 from meshlib.http.pools import PoolRegistry
+from meshlib.http.slowed import SlowedAsyncBody
 from meshlib.http.trace import TracedAsyncBody
 from meshlib.http.transport import TransportCore
 from meshlib.http.wire import AsyncPool
@@ -85,7 +86,8 @@ class AsyncTransportCore(TransportCore):
     """
 
     def __init__(self, mesh: Mesh, library: Library, fallback: Any = None) -> None:
-        super().__init__(mesh, library, fallback, (AsyncBody, WholeAsyncBody, TracedAsyncBody), "AsyncByteStream")
+        bodies = (AsyncBody, WholeAsyncBody, TracedAsyncBody, SlowedAsyncBody)
+        super().__init__(mesh, library, fallback, bodies, "AsyncByteStream")
         self._by_loop: dict[asyncio.AbstractEventLoop, LoopPools] = {}
         # The last loop and its pools, in one value: threads with a loop each read and write it at once.
         self._last: tuple[asyncio.AbstractEventLoop | None, LoopPools] = (None, LoopPools(mesh.upstreams))

@@ -33,6 +33,8 @@ class Core(Protocol):
     """The class of its responses, the library's or derived from it."""
     traced: Any
     """The class of a response body whose reading is told to a `trace` extension."""
+    slowed: Any
+    """The class of a response body that a fault slows."""
 
 
 class Exchange:
@@ -141,10 +143,13 @@ class Exchange:
         """The library's response for an answer the mesh made itself."""
         self.flow.close()
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+        stream = self.library.ByteStream(reply.body)
+        if reply.info.response_limit is not None:
+            stream = self.core.slowed(stream, reply.info.response_limit, nothing)
         return self.library.Response(
             reply.status,
             headers=headers,
-            stream=self.library.ByteStream(reply.body),
+            stream=stream,
             extensions={"http_version": b"HTTP/1.1", "meshlib": reply.info},
         )
 
@@ -176,3 +181,7 @@ def head_of(request: Any, context: CallContext = NO_CONTEXT) -> RequestHead:
         headers = context.added_to(headers)
     target = request.extensions.get("target") or url.raw_path
     return CallHead(request.method, url.scheme, authority, target.decode("latin-1"), headers)
+
+
+def nothing() -> None:
+    """Nobody has to be told."""

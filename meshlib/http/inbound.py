@@ -18,9 +18,11 @@ from meshlib.http.cors import make_cors
 from meshlib.http.drain import Drain
 from meshlib.http.watched import makes_server_spans
 from meshlib.model.cors import CorsPolicy
+from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
 from meshlib.model.shedding import Shedding
+from meshlib.policy.fault import Fault
 from meshlib.policy.notation import local_limit
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Inbound:
 
     `rate_limits`: local limits in order, as text (`"100/minute"`, see `local_limit`) or as Envoy's filter
     (`LocalRateLimit`).
+    `faults`: what to inject before the limits, in order: `Fault`, or Envoy's filter (`HttpFault`).
     `shed`: load shedding in order, as text (`"adaptive"`, `"bulkhead 100"`, see `meshlib.model.shedding`) or as
     policies; asked after the limits. Requests to `health_paths` are never shed.
     `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay); or `drain`, a
@@ -64,6 +67,7 @@ class Inbound:
         mesh: Mesh,
         *,
         rate_limits: Sequence[LocalRateLimit | str] = (),
+        faults: Sequence[Fault | HttpFault] = (),
         shed: Sequence[Shedding | str] = (),
         health_paths: Sequence[str] = HEALTH_PATHS,
         drain_seconds: float = 0.0,
@@ -75,7 +79,8 @@ class Inbound:
         self._cors = make_cors(mesh, cors)
         self.drain = drain or Drain(drain_seconds)
         self._drain_tried = False
-        self._limits: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
+        injected = (mesh.runtime.faults.filter(fault, "requests served") for fault in faults)
+        self._limits: tuple[Filter, ...] = (*injected, *(_filter(limit) for limit in rate_limits))
         self.shed = Shed(shed) if shed else None
         self._filters = self._limits if self.shed is None else (*self._limits, *self.shed.filters)
         self._health_paths = frozenset(health_paths)

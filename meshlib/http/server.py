@@ -14,12 +14,15 @@ from meshlib.engine.filters import LocalReply
 from meshlib.http.cors import replaced
 from meshlib.http.drain import Drain
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
+from meshlib.http.slowed import SlowSend
 from meshlib.http.watched import serve_watched
 from meshlib.identity.asgi import introduce
 from meshlib.model.cors import CorsPolicy
+from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
 from meshlib.model.shedding import Shedding
+from meshlib.policy.fault import Fault
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -54,6 +57,7 @@ class MeshMiddleware:
         *,
         mesh: Mesh,
         rate_limits: Sequence[LocalRateLimit | str] = (),
+        faults: Sequence[Fault | HttpFault] = (),
         shed: Sequence[Shedding | str] = (),
         health_paths: Sequence[str] = HEALTH_PATHS,
         drain_seconds: float = 0.0,
@@ -66,6 +70,7 @@ class MeshMiddleware:
         self.inbound = Inbound(
             mesh,
             rate_limits=rate_limits,
+            faults=faults,
             shed=shed,
             health_paths=health_paths,
             drain_seconds=drain_seconds,
@@ -88,7 +93,7 @@ class MeshMiddleware:
             case _:
                 await self.app(scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901  a layer for each costs
         ready = self.inbound.readiness(scope["path"])
         if ready is not None:
             await self._answer(ready, scope, send, b"")
@@ -101,6 +106,8 @@ class MeshMiddleware:
         if admission.reply is not None:
             await self._answer(admission.reply, scope, send, request_id)
             return
+        if admission.lasting is not None and admission.lasting.response_limit is not None:
+            send = SlowSend(send, admission.lasting.response_limit)
 
         status: int | None = None
 
@@ -133,6 +140,8 @@ class MeshMiddleware:
         finally:
             with contextlib.suppress(ValueError):
                 current.reset(token)
+            if admission.lasting is not None:
+                admission.ended()
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         head, peer = request_head(scope), introduce(scope)

@@ -13,6 +13,7 @@ from meshlib.http.exchange import Exchange
 from meshlib.http.library import Library
 from meshlib.http.mirror import BlockingHttpCopy, KeptBody
 from meshlib.http.pools import PoolRegistry
+from meshlib.http.slowed import SlowedBody
 from meshlib.http.trace import TracedBody
 from meshlib.http.transport import TransportCore
 from meshlib.http.wire import SyncPool
@@ -61,7 +62,7 @@ class SyncTransportCore(TransportCore):
     """Routes each request through the mesh; hosts unknown to it go to `fallback` (the library's own transport)."""
 
     def __init__(self, mesh: Mesh, library: Library, fallback: Any = None) -> None:
-        super().__init__(mesh, library, fallback, (SyncBody, WholeSyncBody, TracedBody), "SyncByteStream")
+        super().__init__(mesh, library, fallback, (SyncBody, WholeSyncBody, TracedBody, SlowedBody), "SyncByteStream")
         self._defaults: dict[int, Any] = {}  # the library's own transport, by fork generation: at most one
         self._pools: PoolRegistry[SyncPool] = PoolRegistry(SyncPool, mesh.upstreams)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.context import current
 from meshlib.engine.commands import Commit
-from meshlib.http.exchange import NO_TIMEOUT, Exchange
+from meshlib.http.exchange import NO_TIMEOUT, Exchange, nothing
 from meshlib.http.library import Library
 from meshlib.http.responses import response_type
 
@@ -20,11 +20,16 @@ _LEAST = 0.001  # seconds; 0 would mean "at once" to some and "never" to others
 
 class TransportCore:
     """A transport before anything waits. `bodies` are the classes of a body that is streamed, of one that has arrived
-    whole, and of one whose reading is traced; here they become streams of the library.
+    whole, of one whose reading is traced, and of one that a fault slows; here they become streams of the library.
     """
 
     def __init__(
-        self, mesh: Mesh, library: Library, fallback: Any, bodies: tuple[type[Any], type[Any], type[Any]], base: str
+        self,
+        mesh: Mesh,
+        library: Library,
+        fallback: Any,
+        bodies: tuple[type[Any], type[Any], type[Any], type[Any]],
+        base: str,
     ) -> None:
         self.mesh = mesh
         self.library = library
@@ -35,7 +40,8 @@ class TransportCore:
         """For hosts the mesh does not know, where the request has none of its own."""
         self._generation = mesh.generation
         stream: Any = getattr(library.module, base)
-        self._stream, self._whole, self.traced = (type(f"Mesh{body.__name__}", (body, stream), {}) for body in bodies)
+        made = (type(f"Mesh{body.__name__}", (body, stream), {}) for body in bodies)
+        self._stream, self._whole, self.traced, self.slowed = made
         self.response: Any = response_type(library, self._whole, asynchronous=base.startswith("Async"))
 
     def _bound(self, request: Any) -> Any:
@@ -56,8 +62,20 @@ class TransportCore:
     def _commit(self, exchange: Exchange, commit: Commit) -> Any:
         wire = commit.outcome.response
         body = wire.whole()
+        if commit.info.response_limit is not None:
+            return self._slowly(exchange, commit, body, commit.info.response_limit)
         if body is None:
             wire.on_done = exchange.finish
             return exchange.committed(commit, self._stream(exchange, wire, commit.info))
         exchange.finish(None)
         return exchange.committed(commit, self._whole(body))
+
+    def _slowly(self, exchange: Exchange, commit: Commit, body: bytes | None, rate: int) -> Any:
+        """The call lasts as long as its body takes to come out."""
+        wire = commit.outcome.response
+        if body is None:
+            wire.on_done = exchange.finish
+            stream = self.slowed(self._stream(exchange, wire, commit.info), rate, nothing)
+        else:
+            stream = self.slowed(self._whole(body), rate, lambda: exchange.finish(None))
+        return exchange.committed(commit, stream)

@@ -17,9 +17,12 @@ from meshlib.http.cors import replaced_text
 from meshlib.http.drain import Drain
 from meshlib.http.environ import EnvironHead
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
+from meshlib.http.slowed import SlowIterable
 from meshlib.model.cors import CorsPolicy
+from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.shedding import Shedding
+from meshlib.policy.fault import Fault
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -54,6 +57,7 @@ class MeshMiddleware:
         *,
         mesh: Mesh,
         rate_limits: Sequence[LocalRateLimit | str] = (),
+        faults: Sequence[Fault | HttpFault] = (),
         shed: Sequence[Shedding | str] = (),
         health_paths: Sequence[str] = HEALTH_PATHS,
         drain_seconds: float = 0.0,
@@ -66,6 +70,7 @@ class MeshMiddleware:
         self.inbound = Inbound(
             mesh,
             rate_limits=rate_limits,
+            faults=faults,
             shed=shed,
             health_paths=health_paths,
             drain_seconds=drain_seconds,
@@ -87,6 +92,11 @@ class MeshMiddleware:
         if admission.reply is not None:
             return _answer(admission.reply, start_response, admission.context.request_id)
         environ[ENVIRON_KEY] = admission.context
+        if admission.lasting is not None:
+            return SlowIterable(admission, self._admitted(admission, environ, start_response))
+        return self._admitted(admission, environ, start_response)
+
+    def _admitted(self, admission: Admission, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         # One context for the call, the iteration and `close`: what the application sets in one it may reset in another.
         context = copy_context()
         watch = admission.watch

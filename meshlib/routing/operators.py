@@ -367,7 +367,7 @@ OPERATORS: dict[str, Make] = {
     "RESPONSE_CODE": _fact(lambda facts: facts.status),
     "RESPONSE_CODE_DETAILS": _details,
     "RESPONSE_FLAGS": _fact(lambda facts: facts.flag or "-"),
-    "RESPONSE_FLAGS_LONG": _fact(lambda facts: FLAG_NAMES.get(facts.flag, "-")),
+    "RESPONSE_FLAGS_LONG": _fact(lambda facts: ",".join(FLAG_NAMES.get(flag, "-") for flag in facts.flag.split(","))),
     "GRPC_STATUS": _grpc_status,
     "GRPC_STATUS_NUMBER": _grpc_status,
     "LOCAL_REPLY_BODY": _fact(lambda facts: facts.body),

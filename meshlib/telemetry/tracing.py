@@ -23,6 +23,11 @@ class CallFacts(Protocol):
     flag: ResponseFlag | None
     why_not_retried: str
     grpc_status: int | None
+    delayed: bool
+
+    @property
+    def flags(self) -> tuple[ResponseFlag, ...]:
+        """All of Envoy's response flags."""
 
 
 class Address(Protocol):

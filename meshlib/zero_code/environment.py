@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from meshlib.engine.faults import enabled_by
 from meshlib.errors import ConfigurationError
 
 _BOOTSTRAP = ("GRPC_XDS_BOOTSTRAP", "GRPC_XDS_BOOTSTRAP_CONFIG")
@@ -42,6 +43,7 @@ _VARIABLES = {
     "NAME_SERVERS": _Variable(_list(","), "DNS servers in place of the system's resolver, separated by commas"),
     "LOCALITY": _Variable(str, "where the process runs: region/zone/sub_zone"),
     "LOCAL_CLUSTER": _Variable(str, "the cluster the process is an endpoint of"),
+    "FAULTS": _Variable(enabled_by, "off: no faults are injected, whoever configured them"),
     "FAILOVER_TIMEOUT": _Variable(float, "seconds until a priority that cannot be connected to is left (never)"),
     "RATE_LIMITS": _Variable(_list(","), "limits of the server, as 100/minute, separated by commas"),
     "SHED": _Variable(_list(","), "load shedding of the server, as adaptive or bulkhead 100, separated by commas"),

@@ -35,4 +35,11 @@
     read, as the ones for timeouts are not in Envoy either.
 16. The shares of a request's mirror policies see one sample, as in Envoy; it is not the one that the route's
     `runtime_fraction` saw. In Envoy it is: behind a route of 10 % a share of 10 % copies every request. Not generated.
+17. A request whose cluster does not exist is refused (NC) before the filters of its route see it; in Envoy the router
+    refuses it, so that a fault or a limit comes first. Not generated.
+18. Of faults there is one count in a mesh, for `max_active_faults` and the statistics; in Envoy one for each
+    `stat_prefix` of a connection manager. gRPC calls have no response rate limit (gRFC A33).
+19. Outlier detection lets an endpoint back when its time is over, Envoy at the end of the interval after that. One
+    endpoint that two detectors find in the same interval is ejected once; in Envoy 1.40 it takes up two places. A
+    time-out that is answered with 204 is told to it as a time-out; in Envoy as a 204.
 """

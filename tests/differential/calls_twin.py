@@ -191,7 +191,7 @@ def _refused(error: CallError) -> Answer:
 
 def _answer(response: httpx.Response, body: bytes, broken: CallError | None = None) -> Answer:
     headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.raw)
-    flag = broken.flag if broken else response.extensions["meshlib"].flag or ""
+    flag = broken.flag if broken else ",".join(sorted(response.extensions["meshlib"].flags))
     return Answer(response.status_code, headers, body, whole=broken is None, flag=flag)
 
 
@@ -204,6 +204,7 @@ def bootstrap(
     clusters: Sequence[Json],
     filters: Sequence[Json] = (),
     router: Json | None = None,
+    runtime: Json | None = None,
     **manager: Any,
 ) -> Json:
     """A sidecar's egress: one listener, one manager, clusters."""
@@ -220,7 +221,8 @@ def bootstrap(
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": connection_manager}]}],
     }
-    return {"static_resources": {"listeners": [listener], "clusters": list(clusters)}}
+    layers = {"layered_runtime": {"layers": [{"name": "static", "static_layer": runtime}]}} if runtime else {}
+    return {"static_resources": {"listeners": [listener], "clusters": list(clusters)}, **layers}
 
 
 def virtual_host(routes: Sequence[Json], **more: Any) -> Json:

@@ -33,4 +33,8 @@ what Envoy does with the same configuration. Everything else that differs is a b
     always (gRFC A56, 10 seconds). What finds out is a call whose connection fails; in grpcio calls wait meanwhile.
 18. An endpoint is one address: `additional_addresses` are not used (reported), and the addresses of a name are tried
     one after the other. grpcio races both (Happy Eyeballs, gRFC A61).
+19. Faults are Envoy's: a call may ask for an abort by HTTP status (`x-envoy-fault-abort-request`), and for its share in
+    `x-envoy-fault-abort-request-percentage` too, not only in gRFC A33's `x-envoy-fault-abort-percentage`; one that is
+    aborted with HTTP status 200 ends as UNKNOWN, where grpcio aborts nothing. What is over `max_active_faults` is not
+    aborted after a delay that was left out either; the count is a mesh's, in grpcio the whole process's.
 """

@@ -55,6 +55,8 @@ class Routes(Chance):
                 for match in route.get("match", ()):
                     match["uri"] = {"prefix": self.rng.choice(("/reviews/1", "/api/v1", "/API/v1"))}
             route.pop("mirrors", None)  # Istio has either, and the root's comes along
+        if all("route" in route for route in routes):
+            root |= self.some({"fault": self.fault}, 0.2)
         if self.maybe(0.1):
             return root, []
         spec = {"http": routes} | self.some({"exportTo": self.visibility()}, 0.2)
@@ -73,7 +75,7 @@ class Routes(Chance):
             body = self.rng.choice(({}, {"body": {"string": "nothing here"}}, {"body": {"bytes": "YWJj"}}))
             return {**route, "directResponse": {"status": self.rng.choice((200, 404, 503)), **body}}
         route["route"] = self.destinations(entry, entries)
-        route |= self.mirrors(entry, entries)
+        route |= self.mirrors(entry, entries) | self.some({"fault": self.fault}, 0.2)
         return route | self.some(
             {
                 "timeout": self.rng.choice(("2s", "750ms", "1h")),
@@ -169,6 +171,15 @@ class Routes(Chance):
             },
             0.6,
         )
+
+    def fault(self) -> Json:
+        """Istio wants one of the two."""
+        share = {"percentage": {"value": self.rng.choice((0, 0.1, 12.5, 33.3, 100))}}
+        delay = {"fixedDelay": self.rng.choice(("5s", "10ms", "1h1m1s")), **self.some(share, 0.8)}
+        if "percentage" not in delay:
+            delay |= self.some({"percent": 30})
+        abort = {**self.rng.choice(({"httpStatus": 418}, {"grpcStatus": "UNAVAILABLE"})), **self.some(share, 0.8)}
+        return self.some({"delay": delay, "abort": abort}, 0.6) or {"abort": abort}
 
     def headers(self) -> Json:
         request = self.some(

@@ -188,3 +188,27 @@ def test_14_no_retry_at_once(world: World, echo_backends: Backends) -> None:
     world.follow()
     ((theirs, ours),) = world.both(GrpcCall(key="once", script={"statuses": [14, 0]}))
     assert [theirs.code, ours.code] == ["OK", "UNAVAILABLE"]
+
+
+def test_19_faults(world: World, echo_backends: Backends) -> None:
+    always = {"percentage": {"numerator": 100}}
+    kind = "type.googleapis.com/envoy.extensions.filters.http"
+    config = {"@type": f"{kind}.fault.v3.HTTPFault", "abort": {"header_abort": {}, **always}}
+    filters = [
+        {"name": "fault", "typed_config": config},
+        {"name": "router", "typed_config": {"@type": f"{kind}.router.v3.Router"}},
+    ]
+    world.put([route(world.cluster("up"))], {"up": echo_backends(1)}, manager={"http_filters": filters})
+    world.follow()
+
+    def codes(**asked: str) -> tuple[str, str]:
+        call = GrpcCall(
+            metadata=tuple((f"x-envoy-fault-{name.replace('_', '-')}", said) for name, said in asked.items())
+        )
+        return world.theirs(call)[0].code, world.ours(call)[0].code
+
+    assert codes(abort_grpc_request="5") == ("NOT_FOUND", "NOT_FOUND")
+    assert codes(abort_request="403") == ("OK", "PERMISSION_DENIED")
+    assert codes(abort_request="200") == ("OK", "UNKNOWN")
+    assert codes(abort_grpc_request="5", abort_request_percentage="0") == ("NOT_FOUND", "OK")
+    assert codes(abort_grpc_request="5", abort_percentage="0") == ("OK", "OK")

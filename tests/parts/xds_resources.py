@@ -78,6 +78,7 @@ def message(type_url: str, resource: Json) -> Message:
     from envoy.extensions.filters.http.admission_control.v3 import admission_control_pb2  # noqa: F401
     from envoy.extensions.filters.http.fault.v3 import fault_pb2  # noqa: F401
     from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2  # noqa: F401
+    from envoy.extensions.filters.http.lua.v3 import lua_pb2  # noqa: F401
     from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
     from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
     from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401

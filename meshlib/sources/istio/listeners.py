@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from meshlib.sources.istio import cors
+from meshlib.sources.istio import cors, faults
 
 Json = dict[str, Any]
 
@@ -23,7 +23,8 @@ _ROUTER = {
 def http_filters(routes: Iterable[Json]) -> list[Json]:
     """The filters that these routes need. istiod has them in every listener; without a policy they do nothing."""
     wanted = {name for route in routes for name in route.get("typed_per_filter_config") or ()}
-    return [cors.HTTP_FILTER] * (cors.FILTER in wanted) + [_ROUTER]
+    found = [filters.HTTP_FILTER for filters in (faults, cors) if filters.FILTER in wanted]
+    return [*found, _ROUTER]
 
 
 def sidecar_listener(port: int, filters: list[Json]) -> Json:

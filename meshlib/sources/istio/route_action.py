@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from meshlib.sources.istio.cors import cors_config
+from meshlib.sources.istio.faults import fault_config
 from meshlib.sources.istio.fields import envoy_duration
 from meshlib.sources.istio.mirrors import Lookup, mirror_policies
 
@@ -40,8 +41,11 @@ _CODES = {
 def action_of(route: Mapping[str, Any], port: int, cluster_of: Lookup, hash_of: HashLookup) -> Json:
     """The action, the header mutations and the filters' configuration of a route, as fields of Envoy's `Route`."""
     headers, authority = header_fields(route.get("headers") or {})
+    filters = fault_config(route["fault"]) if route.get("fault") is not None else {}
     if route.get("corsPolicy") is not None:
-        headers["typed_per_filter_config"] = cors_config(route["corsPolicy"])
+        filters |= cors_config(route["corsPolicy"])
+    if filters:
+        headers["typed_per_filter_config"] = filters
     if route.get("redirect") is not None:
         return {**headers, "redirect": _redirect(route["redirect"], port)}
     if route.get("directResponse") is not None:

@@ -58,6 +58,9 @@ def _check_http(http: dict[str, Any], path: FieldPath, *, delegate: bool) -> Ite
     redirect = http.get("redirect") or {}
     if redirect.get("redirectCode", 301) not in {0, 301, 302, 303, 307, 308}:
         yield Problem((*path, "redirect", "redirectCode"), "no redirect code", "301, 302, 303, 307 or 308")
+    answers = [key for key in ("redirect", "directResponse") if http.get(key) is not None]
+    if answers and http.get("fault") is not None:
+        yield Problem((*path, "fault"), f"fault and {answers[0]} exclude each other", "keep one")
     if http.get("mirror") is not None and http.get("mirrors"):
         yield Problem((*path, "mirrors"), "mirror and mirrors exclude each other", "keep one")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from meshlib.sources.istio.faults import GRPC_STATUSES
 from meshlib.sources.istio.fields import DURATION, FLAG, PERCENT, PORT, TEXT, Fields, ListOf, MapOf, OneOf, Scalar
 
 _STRING_MATCH = Fields(
@@ -97,6 +98,22 @@ _CORS = Fields(
         "unmatchedPreflights": OneOf(("UNSPECIFIED", "FORWARD", "IGNORE")),
     },
 )
+_FAULT = Fields(
+    "HTTPFaultInjection",
+    {
+        "delay": Fields(
+            "Delay",
+            {"fixedDelay": DURATION, "percentage": _PERCENT, "percent": Scalar("whole", 0, 100)},
+            not_applied={"exponentialDelay": "Istio delays by a fixed time only"},
+        ),
+        "abort": Fields(
+            "Abort",
+            {"httpStatus": Scalar("whole", 200, 599), "grpcStatus": OneOf(GRPC_STATUSES), "percentage": _PERCENT},
+            exclusive=("httpStatus", "grpcStatus"),
+            not_applied={"http2Error": "Istio aborts with a status of HTTP or gRPC only"},
+        ),
+    },
+)
 _DELEGATE = Fields("Delegate", {"name": TEXT, "namespace": TEXT}, required=("name",))
 _HTTP = Fields(
     "HTTPRoute",
@@ -116,9 +133,9 @@ _HTTP = Fields(
         "mirrorPercentage": _PERCENT,
         "mirrorPercent": Scalar("whole", 0, 100),
         "corsPolicy": _CORS,
+        "fault": _FAULT,
     },
     exclusive=("route", "redirect", "directResponse"),
-    not_applied={"fault": "fault injection is not applied in this version"},
 )
 SPEC = Fields(
     "VirtualService",

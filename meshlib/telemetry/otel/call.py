@@ -244,8 +244,8 @@ def _tell(attributes: dict[str, Any], facts: CallFacts) -> None:
     attributes["meshlib.attempts"] = facts.attempts
     if facts.endpoint:
         attributes["meshlib.endpoint"] = facts.endpoint
-    if facts.flag is not None:
-        attributes["meshlib.response_flags"] = str(facts.flag)
+    if facts.flag is not None or facts.delayed:
+        attributes["meshlib.response_flags"] = ",".join(facts.flags)
     if facts.why_not_retried:
         attributes["meshlib.why_not_retried"] = facts.why_not_retried
 

@@ -31,7 +31,6 @@ HTTP2 = (
 )
 ROUTE_REPORTS = {
     ("RouteConfiguration", f"{ROUTE}.route.hash_policy[].connection_properties"),
-    ("RouteConfiguration", f'{ROUTE}.typed_per_filter_config["envoy.filters.http.fault"]'),
 }
 # Reviewed: what of a full sidecar's configuration is left out, and told. Everything else is applied, or is about
 # things that a call cannot notice (the decoders' tables say why for each field).

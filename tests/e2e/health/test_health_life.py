@@ -199,25 +199,23 @@ def test_who_fails_its_checks_stays_out_longer_than_it_was_ejected_for(static: S
 
 
 @pytest.mark.parametrize("check", [HTTP, TcpHealthCheck()], ids=["http", "tcp"])
-def test_a_thousand_endpoints(static: Static, fast_backend: Fast, check: HttpHealthCheck | TcpHealthCheck) -> None:
+def test_a_thousand_endpoints(fast_backend: Fast, check: HttpHealthCheck | TcpHealthCheck) -> None:
     """Each has an address of its own (127.1.x.y) on one server."""
     backend = fast_backend("up", host="0.0.0.0")
     addresses = [f"127.1.{number // 250}.{number % 250 + 1}:{backend.port}" for number in range(1000)]
-    paced = often(check, interval=1.0, no_traffic_interval=1.0, initial_jitter=1.0, interval_jitter_percent=20)
-    began = time.monotonic()
-    mesh = static({"up": static_cluster("up", addresses, health_checks=[paced])})
-    assert time.monotonic() - began < 10.0
-    assert set(health_by_address(mesh).values()) == {"healthy"}
-    threads = [each for each in threading.enumerate() if each.name == "meshlib-health"]
-    assert len(threads) == 1
-    before, used = attempts(mesh), cpu(threads[0])
-    time.sleep(3.0)
-    checks, spent = attempts(mesh) - before, cpu(threads[0]) - used
-    assert checks > 1500
-    assert spent / checks < 0.002, f"{1e6 * spent / checks:.0f} us of processor time each"
-    assert mesh.stats()["cluster.up.health_check.failure"] == 0
-    assert len(list(Path("/proc/self/fd").iterdir())) < 2 * 1000 + 300  # both ends of a connection to each
-    mesh.close()  # before its endpoints end
+    paced = often(
+        check, timeout=20.0, interval=1.0, no_traffic_interval=1.0, initial_jitter=1.0, interval_jitter_percent=20
+    )
+    with Mesh.static({"up": static_cluster("up", addresses, health_checks=[paced])}) as mesh:
+        mesh.wait_ready(60.0)
+        assert {host.availability for host in mesh.plan.clusters["up"].balancer.hosts} == {"healthy"}
+        (thread,) = [each for each in threading.enumerate() if each.name == "meshlib-health"]
+        before, used = attempts(mesh), cpu(thread)
+        eventually(lambda: attempts(mesh) > before + 2000, "two rounds more", 60.0)
+        spent = (cpu(thread) - used) / (attempts(mesh) - before)
+        assert spent < 0.002, f"{1e6 * spent:.0f} us of processor time each"
+        assert mesh.stats()["cluster.up.health_check.failure"] == 0
+        assert len(list(Path("/proc/self/fd").iterdir())) < 2 * 1000 + 300  # both ends of a connection to each
 
 
 def test_those_that_hang_are_asked_a_few_at_a_time(fast_backend: Fast) -> None:
@@ -227,7 +225,7 @@ def test_those_that_hang_are_asked_a_few_at_a_time(fast_backend: Fast) -> None:
     with Mesh.static({"up": static_cluster("up", addresses, health_checks=[patient])}) as mesh:
         most = 0
         hosts = mesh.plan.clusters["up"].balancer.hosts
-        until = time.monotonic() + 30.0
+        until = time.monotonic() + 60.0
         while any(host.cell.usable for host in hosts):
             most = max(most, len(backend.open_connections))
             assert time.monotonic() < until
@@ -243,10 +241,6 @@ def test_a_mesh_without_checks_has_nothing_of_them(static: Static, fast_backend:
     assert "health_checks" not in mesh.__dict__
     assert mesh.plan.clusters["up"].observe is None
     assert not [each for each in threading.enumerate() if each.name == "meshlib-health"]
-
-
-def health_by_address(mesh: Mesh) -> dict[str, str]:
-    return {host.address: host.availability for host in mesh.plan.clusters["up"].balancer.hosts}
 
 
 def cpu(thread: threading.Thread) -> float:

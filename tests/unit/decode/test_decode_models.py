@@ -14,6 +14,7 @@ from meshlib.model.endpoint import (
     Locality,
     LocalityLbEndpoints,
 )
+from meshlib.model.fault import HttpFault
 from meshlib.model.filters import PerFilterConfig, RouterFilter, UnsupportedFilter
 from meshlib.model.headers import HeaderMutations, HeaderValueOption
 from meshlib.model.lb import (
@@ -253,14 +254,15 @@ def test_answers_without_upstream_and_clusters_by_header() -> None:
 def test_virtual_host_and_per_filter_configuration() -> None:
     off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
     fault = {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"}
-    wrapped = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": fault, "is_optional": True}
+    lua = {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}
+    wrapped = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": lua, "is_optional": True}
     host = {
         "name": "v",
         "domains": ["A.com", "*"],
         "require_tls": "ALL",
         "include_request_attempt_count": True,
         "retry_policy": {"retry_on": "reset"},
-        "typed_per_filter_config": {"limit": off, "fault": wrapped},
+        "typed_per_filter_config": {"limit": off, "fault": fault, "lua": wrapped},
         "response_headers_to_remove": ["Server"],
     }
     found = decode_message(xds.message(ROUTE_CONFIGURATION, {"name": "r", "virtual_hosts": [host]}))
@@ -273,12 +275,13 @@ def test_virtual_host_and_per_filter_configuration() -> None:
         include_request_attempt_count=True,
         response_headers=HeaderMutations(remove=("server",)),
         typed_per_filter_config=(
-            PerFilterConfig("fault", UnsupportedFilter(fault["@type"])),
+            PerFilterConfig("fault", HttpFault()),
             PerFilterConfig("limit", None, disabled=True),
+            PerFilterConfig("lua", UnsupportedFilter(lua["@type"])),
         ),
     )
     assert [issue.path for issue in found.issues] == [
-        'virtual_hosts[0].typed_per_filter_config["fault"].config',
+        'virtual_hosts[0].typed_per_filter_config["lua"].config',
     ]
 
 

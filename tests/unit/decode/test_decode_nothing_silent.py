@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from meshlib.model.report import ResourceError
@@ -19,6 +20,7 @@ from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER
 from parts import xds_resources as xds
 
 Edit = Callable[[Any], None]
+Place = tuple[str, Callable[[Any, Edit], None]]
 
 
 def _fill(message: Any, depth: int = 0) -> Any:
@@ -143,6 +145,34 @@ def _admission(message: Any, edit: Edit) -> None:
     _before_router(message, config, edit)
 
 
+def _fault(message: Any, edit: Edit) -> None:
+    from envoy.extensions.filters.http.fault.v3 import fault_pb2 as pb
+
+    def insert(manager: Any) -> None:
+        config = pb.HTTPFault()
+        edit(config)
+        router = manager.http_filters.pop()
+        manager.http_filters.add(name="fault").typed_config.Pack(config)
+        manager.http_filters.append(router)
+
+    _manager(message, insert)
+
+
+FAULT_PARTS = {
+    "delay": {"fixed_delay": "1s"},
+    "abort": {"http_status": 503},
+    "response_rate_limit": {"fixed_limit": {"limit_kbps": 1}},
+}
+
+
+def _part_of_fault(name: str) -> Place:
+    def with_part(fault: Any, edit: Edit) -> None:
+        json_format.ParseDict({name: FAULT_PARTS[name]}, fault)
+        edit(getattr(fault, name))
+
+    return LISTENER, lambda message, edit: _fault(message, lambda fault: with_part(fault, edit))
+
+
 def _tls(message: Any, edit: Edit) -> None:
     from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
@@ -200,9 +230,6 @@ def _touch(*names: str) -> Callable[[Any], Any]:
         return message
 
     return way
-
-
-Place = tuple[str, Callable[[Any, Edit], None]]
 
 
 def _at(type_url: str, way: Callable[[Any], Any]) -> Place:
@@ -295,6 +322,10 @@ PLACES: dict[str, Place] = {
     ),
     "AdmissionControl": (LISTENER, _admission),
     "SuccessCriteria": (LISTENER, lambda m, edit: _admission(m, lambda config: edit(config.success_criteria))),
+    "HTTPFault": (LISTENER, _fault),
+    "FaultDelay": _part_of_fault("delay"),
+    "FaultAbort": _part_of_fault("abort"),
+    "FaultRateLimit": _part_of_fault("response_rate_limit"),
     "ClusterLoadAssignment": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m),
     "Policy": _at(CLUSTER_LOAD_ASSIGNMENT, _touch("policy")),
     "LocalityLbEndpoints": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0]),
@@ -331,6 +362,9 @@ EMPTY = {
     "LocalRateLimit": {"filter_enabled", "filter_enforced"},
     "AdaptiveConcurrency": {"enabled"},
     "AdmissionControl": {"aggression", "enabled", "rps_threshold"},
+    "FaultDelay": {"percentage"},
+    "FaultAbort": {"percentage"},
+    "FaultRateLimit": {"percentage"},
     "ClusterLoadAssignment": {"named_endpoints", "policy"},
     "LocalityLbEndpoints": {"locality"},
 }

@@ -357,7 +357,11 @@ def test_calls_over_the_adaptive_limit_are_answered() -> None:
     players = [Player(runtime, get("up")) for _ in range(4)]
     assert [type(player.last) for player in players] == [Start, Start, Start, Reply]
     reply = players[3].last
-    assert (reply.status, reply.body, reply.headers) == (503, b"reached concurrency limit", [])
+    assert (reply.status, reply.body, reply.headers) == (
+        503,
+        b"reached concurrency limit",
+        [(b"content-type", b"text/plain")],
+    )
     assert reply.info.flag is ResponseFlag.UO
     players[0].responds(200, 1.0)
     assert isinstance(Player(runtime, get("up")).last, Reply)  # the body has not ended

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from meshlib import Fault
 from meshlib.context import NO_CONTEXT, current
 from meshlib.engine.ends import End
 from meshlib.engine.events import Event, RequestServed
@@ -166,3 +167,17 @@ def test_without_settings_django_says_so(configured: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="there is no MESHLIB in the settings"):
         mesh_django.mesh()
     assert settings.MESHLIB is None
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_faults_of_the_settings(kind: str, configured: Any) -> None:
+    faults = [Fault(by_header=True), Fault(delay=0.05, path="/sync")]
+    configured(MESHLIB={"STATIC": {"payments": ["127.0.0.1:1"]}, "FAULTS": faults})
+    view = "/sync" if kind == "wsgi" else "/async"
+    aborted = ask(kind, view, **{"x-envoy-fault-abort-request": "418"})
+    assert (aborted.status_code, aborted.body) == (418, b"fault filter abort")
+    assert ask(kind, view, **{"x-envoy-fault-throughput-response": "1"}).status_code == 200
+    mesh = mesh_django.mesh()
+    assert mesh.stats()["fault.aborts_injected"] == 1
+    assert mesh.stats().get("fault.delays_injected", 0) == (1 if kind == "wsgi" else 0)
+    assert mesh.faults.active == {}

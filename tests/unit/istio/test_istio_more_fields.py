@@ -71,6 +71,25 @@ def test_the_cors_filter_is_in_the_listeners_of_those_who_use_it() -> None:
     assert filters("") == ["envoy.filters.http.router"]
 
 
+@pytest.mark.parametrize(
+    "fault, expected",
+    [
+        ("{abort: {httpStatus: 503, percentage: {value: 12.5}}}",
+         {"abort": {"http_status": 503, "percentage": {"numerator": 125000, "denominator": "MILLION"}}}),
+        ("{abort: {grpcStatus: UNAVAILABLE}}", {"abort": {"grpc_status": 14, "percentage": {}}}),
+        ("{abort: {percentage: {value: 100}}}", {}),
+        ("{delay: {fixedDelay: 1m1s, percentage: {value: 0.1}}}",
+         {"delay": {"fixed_delay": "61s", "percentage": {"numerator": 1000, "denominator": "MILLION"}}}),
+        ("{delay: {fixedDelay: 5s, percent: 30}}", {"delay": {"fixed_delay": "5s", "percentage": {"numerator": 30}}}),
+        ("{delay: {fixedDelay: 5s}}", {"delay": {"fixed_delay": "5s", "percentage": {}}}),
+    ],
+)  # fmt: skip
+def test_a_fault_is_the_filter_s_configuration_on_the_route(fault: str, expected: Json) -> None:
+    config = action(f"fault: {fault}")["typed_per_filter_config"]["envoy.filters.http.fault"]
+    assert config.pop("@type").endswith("fault.v3.HTTPFault")
+    assert config == expected
+
+
 def test_retries_go_to_other_localities_where_they_may() -> None:
     found = action("retries: {attempts: 3, retryRemoteLocalities: true}")["route"]["retry_policy"]["retry_priority"]
     assert found["name"] == "envoy.retry_priorities.previous_priorities"

@@ -625,6 +625,7 @@ def test_gateways_are_not_the_mesh() -> None:
          "http[0].match[0].headers.x.exact", "quotes"),
         (virtual("[{name: a}]"), "http[0]", "needs route, redirect or directResponse"),
         (virtual("[{redirect: {uri: /}, " + TO_REVIEWS + "}]"), "http[0].redirect", "exclude each other"),
+        (virtual("[{redirect: {uri: /}, fault: {}}]"), "http[0].fault", "exclude each other"),
         (virtual("[{redirect: {redirectCode: 300}}]"), "http[0].redirect.redirectCode", "301, 302"),
         (virtual("[{route: [{destination: {host: a}}, {destination: {host: b}}]}]"), "http[0].route", "add up to 0"),
         (virtual("[{route: [{destination: {}}]}]"), "http[0].route[0].destination", "needs 'host'"),
@@ -653,7 +654,11 @@ def test_mistakes_are_errors_with_path_and_fix(text: str, path: str, words: str)
 @pytest.mark.parametrize(
     "text, path",
     [
-        (virtual("[{fault: {delay: {}}, " + TO_REVIEWS + "}]"), "http[0].fault"),
+        (
+            virtual("[{fault: {delay: {exponentialDelay: 1s}}, " + TO_REVIEWS + "}]"),
+            "http[0].fault.delay.exponentialDelay",
+        ),
+        (virtual("[{fault: {abort: {http2Error: REFUSED}}, " + TO_REVIEWS + "}]"), "http[0].fault.abort.http2Error"),
         (virtual("[{delegate: {name: x}}]"), "http[0].delegate"),
         (rule("trafficPolicy: {proxyProtocol: {}}"), "trafficPolicy.proxyProtocol"),
         (rule("", "other.test"), "host"),

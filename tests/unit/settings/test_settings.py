@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meshlib import ConfigurationError, Mesh, local_limit
+from meshlib import ConfigurationError, Fault, Mesh, local_limit
 from meshlib.model.endpoint import Locality
 from meshlib.model.shedding import Bulkhead
 from meshlib.model.zones import Local
@@ -64,6 +64,18 @@ def test_options_reach_the_mesh() -> None:
     assert (mesh.runtime.unknown_hosts, mesh.runtime.fetch_timeout) == ("reject", 3.0)
     mesh = mesh_from_settings({"STATIC": {"a": ["1.2.3.4:1"]}, "FAILOVER_TIMEOUT": 2.5})
     assert mesh.runtime.attached.reach.timeout == 2.5
+    assert mesh.faults.enabled
+    assert not mesh_from_settings({"STATIC": {"a": ["1.2.3.4:1"]}, "FAULTS": False}).faults.enabled
+
+
+def test_faults_are_a_switch_or_the_servers() -> None:
+    faults = [Fault(abort=503)]
+    settings = {"STATIC": {"a": ["1.2.3.4:1"]}, "FAULTS": faults}
+    assert server_options(settings) == {"faults": faults}
+    assert mesh_from_settings(settings).faults.enabled
+    assert server_options({"FAULTS": False}) == {}
+    for wrong in ("off", [503], [Fault(abort=503), "x"], 1):
+        assert [mistake.key for mistake in mistakes({"STATIC": {"a": ["1.2.3.4:1"]}, "FAULTS": wrong})] == ["FAULTS"]
 
 
 def test_what_is_the_servers() -> None:

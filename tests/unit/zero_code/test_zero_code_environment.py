@@ -105,6 +105,7 @@ def test_help_names_every_variable_without_an_option():
         "MESHLIB_NAME_SERVERS",
         "MESHLIB_LOCALITY",
         "MESHLIB_LOCAL_CLUSTER",
+        "MESHLIB_FAULTS",
         "MESHLIB_FAILOVER_TIMEOUT",
         "MESHLIB_RATE_LIMITS",
         "MESHLIB_SHED",

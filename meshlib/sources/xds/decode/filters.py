@@ -19,6 +19,7 @@ from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import duration, header_options, runtime_fraction, type_name, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.cors import CORS_MODULES, CORS_POLICY_TYPE, CORS_TYPE, cors_filter, cors_policy
+from meshlib.sources.xds.decode.fault import FAULT_MODULES, FAULT_TYPE, fault_filter
 from meshlib.sources.xds.decode.header_mutation import (
     HEADER_MUTATION_MODULES,
     HEADER_MUTATION_TYPE,
@@ -45,6 +46,7 @@ _ROUTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
 _LOCAL_RATE_LIMIT_TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _MODULES = {
     **CORS_MODULES,
+    **FAULT_MODULES,
     **HEADER_MUTATION_MODULES,
     **SHEDDING_MODULES,
     SESSION_TYPE: SESSION_MODULE,
@@ -88,12 +90,8 @@ _LOCAL_RATE_LIMIT = fields(
         "local_rate_limit_per_downstream_connection": "one bucket is shared by all connections",
     },
 )
-_NOTHING_TO_DO = frozenset(
-    {"envoy.extensions.filters.http.fault.v3.HTTPFault", "envoy.extensions.filters.http.on_demand.v3.OnDemand"}
-)
-"""Filters that say nothing where they are empty: a fault is said by a route's `typed_per_filter_config`, and reported
-there; virtual hosts come on demand with this filter or without.
-"""
+_NOTHING_TO_DO = frozenset({"envoy.extensions.filters.http.on_demand.v3.OnDemand"})
+"""Filters that say nothing where they are empty: virtual hosts come on demand with this filter or without."""
 _MIN_FILL_INTERVAL = 0.05
 _HTTP_FILTER = fields("name", "typed_config", "is_optional", "disabled")
 
@@ -142,6 +140,7 @@ _DECODERS: dict[str, Callable[[Context, Any, str], FilterConfig]] = {
     ADAPTIVE_CONCURRENCY_TYPE: adaptive_concurrency,
     ADMISSION_CONTROL_TYPE: admission_control,
     SESSION_TYPE: stateful_session,
+    FAULT_TYPE: fault_filter,
     CORS_TYPE: cors_filter,
     CORS_POLICY_TYPE: cors_policy,
     HEADER_MUTATION_TYPE: header_mutation,
