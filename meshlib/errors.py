@@ -58,6 +58,11 @@ class CallFailure:
     status: int = 0
 
     @property
+    def http_status(self) -> int:
+        """The HTTP status a proxy answers such a failure with."""
+        return self.status or _STATUS.get(self.flag, 503)
+
+    @property
     def headers(self) -> tuple[tuple[str, str], ...]:
         """The headers a proxy answers with, beside those of any answer."""
         return (("x-envoy-overloaded", "true"),) if self.flag is ResponseFlag.UO else ()
@@ -88,7 +93,7 @@ class CallError(MeshError):
     @property
     def status(self) -> int:
         """The HTTP status a proxy answers such a failure with: for handlers that pass it on to their own callers."""
-        return self.failure.status or _STATUS.get(self.failure.flag, 503)
+        return self.failure.http_status
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:

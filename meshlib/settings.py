@@ -23,6 +23,7 @@ from meshlib.mesh import Mesh
 from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.report import Issue
+from meshlib.model.shedding import NOTATION, Shedding, shedding
 from meshlib.policy.fault import Fault
 
 __all__ = [
@@ -83,6 +84,15 @@ def _is_limit(value: object) -> bool:
     return isinstance(value, LocalRateLimit) or _is_text(value)
 
 
+def _is_shed(value: object) -> bool:
+    given = _listed(value)
+    return bool(given) and all(isinstance(each, Shedding) or _is_text(each) for each in given)
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
 def _is_fault(value: object) -> bool:
     return isinstance(value, (Fault, HttpFault))
 
@@ -120,6 +130,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("FAILOVER_TIMEOUT", "seconds, more than 0", lambda v: _is_seconds(v) and bool(v)),
     Setting("RATE_LIMITS", "a list of texts such as '100/minute', or of LocalRateLimit", _is_list_of(_is_limit)),
+    Setting("SHED", f"a text or a list of texts such as {NOTATION}, or of policies", _is_shed),
     Setting("READINESS_PATH", "a path that begins with '/'", lambda v: _is_text(v) and v.startswith("/")),
     Setting("ADMIN", "the path of the admin socket, with {pid} in it where there are several processes", _is_path),
     Setting("DRAIN_SECONDS", "seconds, 0 or more", _is_seconds),
@@ -154,6 +165,8 @@ def server_options(settings: Settings) -> dict[str, Any]:
     """What of the settings is the server middleware's (`meshlib.http`), as its keyword arguments."""
     names = {"RATE_LIMITS": "rate_limits", "READINESS_PATH": "readiness_path", "DRAIN_SECONDS": "drain_seconds"}
     found = {argument: settings[name] for name, argument in names.items() if name in settings}
+    if "SHED" in settings:
+        found["shed"] = _listed(settings["SHED"])
     faults = settings.get("FAULTS", ())
     return found if isinstance(faults, bool) or not faults else {**found, "faults": faults}
 
@@ -195,6 +208,8 @@ def _wrong(name: str, value: object) -> Iterable[Mistake]:
         yield Mistake(name, f"{value!r} is a {type(value).__name__} that cannot be used here", f"give {setting.wanted}")
     elif name == "RATE_LIMITS":
         yield from _wrong_limits(value)
+    elif name == "SHED":
+        yield from _wrong_shedding(_listed(value))
     elif name == "CONSUL" and isinstance(value, Mapping):
         yield from _wrong_options(value)
 
@@ -208,6 +223,15 @@ def _wrong_limits(limits: Any) -> Iterable[Mistake]:
                 local_limit(text)
             except ValueError as error:
                 yield Mistake("RATE_LIMITS", f"{text!r}: {error}", "write it as '100/minute'")
+
+
+def _wrong_shedding(given: Any) -> Iterable[Mistake]:
+    for text in given:
+        if isinstance(text, str):
+            try:
+                shedding(text)
+            except ValueError as error:
+                yield Mistake("SHED", str(error), f"write {NOTATION}")
 
 
 def _wrong_options(options: Mapping[Any, Any]) -> Iterable[Mistake]:

@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import Any
 
+from meshlib.drivers.turns import Turn
+from meshlib.engine.commands import Question
 from meshlib.engine.exchange import Admission
 from meshlib.engine.pauses import Consult, Delay, Pause
 
@@ -35,10 +37,18 @@ async def asettle(admission: Admission) -> None:
 def _blocking(pause: Pause, admission: Admission) -> Any:
     if isinstance(pause, Delay):
         time.sleep(admission.left(pause.seconds, time.monotonic()))
-    return pause.question.ask() if isinstance(pause, Consult) else None
+    return _question(pause, admission).ask() if isinstance(pause, Consult) else None
 
 
 async def _waiting(pause: Pause, admission: Admission) -> Any:
     if isinstance(pause, Delay):
         await asyncio.sleep(admission.left(pause.seconds, time.monotonic()))
-    return await pause.question.aask() if isinstance(pause, Consult) else None
+    return await _question(pause, admission).aask() if isinstance(pause, Consult) else None
+
+
+def _question(pause: Consult, admission: Admission) -> Question:
+    """Whoever waits for its turn in a queue waits no longer than its caller does."""
+    question = pause.question
+    if isinstance(question, Turn):
+        question.seconds = admission.left(question.seconds, time.monotonic())
+    return question

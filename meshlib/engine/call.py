@@ -40,6 +40,7 @@ from meshlib.engine.decision import (
     with_content_type,
     with_route_headers,
 )
+from meshlib.engine.ends import Admit, Admitted, followed
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply, Verdict
 from meshlib.engine.lanes import entered
@@ -55,6 +56,7 @@ from meshlib.model.request import RequestHead
 from meshlib.policy.shared_limit import SharedVerdict
 from meshlib.telemetry.grpc_names import is_grpc
 
+_NONE: tuple[()] = ()
 MIRROR_TIMEOUT = 15.0
 """Seconds that a copy of a request without a deadline may take: nobody would ever give it up."""
 
@@ -106,7 +108,7 @@ def _copy(runtime: Runtime, mirror: Mirror, head: RequestHead, now: float) -> Fl
     yield from attempts_for(decision)(runtime, decision, head, info, now, deadline, True, "").flow()
 
 
-def _stages(  # noqa: C901, PLR0912  the stages in their order; a function for each would cost as much as some of them
+def _stages(  # noqa: C901, PLR0912, PLR0915  the stages in their order: a function for each would cost as much
     runtime: Runtime,
     head: RequestHead,
     now: float,
@@ -115,10 +117,13 @@ def _stages(  # noqa: C901, PLR0912  the stages in their order; a function for e
     source_ip: str,
     stand_in: Host | None,
     redirected: Redirected | None = None,
+    *,
+    admitted: Admitted | None = None,
 ) -> Flow:
     # 1 Configuration, before anything: there is nothing to decide with until it is there.
     plan = runtime.plan
-    host = plan.outbound.find(head.scheme, head.authority) if redirected is None else redirected.host
+    begun = redirected if admitted is None else admitted
+    host = plan.outbound.find(head.scheme, head.authority) if begun is None else begun.host
     if host is None:
         host, now = yield from _fetched(runtime, head, now, deadline)
         if host is None:
@@ -127,23 +132,30 @@ def _stages(  # noqa: C901, PLR0912  the stages in their order; a function for e
         plan = runtime.plan
     # 2 Route, before the filters: which filters run, and how, is the route's say.
     choose = decide_once if head.shared else decide
-    decision = choose(plan, host, head, runtime.rng) if redirected is None else redirected.decision
-    info = _info(host, decision, redirected)
+    decision = choose(plan, host, head, runtime.rng) if begun is None else begun.decision
+    info = _info(host, decision, redirected) if admitted is None else admitted.info
     if isinstance(decision, Refusal):
         yield _failed(runtime, head, now, decision.flag, decision.reason, info, decision.status)
         return
     # 3 Filters, before the answer and before balancing: a refused request must cost no upstream anything.
-    filters, lasting = decision.share.filters, None
-    if runtime.faults.added:  # from code, whatever the configuration says
+    filters, lasting = decision.share.filters if admitted is None else admitted.filters, None
+    if runtime.faults.added and admitted is None:  # from code, whatever the configuration says
         filters = runtime.faults.before(filters, head.authority, decision.cluster_name)
     try:
-        for item in filters:
+        for index, item in enumerate(filters) if filters else _NONE:
             verdict = item.on_request(head, now, runtime.rng)
             if verdict is not None:
                 refusal, now = yield from _settled(verdict, runtime, head, now, deadline, info)
                 if isinstance(refusal, Lasting):
                     lasting = refusal.beside(lasting)
                     info.response_limit = lasting.response_limit
+                elif isinstance(refusal, Admit):  # it follows the rest of the call from outside
+                    left = Admitted(host, decision, info, filters[index + 1 :])
+                    rest = _stages(
+                        runtime, head, now, deadline, replayable, source_ip, stand_in, redirected, admitted=left
+                    )
+                    yield from followed(refusal, rest, head, now)
+                    return
                 elif refusal is not None:
                     if isinstance(refusal, LocalReply):
                         yield _local_reply(runtime, decision, head, now, refusal, info)
@@ -236,7 +248,7 @@ def _protect(
 
 def _settled(
     verdict: Verdict, runtime: Runtime, head: RequestHead, now: float, deadline: float | None, info: CallInfo
-) -> Generator[Command, Any, tuple[LocalReply | Fail | Lasting | None, float]]:
+) -> Generator[Command, Any, tuple[LocalReply | Fail | Lasting | Admit | None, float]]:
     """A filter's verdict after the pauses it wanted, and what time it is then. A deadline that passes meanwhile ends
     the call: whoever waits for a filter has not been balanced yet.
     """

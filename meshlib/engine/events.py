@@ -28,6 +28,7 @@ __all__ = [
     "FaultInjected",
     "HealingChanged",
     "HealingState",
+    "LoadShed",
     "Observer",
     "PlanChanged",
     "RateLimited",
@@ -164,6 +165,18 @@ class FaultInjected:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadShed:
+    """A server refused requests because it has enough to do: `count` of them since the last such event, of which there
+    is at most one a second for each shedder. `name` says which, `path` what the last of them asked for.
+    """
+
+    at: float
+    name: str
+    path: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class RequestServed:
     """A request to this application has been answered, body included. `route` is the application's template where it
     told one; `status` is None when there was no response, `grpc_status` for anything but gRPC.
@@ -211,6 +224,7 @@ Event = (
     | EndpointReturned
     | EndpointUnreachable
     | BreakerChanged
+    | LoadShed
     | FaultInjected
     | RateLimited
     | RequestServed

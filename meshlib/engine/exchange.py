@@ -6,16 +6,17 @@ Order: who it belongs to (request id, trace), then whether it is still wanted (d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from meshlib.context import CallContext
+from meshlib.engine.ends import Admit
 from meshlib.engine.filters import Filter, LocalReply
 from meshlib.engine.lanes import handed_on
 from meshlib.engine.pauses import Lasting, Pause
 from meshlib.engine.rng import Randomness
-from meshlib.engine.watch import RequestWatch
+from meshlib.engine.watch import Endings, RequestWatch, Watch
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.policy import deadline as deadlines
@@ -26,7 +27,7 @@ from meshlib.telemetry.propagators import DEFAULT, Propagation
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = REQUEST_ID.encode("ascii")
 _DEADLINE_EXCEEDED = 4
-_READ = {
+READ = {
     name.encode("ascii"): name
     for name in (
         deadlines.EXPECTED_TIMEOUT_HEADER,
@@ -36,11 +37,15 @@ _READ = {
         "tracestate",
     )
 }
+"""The headers that are read of every request, by their bytes. Where filters read others too, a server looks for all of
+them at once: `READ | {...}`.
+"""
 
 
 class Admission:
     """The context to serve the request in, and the answer if it is not to be served. `watch` wants to be told of the
-    request's end. `headers` are set on the application's response, in the place of those of the same names.
+    request's end, whether it is telemetry's (`watched_by`) or that of filters that said `Admit`. `headers` are set on
+    the application's response, in the place of those of the same names.
 
     While there is a `pause` neither is known: a driver (`meshlib.drivers.inbound`) does what it asks for, and tells
     `go_on`. `decided` is called when it is known. `lasting`: what is in force until the request is over, of which
@@ -52,7 +57,7 @@ class Admission:
     def __init__(self, context: CallContext, reply: LocalReply | None) -> None:
         self.context = context
         self.reply = reply
-        self.watch: RequestWatch | None = None
+        self.watch: Watch | None = None
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
         self.pause: Pause | None = None
         self.decided: Callable[[], None] | None = None
@@ -63,9 +68,13 @@ class Admission:
         """Ask the filters, to the first that answers or wants a pause."""
         for index, item in enumerate(filters):
             verdict = item.on_request(head, now, rng)
+            if verdict is None:
+                continue
             if isinstance(verdict, Lasting):
                 self.lasting = verdict.beside(self.lasting)
-            elif verdict is not None:
+            elif isinstance(verdict, Admit):
+                self._hear(verdict, now)
+            else:
                 self._take(verdict, partial(self._resume, filters[index + 1 :], head, rng))
                 return
 
@@ -86,6 +95,9 @@ class Admission:
             verdict = pause.then(answer, now)
             if isinstance(verdict, Lasting):
                 self.lasting, verdict = verdict.beside(self.lasting), None
+            elif isinstance(verdict, Admit):
+                self._hear(verdict, now)
+                verdict = None
             if verdict is not None:
                 self._take(verdict, rest)
             elif rest is not None:
@@ -110,6 +122,20 @@ class Admission:
         lasting, self.lasting = self.lasting, None
         if lasting is not None:
             lasting.ended()
+
+    def watched_by(self, watch: RequestWatch | None) -> None:
+        """Telemetry looks on, or does not."""
+        if isinstance(self.watch, Endings):
+            self.watch.inner = watch
+        else:
+            self.watch = watch
+
+    def _hear(self, admit: Admit, now: float) -> None:
+        watch = self.watch
+        if isinstance(watch, Endings):
+            watch.add(admit)
+        else:
+            self.watch = Endings(now, admit, watch)
 
     def left(self, seconds: float, now: float) -> float:
         """Of a delay what there is time for."""
@@ -145,14 +171,15 @@ def inbound_context(
     peer: str = "",
     propagation: Propagation = DEFAULT,
     lanes: Lanes | None = None,
+    reads: Mapping[bytes, str] = READ,
 ) -> CallContext:
     """What a request brings with it. A deadline can only shorten what follows, so it is believed from anyone.
 
     `timeout`: seconds the transport itself gives the request (a gRPC server hides the header). `peer`: the caller's
     identity, as the transport has verified it. `propagation`: which trace headers and what baggage go on. `lanes`: the
-    request's lane is chosen here, if nobody before has, and goes on in any case.
+    request's lane is chosen here, if nobody before has, and goes on in any case. `reads`: the headers to look for.
     """
-    head.look_for(_READ)
+    head.look_for(reads)
     told = deadlines.inherited(head.get(deadlines.EXPECTED_TIMEOUT_HEADER), head.get(deadlines.GRPC_TIMEOUT_HEADER))
     given = head.get(REQUEST_ID)
     request_id = given if given and valid_request_id(given) else new_request_id(rng)
@@ -174,14 +201,18 @@ def admit_request(
     peer: str = "",
     propagation: Propagation = DEFAULT,
     lanes: Lanes | None = None,
+    reads: Mapping[bytes, str] = READ,
 ) -> Admission:
     """Decide whether a request reaches the application, and in which context (`inbound_context`). A filter may want a
     pause first.
     """
-    context = inbound_context(head, now, rng, timeout=timeout, peer=peer, propagation=propagation, lanes=lanes)
+    context = inbound_context(
+        head, now, rng, timeout=timeout, peer=peer, propagation=propagation, lanes=lanes, reads=reads
+    )
     if deadlines.expired(context.deadline, now):
         return Admission(context, _late(b"the request's deadline had passed on arrival"))
     admission = Admission(context, None)
     if filters:
+        head.peer = peer
         admission.begin(filters, head, now, rng)
     return admission

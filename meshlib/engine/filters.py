@@ -1,7 +1,7 @@
 """HTTP filters at run time: built from the model once per route, so that a route without filters runs none.
 
-A filter looks at the request and either lets it pass (None) or answers it (`LocalReply`), or it wants a pause first
-(`meshlib.engine.pauses`).
+A filter looks at the request and either lets it pass (None; `Admit` where it wants to hear of the end,
+`meshlib.engine.ends`) or answers it (`LocalReply`), or it wants a pause first (`meshlib.engine.pauses`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
+from meshlib.engine.ends import Admit
 from meshlib.engine.pauses import Lasting, Pause
 from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
@@ -19,6 +20,7 @@ from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerF
 from meshlib.model.header_mutation import MutationStep
 from meshlib.model.request import RequestHead
 from meshlib.model.session import StatefulSession
+from meshlib.model.shedding import AdaptiveConcurrency, AdmissionControl
 from meshlib.policy.rate_limit import LocalRateLimiter
 from meshlib.policy.rng import Rng
 from meshlib.routing.header_filter import compile_steps
@@ -44,7 +46,7 @@ class LocalReply:
     grpc_status: int | None = None
 
 
-Verdict = LocalReply | Pause | Lasting | None
+Verdict = LocalReply | Pause | Lasting | Admit | None
 
 
 class Filter(Protocol):
@@ -92,8 +94,16 @@ class LocalRateLimitFilter:
         return LocalReply(self.config.status, headers, b"local_rate_limited", ResponseFlag.RL, name, self._grpc_status)
 
 
+def _shedder(config: FilterConfig) -> Filter | None:
+    from meshlib.engine.shedding import BUILDERS  # which answers by LocalReply
+
+    return BUILDERS[type(config)](config)
+
+
 _BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {
     LocalRateLimit: lambda config: LocalRateLimitFilter(config) if config.token_bucket else None,
+    AdaptiveConcurrency: _shedder,
+    AdmissionControl: _shedder,
     StatefulSession: lambda config: SessionFilter(config, config.state) if config.state else None,
 }
 

@@ -11,6 +11,7 @@ from meshlib.engine.events import (
     CallEnded,
     Event,
     HealingChanged,
+    LoadShed,
     RateLimited,
     RequestServed,
 )
@@ -36,6 +37,7 @@ class Measured:
             CallEnded: self._call,
             RequestServed: self._served,
             RateLimited: self._limited,
+            LoadShed: self._shed,
             BreakerChanged: self._breaker,
             HealingChanged: self._healing,
         }
@@ -80,6 +82,9 @@ class Measured:
 
     def _limited(self, event: RateLimited) -> None:
         self._record(catalogue.RATE_LIMITED, (event.name,), 1)
+
+    def _shed(self, event: LoadShed) -> None:
+        self._record(catalogue.LOAD_SHED, (event.name,), event.count)
 
     def _breaker(self, event: BreakerChanged) -> None:
         self._record(catalogue.BREAKER_CHANGES, (event.name, event.new), 1)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from meshlib.mesh import Mesh
     from meshlib.model.fault import HttpFault
     from meshlib.model.filters import LocalRateLimit
+    from meshlib.model.shedding import Shedding
     from meshlib.policy.fault import Fault
 
 __all__ = ["AioServerInterceptor"]
@@ -33,9 +34,13 @@ class AioServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
     """
 
     def __init__(
-        self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str] = (), faults: Sequence[Fault | HttpFault] = ()
+        self,
+        mesh: Mesh,
+        rate_limits: Sequence[LocalRateLimit | str] = (),
+        faults: Sequence[Fault | HttpFault] = (),
+        shed: Sequence[Shedding | str] = (),
     ) -> None:
-        self._inbound = Inbound(mesh, rate_limits, faults)
+        self._inbound = Inbound(mesh, rate_limits, faults, shed)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Give the handler wrapped, so that it is served in the call's context."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from meshlib.mesh import Mesh
     from meshlib.model.fault import HttpFault
     from meshlib.model.filters import LocalRateLimit
+    from meshlib.model.shedding import Shedding
     from meshlib.policy.fault import Fault
 
 
@@ -67,22 +68,31 @@ class GrpcFactory:
         return AsyncMeshChannel(self._mesh, self._shared, target, settings, compression, interceptors)
 
     def server_interceptor(
-        self, *, rate_limits: Sequence[LocalRateLimit | str] = (), faults: Sequence[Fault | HttpFault] = ()
+        self,
+        *,
+        rate_limits: Sequence[LocalRateLimit | str] = (),
+        faults: Sequence[Fault | HttpFault] = (),
+        shed: Sequence[Shedding | str] = (),
     ) -> ServerInterceptor:
         """For `grpc.server(pool, interceptors=[...])`: trace, deadline, limits and peer, see `ServerInterceptor`.
-        `rate_limits` as text (`"100/minute"`) or as Envoy's filter, `faults` as `Fault` or as Envoy's filter.
+        `rate_limits` as text (`"100/minute"`) or as Envoy's filter, `faults` as `Fault` or as Envoy's filter, `shed` as
+        text (`"adaptive"`) or as policies (`meshlib.model.shedding`).
         """
         from meshlib.grpc.server import ServerInterceptor
 
-        return ServerInterceptor(self._mesh, rate_limits, faults)
+        return ServerInterceptor(self._mesh, rate_limits, faults, shed)
 
     def aio_server_interceptor(
-        self, *, rate_limits: Sequence[LocalRateLimit | str] = (), faults: Sequence[Fault | HttpFault] = ()
+        self,
+        *,
+        rate_limits: Sequence[LocalRateLimit | str] = (),
+        faults: Sequence[Fault | HttpFault] = (),
+        shed: Sequence[Shedding | str] = (),
     ) -> AioServerInterceptor:
         """The same for `grpc.aio.server(interceptors=[...])`."""
         from meshlib.grpc.aio_server import AioServerInterceptor
 
-        return AioServerInterceptor(self._mesh, rate_limits, faults)
+        return AioServerInterceptor(self._mesh, rate_limits, faults, shed)
 
     def wait_for_termination(
         self,

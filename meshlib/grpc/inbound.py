@@ -12,8 +12,9 @@ from urllib.parse import unquote
 
 import grpc
 
+from meshlib.drivers.shedding import Shed
 from meshlib.engine.events import RateLimited
-from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
+from meshlib.engine.exchange import READ, REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
@@ -24,6 +25,7 @@ from meshlib.grpc.served import Metadata
 from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
+from meshlib.model.shedding import Shedding
 from meshlib.policy.fault import Fault
 from meshlib.policy.notation import local_limit
 from meshlib.security.spiffe import SpiffeIdError, sole_id
@@ -52,20 +54,27 @@ class Refusal:
 
 
 class Inbound:
-    """The server's end of the mesh for calls of any kind. `rate_limits` and `faults` as those of
+    """The server's end of the mesh for calls of any kind. `rate_limits`, `faults` and `shed` as those of
     `meshlib.http.server.MeshMiddleware`.
     """
 
     def __init__(
-        self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str], faults: Sequence[Fault | HttpFault] = ()
+        self,
+        mesh: Mesh,
+        rate_limits: Sequence[LocalRateLimit | str],
+        faults: Sequence[Fault | HttpFault] = (),
+        shed: Sequence[Shedding | str] = (),
     ) -> None:
         self._mesh = mesh
+        self._shed = Shed(shed) if shed else None
+        shedders = () if self._shed is None else self._shed.filters
         injected = (mesh.runtime.faults.filter(fault, "calls served") for fault in faults)
-        self._filters: tuple[Filter, ...] = (*injected, *(_filter(limit) for limit in rate_limits))
+        self._filters: tuple[Filter, ...] = (*injected, *(_filter(limit) for limit in rate_limits), *shedders)
 
     def admit(self, method: str, context: Any) -> Admission:
         """Decide about a call when its handler is about to run. (Not earlier: a call may have waited for a thread until
-        nobody waited for it any more.) Health checks take no token and get no fault: the server must not look dead.
+        nobody waited for it any more.) Health checks take no token, get no fault and are not shed: the server must not
+        look dead.
         """
         filters = () if method.startswith(HEALTH) else self._filters
         runtime = self._mesh.runtime
@@ -81,14 +90,17 @@ class Inbound:
             peer=_caller(context),
             propagation=runtime.propagation,
             lanes=Lanes(rules, _address(context.peer()), time.time()) if rules is not None else None,
+            reads=READ if self._shed is None else self._shed.reads,
         )
-        admission.watch = watch(runtime, head, now)
+        admission.watched_by(watch(runtime, head, now))
         return admission
 
     def refusal(self, reply: LocalReply, method: str, request_id: str) -> Refusal:
         """The answer to a call that is not served. Headers of the reply go as metadata."""
         if reply.flag is ResponseFlag.RL:
             self._mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, method))
+        if reply.flag is ResponseFlag.UO and self._shed is not None:
+            self._shed.tell(self._mesh.runtime, reply, method)
         by_http = BY_HTTP.get(reply.status, grpc.StatusCode.UNKNOWN)
         code = by_http if reply.grpc_status is None else status_code(reply.grpc_status)
         headers = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in reply.headers)

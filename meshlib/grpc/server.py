@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from meshlib.mesh import Mesh
     from meshlib.model.fault import HttpFault
     from meshlib.model.filters import LocalRateLimit
+    from meshlib.model.shedding import Shedding
     from meshlib.policy.fault import Fault
 
 __all__ = ["ServerInterceptor"]
@@ -32,16 +33,21 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio
     For calls of every kind: W3C trace context, request id and deadline are taken in and go on with every meshed call
     the handler makes, within streams too; a call whose deadline has passed is refused with DEADLINE_EXCEEDED, one over
     a local limit with UNAVAILABLE or RESOURCE_EXHAUSTED (`LocalRateLimit.rate_limited_as_resource_exhausted`, as in
-    Envoy); the verified caller is `meshlib.context.peer()`. Health checks (`grpc.health.v1.Health`) are never limited.
+    Envoy); the verified caller is `meshlib.context.peer()`. What load shedding (`shed`)
+    refuses is UNAVAILABLE. Health checks (`grpc.health.v1.Health`) are never limited or shed.
 
     The request id goes back in the initial metadata. An error before the first message carries it in the trailing
     metadata instead and has no initial metadata, because gRPC and Envoy retry only such ("trailers-only") errors.
     """
 
     def __init__(
-        self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str] = (), faults: Sequence[Fault | HttpFault] = ()
+        self,
+        mesh: Mesh,
+        rate_limits: Sequence[LocalRateLimit | str] = (),
+        faults: Sequence[Fault | HttpFault] = (),
+        shed: Sequence[Shedding | str] = (),
     ) -> None:
-        self._inbound = Inbound(mesh, rate_limits, faults)
+        self._inbound = Inbound(mesh, rate_limits, faults, shed)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """Give the handler wrapped, so that it is served in the call's context."""

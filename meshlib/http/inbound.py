@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.drivers.inbound import asettle, settle
+from meshlib.drivers.shedding import HEALTH_PATHS, Shed
 from meshlib.engine.events import RateLimited
-from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
+from meshlib.engine.exchange import READ, REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
@@ -20,6 +21,7 @@ from meshlib.model.cors import CorsPolicy
 from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
+from meshlib.model.shedding import Shedding
 from meshlib.policy.fault import Fault
 from meshlib.policy.notation import local_limit
 
@@ -37,6 +39,8 @@ class Inbound:
     `rate_limits`: local limits in order, as text (`"100/minute"`, see `local_limit`) or as Envoy's filter
     (`LocalRateLimit`).
     `faults`: what to inject before the limits, in order: `Fault`, or Envoy's filter (`HttpFault`).
+    `shed`: load shedding in order, as text (`"adaptive"`, `"bulkhead 100"`, see `meshlib.model.shedding`) or as
+    policies; asked after the limits. Requests to `health_paths` are never shed.
     `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay); or `drain`, a
     `Drain` of the application's own, to ask whether it is draining and to hang hooks on.
     `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application.
@@ -44,7 +48,19 @@ class Inbound:
     of the request's host and path.
     """
 
-    __slots__ = ("_cors", "_drain_tried", "_filters", "_makes_spans", "_readiness_path", "app", "drain", "mesh")
+    __slots__ = (
+        "_cors",
+        "_drain_tried",
+        "_filters",
+        "_health_paths",
+        "_limits",
+        "_makes_spans",
+        "_readiness_path",
+        "app",
+        "drain",
+        "mesh",
+        "shed",
+    )
 
     def __init__(
         self,
@@ -52,6 +68,8 @@ class Inbound:
         *,
         rate_limits: Sequence[LocalRateLimit | str] = (),
         faults: Sequence[Fault | HttpFault] = (),
+        shed: Sequence[Shedding | str] = (),
+        health_paths: Sequence[str] = HEALTH_PATHS,
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
@@ -62,7 +80,10 @@ class Inbound:
         self.drain = drain or Drain(drain_seconds)
         self._drain_tried = False
         injected = (mesh.runtime.faults.filter(fault, "requests served") for fault in faults)
-        self._filters: tuple[Filter, ...] = (*injected, *(_filter(limit) for limit in rate_limits))
+        self._limits: tuple[Filter, ...] = (*injected, *(_filter(limit) for limit in rate_limits))
+        self.shed = Shed(shed) if shed else None
+        self._filters = self._limits if self.shed is None else (*self._limits, *self.shed.filters)
+        self._health_paths = frozenset(health_paths)
         self._readiness_path = readiness_path
         self._makes_spans: bool | None = None
         self.app: object = None
@@ -84,18 +105,23 @@ class Inbound:
         is known only after `settle` or `asettle`. `peer` is the caller's identity
         as the transport has verified it, `source_ip` the address it comes from.
         """
-        runtime, now = self.mesh.runtime, time.monotonic()
+        runtime, now, filters, reads = self.mesh.runtime, time.monotonic(), self._filters, READ
+        if self.shed is not None:
+            reads, path = self.shed.reads, head.path
+            if path in self._health_paths or ("?" in path and head.path_only in self._health_paths):
+                filters = self._limits
         rules = runtime.plan.lanes
         admission = admit_request(
             head,
             now,
-            self._filters,
+            filters,
             runtime.rng,
             peer=peer,
             propagation=runtime.propagation,
             lanes=Lanes(rules, source_ip, time.time()) if rules is not None else None,
+            reads=reads,
         )
-        admission.watch = watch(runtime, head, now, spans=not self._instrumented())
+        admission.watched_by(watch(runtime, head, now, spans=not self._instrumented()))
         if admission.pause is None:
             self._decided(admission, head)
         else:
@@ -117,6 +143,8 @@ class Inbound:
         reply = admission.reply
         if reply is not None and reply.flag is ResponseFlag.RL:
             self.mesh.runtime.emit(lambda: RateLimited(time.monotonic(), reply.name, head.path_only))
+        if reply is not None and self.shed is not None and reply.flag is ResponseFlag.UO:
+            self.shed.tell(self.mesh.runtime, reply, head.path_only)
         if reply is not None and admission.watch is not None:
             admission.watch.ended(time.monotonic(), reply.status, flag=reply.flag)
 

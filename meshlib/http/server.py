@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from meshlib.context import current, serving
+from meshlib.drivers.shedding import HEALTH_PATHS
 from meshlib.engine.exchange import REQUEST_ID, Admission, inbound_context
 from meshlib.engine.filters import LocalReply
 from meshlib.http.cors import replaced
@@ -20,6 +21,7 @@ from meshlib.model.cors import CorsPolicy
 from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
+from meshlib.model.shedding import Shedding
 from meshlib.policy.fault import Fault
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class MeshMiddleware:
         mesh: Mesh,
         rate_limits: Sequence[LocalRateLimit | str] = (),
         faults: Sequence[Fault | HttpFault] = (),
+        shed: Sequence[Shedding | str] = (),
+        health_paths: Sequence[str] = HEALTH_PATHS,
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
@@ -67,6 +71,8 @@ class MeshMiddleware:
             mesh,
             rate_limits=rate_limits,
             faults=faults,
+            shed=shed,
+            health_paths=health_paths,
             drain_seconds=drain_seconds,
             drain=drain,
             readiness_path=readiness_path,
@@ -87,7 +93,7 @@ class MeshMiddleware:
             case _:
                 await self.app(scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901  a layer for each costs
         ready = self.inbound.readiness(scope["path"])
         if ready is not None:
             await self._answer(ready, scope, send, b"")
@@ -103,20 +109,34 @@ class MeshMiddleware:
         if admission.lasting is not None and admission.lasting.response_limit is not None:
             send = SlowSend(send, admission.lasting.response_limit)
 
+        status: int | None = None
+
         async def send_marked(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 headers = message.get("headers", ())
                 if admission.headers:
                     headers = replaced(headers, admission.headers)
                 message["headers"] = self._marked(scope, headers, request_id)
             await send(message)
 
+        watch, whole = admission.watch, False
         token = current.set(context)  # as `serving` does, written out because it is run for every request
         try:
-            if admission.watch is None:
+            if watch is None:
                 await self.app(scope, receive, send_marked)
+            elif watch.looks_on:
+                await serve_watched(watch, self.app, scope, receive, send_marked)
             else:
-                await serve_watched(admission.watch, self.app, scope, receive, send_marked)
+                try:
+                    await self.app(scope, receive, send_marked)
+                    whole = True
+                except Exception:
+                    whole, status = status is None, status or 500
+                    raise
+                finally:
+                    watch.ended(time.monotonic(), status, whole=whole)
         finally:
             with contextlib.suppress(ValueError):
                 current.reset(token)

@@ -9,9 +9,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from meshlib.context import current
+from meshlib.drivers.shedding import HEALTH_PATHS
 from meshlib.engine.exchange import REQUEST_ID, Admission
 from meshlib.engine.filters import LocalReply
-from meshlib.engine.watch import RequestWatch
+from meshlib.engine.watch import Watch
 from meshlib.http.cors import replaced_text
 from meshlib.http.drain import Drain
 from meshlib.http.environ import EnvironHead
@@ -20,6 +21,7 @@ from meshlib.http.slowed import SlowIterable
 from meshlib.model.cors import CorsPolicy
 from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
+from meshlib.model.shedding import Shedding
 from meshlib.policy.fault import Fault
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class MeshMiddleware:
         mesh: Mesh,
         rate_limits: Sequence[LocalRateLimit | str] = (),
         faults: Sequence[Fault | HttpFault] = (),
+        shed: Sequence[Shedding | str] = (),
+        health_paths: Sequence[str] = HEALTH_PATHS,
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
@@ -67,6 +71,8 @@ class MeshMiddleware:
             mesh,
             rate_limits=rate_limits,
             faults=faults,
+            shed=shed,
+            health_paths=health_paths,
             drain_seconds=drain_seconds,
             drain=drain,
             readiness_path=readiness_path,
@@ -96,9 +102,9 @@ class MeshMiddleware:
         watch = admission.watch
         try:
             result = context.run(self._serve, admission, environ, start_response)
-        except BaseException:
+        except BaseException as error:
             if watch is not None:
-                watch.ended(time.monotonic(), 500)
+                watch.ended(time.monotonic(), 500, whole=isinstance(error, Exception))
             raise
         if isinstance(result, (list, tuple)) or _is_file(result, environ):
             if watch is not None:
@@ -126,13 +132,14 @@ class MeshMiddleware:
 class _Body:
     """The application's iterable, iterated and closed in the request's context."""
 
-    def __init__(self, body: Iterable[bytes], context: Context, environ: Environ, watch: RequestWatch | None) -> None:
+    def __init__(self, body: Iterable[bytes], context: Context, environ: Environ, watch: Watch | None) -> None:
         self._body = body
         self._context = context
         self._environ = environ
         self._watch = watch
         self._chunks: Iterator[bytes] | None = None
         self._closed = False
+        self._whole = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -143,8 +150,10 @@ class _Body:
                 self._chunks = self._context.run(iter, self._body)
             return self._context.run(next, self._chunks)
         except StopIteration:
+            self._whole = True
             raise
         except Exception:
+            self._whole = _STATUS not in self._environ
             self._environ.setdefault(_STATUS, 500)  # the server's answer, unless the application has begun one
             raise
 
@@ -159,7 +168,7 @@ class _Body:
                 self._context.run(close)
         finally:
             if self._watch is not None:
-                self._watch.ended(time.monotonic(), self._environ.get(_STATUS))
+                self._watch.ended(time.monotonic(), self._environ.get(_STATUS), whole=self._whole)
 
 
 def _is_file(result: object, environ: Environ) -> bool:

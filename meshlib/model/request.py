@@ -29,10 +29,10 @@ class RequestHead:
 
     `path` is the raw request target with its query string; `headers` are the wire's (name, value) byte pairs, any case.
     Names and values are decoded (latin-1, lower-case names) only when something asks for a header, because most routes
-    never do.
+    never do. `peer` is the verified identity of who sent a request that is served, empty where nothing is known.
     """
 
-    __slots__ = ("_index", "_known", "_split", "authority", "headers", "method", "path", "scheme")
+    __slots__ = ("_index", "_known", "_split", "authority", "headers", "method", "path", "peer", "scheme")
     streams: ClassVar[bool] = False
     """Whether the request goes on as long as its sender likes: a route's timeout begins when it is complete (Envoy), so
     only `max_stream_duration` bounds such a call.
@@ -52,6 +52,7 @@ class RequestHead:
         self.authority = authority
         self.path = path
         self.headers = headers
+        self.peer = ""
         self._known: dict[str, list[str]] | None = None
         self._index: dict[bytes, list[bytes]] | None = None
         self._split: tuple[str, str] | None = None

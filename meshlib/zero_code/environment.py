@@ -46,6 +46,7 @@ _VARIABLES = {
     "FAULTS": _Variable(enabled_by, "off: no faults are injected, whoever configured them"),
     "FAILOVER_TIMEOUT": _Variable(float, "seconds until a priority that cannot be connected to is left (never)"),
     "RATE_LIMITS": _Variable(_list(","), "limits of the server, as 100/minute, separated by commas"),
+    "SHED": _Variable(_list(","), "load shedding of the server, as adaptive or bulkhead 100, separated by commas"),
     "READINESS_PATH": _Variable(str, "path answered 200, or 503 while draining"),
     "DRAIN_SECONDS": _Variable(float, "how long to go on serving after SIGTERM"),
 }

@@ -74,6 +74,8 @@ def message(type_url: str, resource: Json) -> Message:
     from envoy.config.endpoint.v3 import endpoint_pb2
     from envoy.config.listener.v3 import listener_pb2
     from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
+    from envoy.extensions.filters.http.adaptive_concurrency.v3 import adaptive_concurrency_pb2  # noqa: F401
+    from envoy.extensions.filters.http.admission_control.v3 import admission_control_pb2  # noqa: F401
     from envoy.extensions.filters.http.fault.v3 import fault_pb2  # noqa: F401
     from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2  # noqa: F401
     from envoy.extensions.filters.http.lua.v3 import lua_pb2  # noqa: F401

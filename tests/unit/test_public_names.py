@@ -76,6 +76,7 @@ PUBLIC: dict[str, set[str]] = {
         "FaultInjected",
         "HealingChanged",
         "HealingState",
+        "LoadShed",
         "Observer",
         "PlanChanged",
         "RateLimited",
@@ -292,6 +293,15 @@ PUBLIC: dict[str, set[str]] = {
     },
     "meshlib.model.scoped_routes": {"HeaderFragment", "ScopedRouteConfiguration", "ScopedRoutes"},
     "meshlib.model.session": {"SessionCookie", "SessionHeader", "StatefulSession"},
+    "meshlib.model.shedding": {
+        "AdaptiveConcurrency",
+        "AdmissionControl",
+        "Bulkhead",
+        "Priorities",
+        "QueueDeadline",
+        "Shedding",
+        "shedding",
+    },
     "meshlib.model.snapshot": {"Snapshot"},
     "meshlib.registration": {"ConsulRegistration", "HttpCheck", "ServiceDefinition", "TtlCheck"},
     "meshlib.settings": {

@@ -65,6 +65,13 @@ RATE_LIMITED = Metric(
     "Requests and calls a limit refused.",
     labels=("meshlib.rate_limit",),
 )
+LOAD_SHED = Metric(
+    "meshlib.load_shed",
+    "counter",
+    "meshlib_load_shed_total",
+    "Requests a server refused because it had enough to do; told once a second, so that the last ones come late.",
+    labels=("meshlib.load_shedding",),
+)
 BREAKER_CHANGES = Metric(
     "meshlib.circuit_breaker.transitions",
     "counter",
@@ -86,6 +93,7 @@ MEASURED = (
     RPC_SERVER_DURATION,
     UPSTREAM_TIME,
     RATE_LIMITED,
+    LOAD_SHED,
     BREAKER_CHANGES,
     HEALING,
 )

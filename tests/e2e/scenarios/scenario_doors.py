@@ -13,6 +13,7 @@ import httpx
 import httpx2
 
 from meshlib import CallError, Mesh, current_attempt
+from meshlib.flags import ResponseFlag
 from parts.grpc_stubs import Stubs
 
 LIBRARIES: dict[str, Any] = {"httpx": httpx, "httpx2": httpx2}
@@ -120,7 +121,8 @@ def said(response: Any) -> str:
     """A response of the mesh's own by its flag, a backend's by its name."""
     if response.status_code < 400:
         return str(response.json()["name"])
-    return str(response.extensions["meshlib"].flag) if response.status_code == 429 else "bad"
+    flag = response.extensions["meshlib"].flag
+    return str(flag) if flag in (ResponseFlag.RL, ResponseFlag.UO) else "bad"
 
 
 # ---------------------------------------------------------------------- grpc and grpc.aio

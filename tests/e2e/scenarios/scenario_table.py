@@ -14,6 +14,16 @@ from meshlib import CircuitBreaker
 Json = dict[str, Any]
 EVERY_TRY = "5xx,connect-failure,reset,unavailable"
 LIMIT = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+ADAPTIVE = {
+    "name": "adaptive",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
+        "gradient_controller_config": {
+            "concurrency_limit_params": {"concurrency_update_interval": "0.1s"},
+            "min_rtt_calc_params": {"interval": "60s"},
+        },
+    },
+}
 ALL = {"default_value": {"numerator": 100}}
 CHI_SQUARED_1 = 23.9  # one degree of freedom, one in a million
 
@@ -210,6 +220,15 @@ SCENARIOS = (
                 },
             },
         ),
+    ),
+    Scenario(
+        "adaptive concurrency lets few in while it measures, and again when they have ended",
+        (Calls({"a": 1, "UO": 3}, 12, together=True), Calls(("a",) * 4), Calls({"a": 1, "UO": 3}, 12, together=True)),
+        (to("all"),),
+        {"all": (("a",),)},
+        {"a": "slow"},
+        filters=(ADAPTIVE,),
+        arrivals={"a": 10},
     ),
     # ------------------------------------------------------------------ deadline
     Scenario(

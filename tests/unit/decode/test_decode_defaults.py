@@ -8,6 +8,7 @@ from meshlib.model.cluster import OutlierDetection, RetryBudget, Thresholds
 from meshlib.model.durations import LONGEST
 from meshlib.model.lb import LeastRequest, RingHash, RoundRobin
 from meshlib.model.route import RetryPolicy
+from meshlib.model.shedding import AdaptiveConcurrency, AdmissionControl
 from meshlib.sources.xds.decode import decode_message
 from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER, ROUTE_CONFIGURATION
 from parts import xds_resources as xds
@@ -164,6 +165,29 @@ def test_a_local_rate_limit_is_enabled_and_enforced_for_nobody() -> None:
         1,
         2.0,
     )
+
+
+FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+
+
+def test_adaptive_concurrency() -> None:
+    config = {
+        "@type": f"{FILTERS}.adaptive_concurrency.v3.AdaptiveConcurrency",
+        "gradient_controller_config": {
+            "concurrency_limit_params": {"concurrency_update_interval": "0.1s"},
+            "min_rtt_calc_params": {"interval": "60s"},
+        },
+    }
+    found = hcm(http_filters=[{"name": "one", "typed_config": config}, xds.ROUTER]).http_filters[0].config
+    assert found == AdaptiveConcurrency()
+
+
+def test_admission_control() -> None:
+    config = {"@type": f"{FILTERS}.admission_control.v3.AdmissionControl", "success_criteria": {}}
+    found = hcm(http_filters=[{"name": "one", "typed_config": config}, xds.ROUTER]).http_filters[0].config
+    assert found == AdmissionControl()
+    short = {**config, "sampling_window": "0.9s"}
+    assert not hcm(http_filters=[{"name": "one", "typed_config": short}, xds.ROUTER]).http_filters[0].config.enabled
 
 
 def test_thresholds_per_host_are_those_of_their_priority_and_the_first_counts() -> None:

@@ -112,17 +112,37 @@ def _manager(message: Any, edit: Edit) -> None:
     _in_any(message.api_listener.api_listener, pb.HttpConnectionManager, edit)
 
 
-def _rate_limit(message: Any, edit: Edit) -> None:
-    from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2 as pb
-
+def _before_router(message: Any, config: Any, edit: Edit) -> None:
     def insert(manager: Any) -> None:
-        config = pb.LocalRateLimit(stat_prefix="limit")
         edit(config)
         router = manager.http_filters.pop()
-        manager.http_filters.add(name="limit").typed_config.Pack(config)
+        manager.http_filters.add(name="one").typed_config.Pack(config)
         manager.http_filters.append(router)
 
     _manager(message, insert)
+
+
+def _rate_limit(message: Any, edit: Edit) -> None:
+    from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2 as pb
+
+    _before_router(message, pb.LocalRateLimit(stat_prefix="limit"), edit)
+
+
+def _adaptive(message: Any, edit: Edit) -> None:
+    from envoy.extensions.filters.http.adaptive_concurrency.v3 import adaptive_concurrency_pb2 as pb
+
+    config = pb.AdaptiveConcurrency()
+    config.gradient_controller_config.concurrency_limit_params.concurrency_update_interval.nanos = 100_000_000
+    config.gradient_controller_config.min_rtt_calc_params.interval.seconds = 60
+    _before_router(message, config, edit)
+
+
+def _admission(message: Any, edit: Edit) -> None:
+    from envoy.extensions.filters.http.admission_control.v3 import admission_control_pb2 as pb
+
+    config = pb.AdmissionControl()
+    config.success_criteria.SetInParent()
+    _before_router(message, config, edit)
 
 
 def _fault(message: Any, edit: Edit) -> None:
@@ -287,6 +307,21 @@ PLACES: dict[str, Place] = {
     "Listener": _at(LISTENER, lambda m: m),
     "HttpConnectionManager": (LISTENER, _manager),
     "LocalRateLimit": (LISTENER, _rate_limit),
+    "AdaptiveConcurrency": (LISTENER, _adaptive),
+    "GradientController": (
+        LISTENER,
+        lambda m, edit: _adaptive(m, lambda config: edit(config.gradient_controller_config)),
+    ),
+    "ConcurrencyLimitCalculationParams": (
+        LISTENER,
+        lambda m, edit: _adaptive(m, lambda c: edit(c.gradient_controller_config.concurrency_limit_params)),
+    ),
+    "MinimumRTTCalculationParams": (
+        LISTENER,
+        lambda m, edit: _adaptive(m, lambda c: edit(c.gradient_controller_config.min_rtt_calc_params)),
+    ),
+    "AdmissionControl": (LISTENER, _admission),
+    "SuccessCriteria": (LISTENER, lambda m, edit: _admission(m, lambda config: edit(config.success_criteria))),
     "HTTPFault": (LISTENER, _fault),
     "FaultDelay": _part_of_fault("delay"),
     "FaultAbort": _part_of_fault("abort"),
@@ -325,6 +360,8 @@ EMPTY = {
     "VirtualHost": {"hedge_policy"},
     "HttpConnectionManager": {"common_http_protocol_options"},
     "LocalRateLimit": {"filter_enabled", "filter_enforced"},
+    "AdaptiveConcurrency": {"enabled"},
+    "AdmissionControl": {"aggression", "enabled", "rps_threshold"},
     "FaultDelay": {"percentage"},
     "FaultAbort": {"percentage"},
     "FaultRateLimit": {"percentage"},

@@ -77,6 +77,21 @@ def limit(interval: str) -> Json:
     return xds.api_listener(http_filters=[{"name": "limit", "typed_config": config}, xds.ROUTER])
 
 
+def filtered(kind: str, **config: Any) -> Json:
+    typed = {"@type": f"type.googleapis.com/envoy.extensions.filters.http.{kind}", **config}
+    return xds.api_listener(http_filters=[{"name": "one", "typed_config": typed}, xds.ROUTER])
+
+
+def adaptive(min_rtt: Json, **limit: Any) -> Json:
+    limit = {"concurrency_update_interval": "0.1s", **limit}
+    gradient = {"concurrency_limit_params": limit, "min_rtt_calc_params": min_rtt}
+    return filtered("adaptive_concurrency.v3.AdaptiveConcurrency", gradient_controller_config=gradient)
+
+
+def admission(criteria: Json | None = None, **config: Any) -> Json:
+    return filtered("admission_control.v3.AdmissionControl", success_criteria=criteria or {}, **config)
+
+
 PROVIDED = extension("cluster_provided.v3.ClusterProvided")
 ROUND_ROBIN = extension("round_robin.v3.RoundRobin")
 ANY_SUBSET = {"fallback_policy": "ANY_ENDPOINT", "subset_selectors": [{"keys": ["version"]}]}
@@ -89,6 +104,8 @@ FORWARD_PROXY = {
 }
 POLICY = "load_balancing_policy.policies[0].typed_extension_config.typed_config"
 HCM = "api_listener.api_listener"
+FILTER = f"{HCM}.http_filters[0].typed_config"
+GRADIENT = f"{FILTER}.gradient_controller_config"
 ROUTE = "virtual_hosts[0].routes[0]"
 ENDPOINT = "endpoints[0].lb_endpoints[0]"
 BREAKER = 'metadata.filter_metadata["meshlib.circuit_breaker"]'
@@ -366,6 +383,40 @@ TABLE: list[tuple[str, Json, str, str]] = [
     (LISTENER, xds.api_listener(http_filters=[xds.ROUTER, xds.ROUTER]), f"{HCM}.http_filters[0]", "last"),
     (LISTENER, xds.api_listener(http_filters=[{"name": "x"}]), f"{HCM}.http_filters[0].typed_config", "'x' needs"),
     (LISTENER, xds.api_listener(routes=""), f"{HCM}.rds.route_config_name", "must not be empty"),
+    (LISTENER, adaptive({}), f"{GRADIENT}.min_rtt_calc_params", "interval or a fixed_value"),
+    (LISTENER, adaptive({"interval": "0s"}), f"{GRADIENT}.min_rtt_calc_params.interval", "0.001"),
+    (LISTENER, adaptive({"fixed_value": "0s"}), f"{GRADIENT}.min_rtt_calc_params.fixed_value", "0"),
+    (
+        LISTENER,
+        adaptive({"interval": "1s"}, max_concurrency_limit=0),
+        f"{GRADIENT}.concurrency_limit_params.max_concurrency_limit",
+        "0",
+    ),
+    (LISTENER, filtered("admission_control.v3.AdmissionControl"), FILTER, "success_criteria"),
+    (
+        LISTENER,
+        admission(sr_threshold={"default_value": {"value": 0.5}}),
+        f"{FILTER}.sr_threshold",
+        "at least 1 percent",
+    ),
+    (
+        LISTENER,
+        admission({"http_criteria": {"http_success_status": [{"start": 300, "end": 200}]}}),
+        f"{FILTER}.success_criteria.http_criteria.http_success_status[0]",
+        "[300, 200)",
+    ),
+    (
+        LISTENER,
+        admission({"http_criteria": {"http_success_status": [{"start": 200, "end": 601}]}}),
+        f"{FILTER}.success_criteria.http_criteria.http_success_status[0]",
+        "[200, 601)",
+    ),
+    (
+        LISTENER,
+        admission({"grpc_criteria": {"grpc_success_status": [0, 17]}}),
+        f"{FILTER}.success_criteria.grpc_criteria.grpc_success_status[1]",
+        "17",
+    ),
     (LISTENER, limit("0.01s"), f"{HCM}.http_filters[0].typed_config.token_bucket.fill_interval", "0.05s"),
 ]
 

@@ -9,8 +9,11 @@ import pytest
 
 from meshlib import Fault
 from meshlib.context import NO_CONTEXT, current
+from meshlib.engine.ends import End
 from meshlib.engine.events import Event, RequestServed
 from meshlib.integrations import django as mesh_django
+from meshlib.model.request import RequestHead
+from parts.flow import Dice
 
 MINE = {"x-request-id": "mine", "grpc-timeout": "5S"}
 pytestmark = pytest.mark.usefixtures("configured")
@@ -114,6 +117,25 @@ async def test_a_view_that_is_cancelled_has_been_served_too() -> None:
         await asked
     assert [event.status for event in told if isinstance(event, RequestServed)] == [None]
     assert current.get() is NO_CONTEXT
+
+
+@pytest.mark.parametrize("view", ["/sync", "/async", "/stream", "/async-stream", "/file", "/fails"])
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
+def test_a_bulkheads_place_comes_back_whatever_the_view(kind: str, view: str, configured: Any) -> None:
+    from meshlib.integrations.django.process import current_process
+
+    configured(MESHLIB={"STATIC": {"a": ["1.2.3.4:1"]}, "SHED": "bulkhead 1"})
+    status = 500 if view == "/fails" else 200
+    assert [ask(kind, view).status_code for _ in range(3)] == [status] * 3
+    (shedder,) = current_process().inbound.shed.filters  # type: ignore[union-attr]
+    assert shedder.stats() == {"rq_blocked": 0, "rq_active": 0}
+    held = shedder.on_request(RequestHead("GET", "http", "me", "/"), 0.0, Dice())
+    refused = ask(kind, view)
+    assert (refused.status_code, refused.headers["x-envoy-overloaded"]) == (503, "true")
+    assert ask(kind, "/healthz").status_code == 404  # never shed; there is no such view
+    held.on_end(End(1.0, 200))  # type: ignore[union-attr]
+    assert ask(kind, view).status_code == status
 
 
 def test_a_project_with_the_middleware_does_not_get_it_twice(configured: Any) -> None:

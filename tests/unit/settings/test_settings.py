@@ -11,6 +11,7 @@ import pytest
 
 from meshlib import ConfigurationError, Fault, Mesh, local_limit
 from meshlib.model.endpoint import Locality
+from meshlib.model.shedding import Bulkhead
 from meshlib.model.zones import Local
 from meshlib.settings import SETTINGS, SOURCES, configuration_issues, mesh_from_settings, mistakes, server_options
 from meshlib.sources.consul.source import ConsulSource
@@ -85,6 +86,17 @@ def test_what_is_the_servers() -> None:
     }
 
 
+def test_load_shedding_is_a_text_a_policy_or_several() -> None:
+    for given, shed in (
+        ("adaptive", ("adaptive",)),
+        (["adaptive", "bulkhead 5 /a"], ("adaptive", "bulkhead 5 /a")),
+        (Bulkhead(3), (Bulkhead(3),)),
+        ([Bulkhead(3), "queue"], (Bulkhead(3), "queue")),
+    ):
+        assert mistakes({**STATIC, "SHED": given}) == ()
+        assert server_options({"SHED": given}) == {"shed": shed}
+
+
 STATIC = {"STATIC": {"payments": ["127.0.0.1:1"]}}
 
 
@@ -114,6 +126,10 @@ STATIC = {"STATIC": {"payments": ["127.0.0.1:1"]}}
             {**STATIC, "RATE_LIMITS": "1/minute"},
             "RATE_LIMITS: '1/minute' is a str that cannot be used here (give a list",
         ),
+        ({**STATIC, "SHED": []}, "SHED: [] is a list that cannot be used here (give a text or a list of texts such as"),
+        ({**STATIC, "SHED": 100}, "SHED: 100 is a int"),
+        ({**STATIC, "SHED": ["adaptive", "bulkhead"]}, "SHED: 'bulkhead' is no load shedding"),
+        ({**STATIC, "SHED": "bulkhead 0"}, "SHED: max_concurrent must be more than 0"),
         ({**STATIC, "RATE_LIMITS": ["often"]}, "RATE_LIMITS: 'often': limit 'often' is not valid"),
         (
             {**STATIC, "DECLARED": ["a"]},

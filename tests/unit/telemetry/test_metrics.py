@@ -16,7 +16,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from meshlib import Mesh
 from meshlib.engine.commands import CallInfo
-from meshlib.engine.events import AttemptEnded, BreakerChanged, CallEnded, Event, RateLimited, RequestServed
+from meshlib.engine.events import (
+    AttemptEnded,
+    BreakerChanged,
+    CallEnded,
+    Event,
+    LoadShed,
+    RateLimited,
+    RequestServed,
+)
 from meshlib.engine.stats import count
 from meshlib.flags import ResponseFlag
 from meshlib.model.outcome import Failure, Outcome
@@ -96,6 +104,8 @@ def test_calls_attempts_and_requests_are_measured(mesh: Mesh) -> None:
         AttemptEnded(0.0, "payments", "10.0.0.1:80", 1, 200, 0.003),
         RequestServed(0.0, "POST", "/items/7", "/items/{id}", 201, None, None, 0.5),
         RateLimited(0.0, "inbound", "/items/7"),
+        LoadShed(0.0, "bulkhead", "/items/7", 3),
+        LoadShed(1.0, "bulkhead", "/items/8", 4),
         BreakerChanged(0.0, "payments", "closed", "open", "5 failures"),
     )
     call = {"http_request_method": "GET", "server_address": "payments", "meshlib_cluster": "payments"}
@@ -109,6 +119,7 @@ def test_calls_attempts_and_requests_are_measured(mesh: Mesh) -> None:
     served = {"http_request_method": "POST", "http_route": "/items/{id}", "error_type": ""}
     assert seen.value("http_server_request_duration_seconds_count", **served, http_response_status_code="201") == 1
     assert seen.value("meshlib_rate_limited_total", meshlib_rate_limit="inbound") == 1
+    assert seen.value("meshlib_load_shed_total", meshlib_load_shedding="bulkhead") == 7
     changes = {"meshlib_circuit_breaker": "payments", "meshlib_state": "open"}
     assert seen.value("meshlib_circuit_breaker_transitions_total", **changes) == 1
 

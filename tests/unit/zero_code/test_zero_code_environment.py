@@ -108,6 +108,7 @@ def test_help_names_every_variable_without_an_option():
         "MESHLIB_FAULTS",
         "MESHLIB_FAILOVER_TIMEOUT",
         "MESHLIB_RATE_LIMITS",
+        "MESHLIB_SHED",
         "MESHLIB_READINESS_PATH",
         "MESHLIB_DRAIN_SECONDS",
     ]

@@ -34,6 +34,13 @@ from meshlib.sources.xds.decode.session import (
     session_per_route,
     stateful_session,
 )
+from meshlib.sources.xds.decode.shedding import (
+    ADAPTIVE_CONCURRENCY_TYPE,
+    ADMISSION_CONTROL_TYPE,
+    SHEDDING_MODULES,
+    adaptive_concurrency,
+    admission_control,
+)
 
 _ROUTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
 _LOCAL_RATE_LIMIT_TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
@@ -41,6 +48,7 @@ _MODULES = {
     **CORS_MODULES,
     **FAULT_MODULES,
     **HEADER_MUTATION_MODULES,
+    **SHEDDING_MODULES,
     SESSION_TYPE: SESSION_MODULE,
     _ROUTER_TYPE: "envoy.extensions.filters.http.router.v3.router_pb2",
     _LOCAL_RATE_LIMIT_TYPE: "envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2",
@@ -129,6 +137,8 @@ def _local_rate_limit(ctx: Context, message: Any, path: str) -> FilterConfig:
 _DECODERS: dict[str, Callable[[Context, Any, str], FilterConfig]] = {
     _ROUTER_TYPE: _router,
     _LOCAL_RATE_LIMIT_TYPE: _local_rate_limit,
+    ADAPTIVE_CONCURRENCY_TYPE: adaptive_concurrency,
+    ADMISSION_CONTROL_TYPE: admission_control,
     SESSION_TYPE: stateful_session,
     FAULT_TYPE: fault_filter,
     CORS_TYPE: cors_filter,
