@@ -12,6 +12,7 @@ from meshlib.engine.circuits import BreakerLike, PerEndpoint, adopt, compile_cir
 from meshlib.engine.error_matcher import compile_errors
 from meshlib.engine.health import TakeOut, heeding
 from meshlib.engine.lanes import by_labels
+from meshlib.engine.load_bias import hearing, lift
 from meshlib.engine.observing import observer_of, report_taker_of
 from meshlib.engine.reach import ReachLike, failing
 from meshlib.model.cluster import Cluster, Thresholds
@@ -121,6 +122,8 @@ class ClusterPlan:
         self.errors = compile_errors(detection.error_matcher) if detection and detection.error_matcher else None
         self.next_sweep = 0.0
         observe = observer_of(config.lb_policy, config.load_aware)
+        if config.load_bias is not None:
+            observe = hearing(observe)
         self.observe = observe if reach is None else failing(reach, observe)
         if config.health_checks and take_out is not None:
             self.observe = heeding(take_out, self.observe)
@@ -141,7 +144,9 @@ class ClusterPlan:
         if now is not None:
             self.balancer.begin(now)
         _forget_gone(state, self.addresses)
-        state.detector = self.detector
+        state.detector, state.load_bias = self.detector, self.config.load_bias
+        if state.load_bias is None:
+            lift(state, 0.0, None)
         returned = _let_back(state) if self.detector is None else []
         adopt(state, self.config.circuit_breaker, self.circuits, self.given is None)
         if self.given is None:
@@ -165,6 +170,7 @@ def _forget_gone(state: ClusterState, addresses: frozenset[str]) -> None:
             state.ejected.pop(cell, None)
             state.returned_at.pop(cell, None)
             state.streaks.pop(cell, None)
+            state.biases.pop(cell, None)
             state.circuits.pop(cell, None)
             state.tripped.pop(cell, None)
 

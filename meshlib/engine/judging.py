@@ -8,6 +8,7 @@ from meshlib.engine.circuits import settle
 from meshlib.engine.commands import Start
 from meshlib.engine.error_matcher import as_told
 from meshlib.engine.events import EndpointEjected, EndpointReturned
+from meshlib.engine.load_bias import lift
 from meshlib.engine.stats import count
 from meshlib.model.outcome import Outcome
 from meshlib.policy.classify import PENDING, Classification, classify
@@ -67,6 +68,8 @@ def sweep(runtime: Runtime, cluster: ClusterPlan, now: float) -> None:
     time is remembered.
     """
     tick = cluster.balancer.tick(now)
+    if cluster.config.load_bias is not None:
+        tick = min(tick, lift(cluster.state, now, cluster.config.load_bias))
     if cluster.circuits is not None:
         tick = min(tick, cluster.circuits.sweep(now))
     detector: OutlierDetector | None = cluster.state.detector

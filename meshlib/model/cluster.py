@@ -21,6 +21,7 @@ __all__ = [
     "Cluster",
     "ClusterType",
     "ErrorMatcher",
+    "LoadBias",
     "OutlierDetection",
     "RetryBudget",
     "Thresholds",
@@ -111,6 +112,19 @@ class OutlierDetection:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadBias:
+    """An endpoint that answers 429, RESOURCE_EXHAUSTED, or an error with `Retry-After`, is balanced to as if it had so
+    many `requests` more in flight, for `duration` seconds or as long as `Retry-After` says, at most `max_duration`.
+
+    On the wire it is cluster metadata: `metadata.filter_metadata["meshlib.load_bias"]`.
+    """
+
+    requests: int = 10
+    duration: float = 5.0
+    max_duration: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamTls:
     """Client side TLS of a cluster. Without `trusted_ca` or `system_root_certs` a server is not verified, as in Envoy.
 
@@ -191,6 +205,7 @@ class Cluster:
     circuit_breakers: CircuitBreakers = CircuitBreakers()
     circuit_breaker: CircuitBreaker | None = None
     outlier_detection: OutlierDetection | None = None
+    load_bias: LoadBias | None = None
     tls: UpstreamTls | None = None
     tls_matches: tuple[TlsMatch, ...] = ()
     http2: bool = False

@@ -60,11 +60,19 @@ class Ejection:
     details: str = ""
 
 
+@dataclass(slots=True, eq=False)
+class Bias:
+    """What stands for requests in an endpoint's `live` that it does not have, `until` monotonic seconds."""
+
+    tokens: tuple[object, ...]
+    until: float
+
+
 class EndpointState:
     """One endpoint of one cluster.
 
     `live` holds a token per active request with the time it began, None once its answer has been timed: `active` is its
-    size, and a token put in twice or taken out twice does no harm.
+    size, and a token put in twice or taken out twice does no harm. A load bias adds tokens that are no requests.
     `ejection` is set while the endpoint is ejected; `ejections` is Envoy's back-off multiplier.
     What balancers learn, None until one wants it: `seen_healthy` is when slow start first saw the endpoint healthy,
     `timing` is for peak EWMA, `reported` is what it last reported of its load, `used` how busy it then was, and when.
@@ -215,9 +223,11 @@ class ClusterState:
     Of outlier detection: `ejected` holds the cells that are ejected now. `streaks` are the current streaks of failures,
     by detector, of the cells that have one, as counts whose steps are atomic. `returned_at` is when the cells came back
     whose multiplier is still to shrink. `window` is the interval under way. `detector` is that of the plan in force.
+    Of load bias: `biases` of the cells that have one, and `load_bias`, that of the plan in force.
     """
 
     __slots__ = (
+        "biases",
         "breaker",
         "circuits",
         "default",
@@ -226,6 +236,7 @@ class ClusterState:
         "endpoints",
         "epoch",
         "high",
+        "load_bias",
         "name",
         "returned_at",
         "seed",
@@ -244,6 +255,8 @@ class ClusterState:
         self.streaks: dict[EndpointState, dict[str, count[int]]] = {}
         self.window = Window()
         self.detector: Any = None
+        self.biases: dict[EndpointState, Bias] = {}
+        self.load_bias: Any = None
         self.default = PriorityState()
         self.high = PriorityState()
         self.breaker: Any = None

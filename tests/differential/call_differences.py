@@ -39,4 +39,7 @@
     refuses it, so that a fault or a limit comes first. Not generated.
 18. Of faults there is one count in a mesh, for `max_active_faults` and the statistics; in Envoy one for each
     `stat_prefix` of a connection manager. gRPC calls have no response rate limit (gRFC A33).
+19. Outlier detection lets an endpoint back when its time is over, Envoy at the end of the interval after that. One
+    endpoint that two detectors find in the same interval is ejected once; in Envoy 1.40 it takes up two places. A
+    time-out that is answered with 204 is told to it as a time-out; in Envoy as a 204.
 """

@@ -18,7 +18,10 @@ Make = Callable[..., Twin]
 Backends = Callable[..., FastBackend]
 
 NO_PANIC = {"update_merge_window": "0s", "healthy_panic_threshold": {"value": 0}}
-ALL: Json = {"match": {"prefix": "/"}, "route": {"cluster": "up", "timeout": "0.1s"}}
+ROUTES: list[Json] = [
+    {"match": {"prefix": "/hang"}, "route": {"cluster": "up", "timeout": "0.1s"}},
+    {"match": {"prefix": "/"}, "route": {"cluster": "up"}},
+]
 NOBODY = {
     "enforcing_consecutive_5xx": 0,
     "enforcing_consecutive_gateway_failure": 0,
@@ -54,7 +57,7 @@ def as_asked(request: Request) -> Reply:
 def one_host(make_twin: Make, fast_backend: Backends, detection: Json, port: int | None = None, **more: Any) -> Twin:
     ports = [fast_backend("up", as_asked).port if port is None else port]
     up = cluster("up", ports, outlier_detection=detection, common_lb_config=NO_PANIC, **more)
-    return make_twin([virtual_host([ALL])], [up])
+    return make_twin([virtual_host(ROUTES)], [up])
 
 
 def play(twin: Twin, words: list[str]) -> tuple[dict[str, int], dict[str, int]]:
@@ -106,7 +109,7 @@ def test_a_timeout_that_is_answered_with_204_is_a_timeout_all_the_same(make_twin
     """A known difference: Envoy tells its detectors of a 204."""
     up = cluster("up", [fast_backend("up", as_asked).port], outlier_detection={**NOBODY, "consecutive_5xx": 2})
     internal = {"cidr_ranges": [{"address_prefix": "127.0.0.0", "prefix_len": 8}]}
-    twin = make_twin([virtual_host([ALL])], [up], use_remote_address=True, internal_address_config=internal)
+    twin = make_twin([virtual_host(ROUTES)], [up], use_remote_address=True, internal_address_config=internal)
     asks = (("x-envoy-upstream-rq-timeout-alt-response", "1"),)
     for number in range(4):
         theirs_and_ours = twin.both([Call(str(number), "/hang", asks)])[0]
@@ -325,7 +328,7 @@ def test_shares_of_failures_eject_alike(make_twin: Make, fast_backend: Backends,
         outlier_detection={**STATISTICS, **detection},
         common_lb_config=NO_PANIC,
     )
-    twin = make_twin([virtual_host([ALL])], [up])
+    twin = make_twin([virtual_host(ROUTES)], [up])
     envoy, mesh = Envoy(twin, len(shares)), Ours(twin, len(shares))
     envoy.begin()
     envoy.send()
@@ -352,7 +355,7 @@ def test_envoy_counts_an_ejection_twice_where_two_detectors_find_one_host(
     detection = {**STATISTICS, "enforcing_failure_percentage": 100, "failure_percentage_threshold": 40}
     ports = [backend.port for backend in backends]
     up = cluster("up", ports, outlier_detection=detection, common_lb_config=NO_PANIC)
-    twin = make_twin([virtual_host([ALL])], [up])
+    twin = make_twin([virtual_host(ROUTES)], [up])
     for side, active in ((Envoy(twin, 5), 2), (Ours(twin, 5), 1)):
         side.begin()
         side.send()

@@ -46,7 +46,7 @@ def test_who_fails_is_left_out_from_the_next_interval_on(
     for ask in (world.theirs, world.ours):
         began = time.monotonic()
         ended = ask(*[GrpcCall()] * 120)
-        assert sum(one.code != "OK" for one in ended) >= 20
+        assert any(one.code != "OK" for one in ended)
         until = began + 2 * INTERVAL + 0.5  # whatever their intervals began with, a whole one has ended
         while time.monotonic() < until:
             ask(*[GrpcCall()] * 40)

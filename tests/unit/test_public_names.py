@@ -142,6 +142,7 @@ PUBLIC: dict[str, set[str]] = {
         "Cluster",
         "ClusterType",
         "ErrorMatcher",
+        "LoadBias",
         "OutlierDetection",
         "RetryBudget",
         "Thresholds",

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from meshlib.engine.error_matcher import as_told, compile_errors
-from meshlib.model.cluster import ErrorMatcher, OutlierDetection
+from meshlib.model.cluster import ErrorMatcher, LoadBias, OutlierDetection
 from meshlib.model.matchers import HeaderMatcher, StringMatcher
 from meshlib.model.outcome import Failure, Outcome
-from meshlib.model.report import Issue
+from meshlib.model.report import Issue, ResourceError
 from meshlib.policy.classify import classify
 from meshlib.sources.xds.decode import decode_message
 from meshlib.sources.xds.types import CLUSTER
@@ -107,3 +107,38 @@ def test_a_matcher_of_something_else_is_reported_and_left_out_as_a_whole(asked: 
     assert found is None
     where = f'typed_extension_protocol_options["{OPTIONS}"].outlier_detection.error_matcher.or_match.rules[1]'
     assert [issue.path for issue in issues] == [f"{where}.{asked}"]
+
+
+# ---------------------------------------------------------------------- load bias
+
+
+def bias(values: Json) -> LoadBias | None:
+    changes = {"metadata": {"filter_metadata": {"meshlib.load_bias": values}}}
+    found: LoadBias | None = decode_message(xds.message(CLUSTER, xds.eds_cluster(**changes))).resource.load_bias
+    return found
+
+
+def test_the_load_bias_of_the_metadata() -> None:
+    assert decoded({})[0] is not None
+    assert decode_message(xds.message(CLUSTER, xds.eds_cluster())).resource.load_bias is None
+    assert bias({}) == LoadBias(10, 5.0, 60.0)
+    assert bias({"requests": 3, "duration": 0.5, "max_duration": 7}) == LoadBias(3, 0.5, 7.0)
+    assert bias({"duration": 90}) == LoadBias(10, 90.0, 90.0)
+
+
+@pytest.mark.parametrize(
+    "values,path,words",
+    [
+        ({"request": 1}, ".request", "is not known"),
+        ({"requests": 0}, ".requests", "from 1 to 1000"),
+        ({"requests": 1.5}, ".requests", "from 1 to 1000"),
+        ({"requests": "many"}, ".requests", "must be a number"),
+        ({"duration": True}, ".duration", "must be a number"),
+        ({"duration": 0}, ".duration", "above 0"),
+        ({"max_duration": 1}, ".max_duration", "less than duration"),
+    ],
+)
+def test_a_load_bias_that_makes_no_sense_is_refused(values: Json, path: str, words: str) -> None:
+    with pytest.raises(ResourceError, match=words) as refused:
+        bias(values)
+    assert refused.value.path == f'metadata.filter_metadata["meshlib.load_bias"]{path}'

@@ -19,6 +19,7 @@ from meshlib.sources.xds.decode.health import health_checks, health_checks_when
 from meshlib.sources.xds.decode.lanes import lane_group, nearby
 from meshlib.sources.xds.decode.lb_extension import Balancing, load_balancing_policy
 from meshlib.sources.xds.decode.lb_legacy import legacy_balancing
+from meshlib.sources.xds.decode.load_bias import load_bias
 from meshlib.sources.xds.decode.outlier import outlier_detection
 from meshlib.sources.xds.decode.protection import circuit_breakers
 from meshlib.sources.xds.decode.tls import transport_socket, transport_socket_matches
@@ -242,6 +243,7 @@ def cluster(ctx: Context, message: Any) -> Cluster:
         load_aware=balancing.load_aware,
         circuit_breakers=circuit_breakers(ctx, message.circuit_breakers, "circuit_breakers"),
         circuit_breaker=circuit_breaker(found),
+        load_bias=load_bias(found),
         outlier_detection=(
             outlier_detection(ctx, message.outlier_detection, "outlier_detection", http.error_matcher)
             if has("outlier_detection")
