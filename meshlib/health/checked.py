@@ -127,9 +127,8 @@ class CheckedEndpoint:
                 await check.probe.aclose()
 
     def _due(self) -> bool:
-        """Whether anybody wants to know."""
-        cell = self.cell
-        return self._always or cell.ejected or cell.out_of_reach or (cell.probed is not None and cell.probed.failed)
+        """Whether anybody wants to know: always, or once the endpoint is held out by whatever."""
+        return self._always or not self.cell.usable
 
     async def _once(self, check: _Check) -> float:
         """Check, and say when to do so again."""
