@@ -66,6 +66,13 @@ class RequestHead:
         """The call's filter state, each object as its text: likewise."""
         return _NO_STATE
 
+    @property
+    def remote_address(self) -> str | None:
+        """The address the request comes from, empty where it has none (a unix socket); None of a call that this
+        process makes itself.
+        """
+        return None
+
     def like(self, path: str, headers: RawHeaders) -> RequestHead:
         """The same request with another path and other headers."""
         return type(self)(self.method, self.scheme, self.authority, path, headers)
