@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from meshlib.drivers.mirrors import Mirrors
     from meshlib.engine.cluster import BreakerLike
     from meshlib.grpc.load_report_client import OutOfBandReports
+    from meshlib.grpc.rate_limit_client import RateLimitClient
     from meshlib.health.reach import Reach
     from meshlib.identity.identity import Identity
     from meshlib.policy.shared_limit import SharedRateLimit
@@ -162,6 +163,9 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         load_reports: OutOfBandReports | None = self.__dict__.pop("load_reports", None)
         if load_reports is not None:
             load_reports.close()
+        limits: RateLimitClient | None = self.__dict__.pop("rate_limit_client", None)
+        if limits is not None:
+            limits.close()
         mirrors: Mirrors | None = self.__dict__.pop("mirrors", None)
         if mirrors is not None:
             mirrors.close()
@@ -255,11 +259,12 @@ class Mesh(Doors, FromSources, Instrumented, Named):
     def stats(self) -> dict[str, int]:
         """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, ..."""
         clusters = list(self.runtime.state.clusters.values())
-        return {
+        counted = {
             f"cluster.{cluster.name}.{name}": counter.value
             for cluster in clusters
             for name, counter in cluster.stats.items()
         }
+        return counted | {name: counter.value for name, counter in list(self.runtime.filters.counters.items())}
 
     # ------------------------------------------------------------------ inside
 
@@ -285,6 +290,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
         self.runtime.state.seed = random.Random(self._seed).getrandbits(64)  # noqa: S311  nor does this
         self.runtime.first_lookup = partial(FirstLookup, self)
+        self.runtime.filters.services = self._rate_limit_services
         parents_reach: Reach | None = self.__dict__.get("_reach")
         if parents_reach is not None:
             parents_reach.keep()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meshlib.engine.commands import Question
     from meshlib.engine.filters import LocalReply
+    from meshlib.engine.passing import Passed
 
-Then = Callable[[Any, float], "LocalReply | Pause | None"]
+Then = Callable[[Any, float], "LocalReply | Pause | Passed | None"]
 
 
 class Pause:

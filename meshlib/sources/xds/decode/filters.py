@@ -19,6 +19,13 @@ from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import duration, header_options, runtime_fraction, type_name, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.cors import CORS_MODULES, CORS_POLICY_TYPE, CORS_TYPE, cors_filter, cors_policy
+from meshlib.sources.xds.decode.global_rate_limit import (
+    GLOBAL_RATE_LIMIT_MODULES,
+    GLOBAL_RATE_LIMIT_TYPE,
+    global_rate_limit,
+    global_rate_limit_per_route,
+)
+from meshlib.sources.xds.decode.global_rate_limit import PER_ROUTE_TYPE as GLOBAL_PER_ROUTE_TYPE
 from meshlib.sources.xds.decode.header_mutation import (
     HEADER_MUTATION_MODULES,
     HEADER_MUTATION_TYPE,
@@ -38,6 +45,7 @@ _ROUTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
 _LOCAL_RATE_LIMIT_TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _MODULES = {
     **CORS_MODULES,
+    **GLOBAL_RATE_LIMIT_MODULES,
     **HEADER_MUTATION_MODULES,
     SESSION_TYPE: SESSION_MODULE,
     _ROUTER_TYPE: "envoy.extensions.filters.http.router.v3.router_pb2",
@@ -136,6 +144,8 @@ _DECODERS: dict[str, Callable[[Context, Any, str], FilterConfig]] = {
     CORS_POLICY_TYPE: cors_policy,
     HEADER_MUTATION_TYPE: header_mutation,
     PER_ROUTE_TYPE: header_mutation_per_route,
+    GLOBAL_RATE_LIMIT_TYPE: global_rate_limit,
+    GLOBAL_PER_ROUTE_TYPE: global_rate_limit_per_route,
 }
 
 
