@@ -60,7 +60,7 @@ def went_on(
     now: float,
     before: Redirected | None,
 ) -> Redirected:
-    """A call that the filter `by` has let pass with something added: it goes on where it is, with the filters behind."""
+    """A call that the filter `by` has let pass with something added: it goes on with the filters behind."""
     filters = decision.share.filters if before is None else before.filters_of(decision)
     left, changed = filters[filters.index(by) + 1 :], passed.changed(head)
     if before is not None:

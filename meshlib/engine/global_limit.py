@@ -11,14 +11,13 @@ from functools import partial
 from typing import Protocol
 
 from meshlib.engine.commands import Question
+from meshlib.engine.filters import LocalReply
 from meshlib.engine.passing import Passed
 from meshlib.engine.pauses import Consult
-from meshlib.engine.filters import LocalReply
 from meshlib.flags import ResponseFlag
 from meshlib.model.global_rate_limit import GlobalRateLimit
 from meshlib.model.grpc_service import GrpcService
 from meshlib.model.header_mutation import MutationStep
-from meshlib.model.rate_limits import Descriptor
 from meshlib.model.request import RequestHead
 from meshlib.policy.rate_limit_service import OVER_LIMIT, DescriptorStatus, ServiceAnswer, request
 from meshlib.policy.rng import Rng, happens
@@ -109,10 +108,7 @@ class GlobalLimitFilter:
     def _decided(
         self, head: RequestHead, rng: Rng, ended: Callable[[], None] | None, answer: ServiceAnswer | None
     ) -> LocalReply | Passed | None:
-        if answer is None:
-            verdict = self._without_service(head, rng)
-        else:
-            verdict = self._by(answer, head, rng)
+        verdict = self._without_service(head, rng) if answer is None else self._by(answer, head, rng)
         if ended is None:
             return verdict
         if isinstance(verdict, LocalReply):

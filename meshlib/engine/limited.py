@@ -56,7 +56,8 @@ class Limited:
             option=per_route.vh_rate_limits,
             stage=config.stage,
         )
-        return tuple(limit for limit in found if not self._is_disabled(limit))
+        # Of a route's or a virtual host's own limits Envoy reads no `hits_addend`: only of a filter's.
+        return tuple(replace(limit, hits_addend=None) for limit in found if not self._is_disabled(limit))
 
     def _is_disabled(self, limit: RateLimit) -> bool:
         """Whether the runtime switches it off (`ratelimit.<disable_key>.http_filter_enabled: 0`)."""

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -64,10 +65,10 @@ class RateLimitClient:
         self._answered(service)
         return found
 
-    async def aask(self, service: GrpcService, data: bytes, timeout: float | None) -> ServiceAnswer | None:
+    async def aask(self, service: GrpcService, data: bytes, seconds: float | None) -> ServiceAnswer | None:
         """The same on the running event loop."""
         try:
-            found = answer(await self._aio_call(service)(data, timeout=timeout, metadata=service.metadata or None))
+            found = answer(await self._aio_call(service)(data, timeout=seconds, metadata=service.metadata or None))
         except _ERRORS as error:
             self._failed(service, error)
             return None
@@ -165,8 +166,7 @@ def _content(source: DataSource) -> bytes:
     name, data = source
     if not name:
         return data
-    with open(name, "rb") as file:
-        return file.read()
+    return Path(name).read_bytes()
 
 
 def _told(error: Exception) -> str:

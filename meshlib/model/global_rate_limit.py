@@ -31,9 +31,9 @@ class GlobalRateLimit(FilterConfig):
     `x_ratelimit_headers`. A gRPC call is refused with UNAVAILABLE, or with RESOURCE_EXHAUSTED where
     `rate_limited_as_resource_exhausted`.
 
-    A service that does not answer within `timeout` seconds (None: it may take any time), or answers with an error, lets the request pass; with
-    `failure_mode_deny`, or for the share of requests in `failure_mode_deny_percent` where that is set, it is answered
-    with `status_on_error` and the flag RLSE.
+    A service that does not answer within `timeout` seconds (None: it may take any time), or answers with an error, lets
+    the request pass; with `failure_mode_deny`, or for the share of requests in `failure_mode_deny_percent` where that
+    is set, it is answered with `status_on_error` and the flag RLSE.
 
     `enabled`: the share of requests that the service is asked about. `enforced`: the share of those over the limit
     that are refused. `stat_prefix` stands in the names of the counters (`ratelimit.<stat_prefix>.ok`).
