@@ -166,6 +166,13 @@ PUBLIC: dict[str, set[str]] = {
         "UnsupportedFilter",
     },
     "meshlib.model.cors": {"CORS_FILTER", "Cors", "CorsPolicy"},
+    "meshlib.model.global_rate_limit": {
+        "DEFAULT_TIMEOUT",
+        "GlobalRateLimit",
+        "GlobalRateLimitPerRoute",
+        "RequestType",
+    },
+    "meshlib.model.grpc_service": {"GrpcService", "GrpcTls"},
     "meshlib.model.header_mutation": {"HeaderMutationFilter", "MutationStep"},
     "meshlib.model.headers": {"AppendAction", "HeaderMutations", "HeaderValueOption", "NO_MUTATIONS"},
     "meshlib.model.listener": {"HttpConnectionManager", "Listener", "TrafficDirection"},

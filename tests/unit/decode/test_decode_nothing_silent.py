@@ -123,6 +123,45 @@ def _rate_limit(message: Any, edit: Edit) -> None:
     _manager(message, insert)
 
 
+def _global_rate_limit(message: Any, edit: Edit) -> None:
+    from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2 as pb
+
+    def insert(manager: Any) -> None:
+        config = pb.RateLimit(domain="shop")
+        config.rate_limit_service.grpc_service.envoy_grpc.cluster_name = "limits"
+        config.rate_limit_service.transport_api_version = 2
+        edit(config)
+        router = manager.http_filters.pop()
+        manager.http_filters.add(name="limit").typed_config.Pack(config)
+        manager.http_filters.append(router)
+
+    _manager(message, insert)
+
+
+def _asked(name: str) -> Callable[[Any, Edit], None]:
+    """The service that the filter asks, and what is below `name` of it."""
+
+    def edit_inside(message: Any, edit: Edit) -> None:
+        def inside(config: Any) -> None:
+            service = config.rate_limit_service.grpc_service
+            if name == "google_grpc":
+                service.google_grpc.target_uri = "limits:8081"
+                service.google_grpc.stat_prefix = "limits"
+            edit(getattr(service, name) if name else service)
+
+        _global_rate_limit(message, inside)
+
+    return edit_inside
+
+
+def _limit_of_route(message: Any, edit: Edit) -> None:
+    from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2 as pb
+
+    config = pb.RateLimitPerRoute()
+    edit(config)
+    _route(message).typed_per_filter_config["limit"].Pack(config)
+
+
 def _tls(message: Any, edit: Edit) -> None:
     from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
@@ -239,6 +278,11 @@ PLACES: dict[str, Place] = {
     "Listener": _at(LISTENER, lambda m: m),
     "HttpConnectionManager": (LISTENER, _manager),
     "LocalRateLimit": (LISTENER, _rate_limit),
+    "GlobalRateLimit": (LISTENER, _global_rate_limit),
+    "GrpcService": (LISTENER, _asked("")),
+    "EnvoyGrpc": (LISTENER, _asked("envoy_grpc")),
+    "GoogleGrpc": (LISTENER, _asked("google_grpc")),
+    "RateLimitPerRoute": (ROUTE_CONFIGURATION, _limit_of_route),
     "ClusterLoadAssignment": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m),
     "Policy": _at(CLUSTER_LOAD_ASSIGNMENT, _touch("policy")),
     "LocalityLbEndpoints": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0]),
@@ -272,6 +316,9 @@ EMPTY = {
 }
 # Harmless by nature; the tables of the decoders give the reason of each.
 HARMLESS = {
+    "GrpcService": {"timeout"},
+    "EnvoyGrpc": {"max_receive_message_length", "skip_envoy_headers"},
+    "GoogleGrpc": {"per_stream_buffer_limit_bytes", "stat_prefix"},
     "Cluster": {
         "alt_stat_name",
         "cleanup_interval",
