@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from meshlib.mesh import Mesh
 
 log = logging.getLogger("meshlib.rate_limit_service")
+QUIET = 10.0
+"""Seconds without a failure after which a service that was lost is back."""
 _ERRORS = (grpc.RpcError, MeshError, ValueError, OSError)
 """What a call may raise: a status, a refusal of ours, bytes that are no answer or a closed channel, a missing file."""
 
@@ -40,7 +43,7 @@ class RateLimitClient:
         self._blocking: dict[GrpcService, _Way] = {}
         self._aio: dict[GrpcService, _Way] = {}
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        self._lost: dict[GrpcService, None] = {}
+        self._lost: dict[GrpcService, float] = {}
 
     def question(self, service: GrpcService, data: bytes, timeout: float | None) -> ServiceQuestion:
         """Ask with the bytes of a `RateLimitRequest`, `timeout` seconds at most."""
@@ -104,13 +107,17 @@ class RateLimitClient:
     # ------------------------------------------------------------------ what is said of them
 
     def _failed(self, service: GrpcService, error: Exception) -> None:
-        """One line when a service is lost; a failure more says nothing."""
-        if service not in self._lost:
-            self._lost[service] = None
+        """One line when a service is lost; one that comes and goes, as one endpoint of several may, says no more."""
+        known = service in self._lost
+        self._lost[service] = time.monotonic()
+        if not known:
             log.warning("rate limit service %s does not answer: %s", service.cluster or service.target, _told(error))
 
     def _answered(self, service: GrpcService) -> None:
-        if self._lost and service in self._lost and self._lost.pop(service, self) is None:
+        failed = self._lost.get(service) if self._lost else None
+        if failed is None or time.monotonic() - failed < QUIET:
+            return
+        if self._lost.pop(service, None) is not None:
             log.warning("rate limit service %s answers again", service.cluster or service.target)
 
 
