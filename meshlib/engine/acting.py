@@ -8,18 +8,16 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any
 
 from meshlib.balancing.base import Host
 from meshlib.engine.actions import Actions
 from meshlib.engine.attempt import Attempts
 from meshlib.engine.commands import Abandoned, Command, Commit, Discard, Launch, Listen, Mirror, Start
-from meshlib.engine.decision import Answer, Decision, Forward, decide
-from meshlib.engine.filters import Filter
+from meshlib.engine.decision import Decision, Forward, decide
 from meshlib.engine.judging import sweep
-from meshlib.engine.passing import Passed
 from meshlib.engine.plan import Plan
 from meshlib.engine.requested import RequestedAttempts
 from meshlib.engine.session import Session, choose
@@ -33,7 +31,7 @@ from meshlib.routing.internal_redirect import NO_ROUTE, NOT_REPLAYABLE, PREDICAT
 @dataclass(slots=True)
 class Redirected:
     """A call that goes on elsewhere: what it asks there, how often that has happened, by which pairs of routes. `began`
-    is when the caller called. `filters` are those that it meets there; None: the route's.
+    is when the caller called.
     """
 
     head: RequestHead
@@ -44,28 +42,6 @@ class Redirected:
     bodiless: bool
     began: float
     now: float = 0.0
-    filters: Sequence[Filter] | None = None
-
-    def filters_of(self, decision: Forward | Answer) -> Sequence[Filter]:
-        """The filters that are to see it: those of the new route, or what is left of its own."""
-        return decision.share.filters if self.filters is None else self.filters
-
-
-def went_on(
-    passed: Passed,
-    by: Filter,
-    head: RequestHead,
-    host: VirtualHostPlan,
-    decision: Forward | Answer,
-    now: float,
-    before: Redirected | None,
-) -> Redirected:
-    """A call that the filter `by` has let pass with something added: it goes on with the filters behind."""
-    filters = decision.share.filters if before is None else before.filters_of(decision)
-    left, changed = filters[filters.index(by) + 1 :], passed.changed(head)
-    if before is not None:
-        return replace(before, head=changed, filters=left)
-    return Redirected(changed, host, decision, 0, frozenset(), bodiless=False, began=now, now=now, filters=left)
 
 
 def act(

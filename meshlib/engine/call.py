@@ -12,7 +12,7 @@ from typing import Any
 
 from meshlib.balancing.base import Host
 from meshlib.engine import grpc_status
-from meshlib.engine.acting import Redirected, StickyAttempts, act, went_on
+from meshlib.engine.acting import Redirected, StickyAttempts, act
 from meshlib.engine.actions import NO_ACTIONS, Actions
 from meshlib.engine.attempt import Attempts
 from meshlib.engine.commands import (
@@ -42,7 +42,6 @@ from meshlib.engine.decision import (
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply, Verdict
 from meshlib.engine.lanes import entered
-from meshlib.engine.passing import Passed, passing
 from meshlib.engine.pauses import Consult, Delay, Pause
 from meshlib.engine.plan import Plan
 from meshlib.engine.requested import attempts_for
@@ -132,17 +131,13 @@ def _stages(  # noqa: C901, PLR0912  the stages in their order; a function for e
         yield _failed(runtime, head, now, decision.flag, decision.reason, info, decision.status)
         return
     # 3 Filters, before the answer and before balancing: a refused request must cost no upstream anything.
-    for item in decision.share.filters if redirected is None else redirected.filters_of(decision):
+    for item in decision.share.filters:
         verdict = item.on_request(head, now, runtime.rng)
         if verdict is not None:
             refusal, now = yield from _settled(verdict, runtime, head, now, deadline, info)
             if refusal is not None:
                 if isinstance(refusal, LocalReply):
                     yield _local_reply(runtime, decision, head, now, refusal, info)
-                elif isinstance(refusal, Passed):  # the rest of the call, with what it adds
-                    rest = went_on(refusal, item, head, host, decision, now, redirected)
-                    flow = _stages(runtime, rest.head, now, deadline, replayable, source_ip, stand_in, rest)
-                    yield from passing(flow, refusal)
                 else:
                     yield refusal
                 return
@@ -227,7 +222,7 @@ def _protect(
 
 def _settled(
     verdict: Verdict, runtime: Runtime, head: RequestHead, now: float, deadline: float | None, info: CallInfo
-) -> Generator[Command, Any, tuple[LocalReply | Fail | Passed | None, float]]:
+) -> Generator[Command, Any, tuple[LocalReply | Fail | None, float]]:
     """A filter's verdict after the pauses it wanted, and what time it is then. A deadline that passes meanwhile ends
     the call: whoever waits for a filter has not been balanced yet.
     """

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 from meshlib.context import CallContext
 from meshlib.engine.filters import Filter, LocalReply
 from meshlib.engine.lanes import handed_on
-from meshlib.engine.passing import Passed
 from meshlib.engine.pauses import Pause
 from meshlib.engine.rng import Randomness
-from meshlib.engine.watch import Ending, RequestWatch
+from meshlib.engine.watch import RequestWatch
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.policy import deadline as deadlines
@@ -41,22 +40,19 @@ _READ = {
 
 class Admission:
     """The context to serve the request in, and the answer if it is not to be served. `watch` wants to be told of the
-    request's end. `headers` are set on the application's response, in the place of those of the same names;
-    `request_headers` are added to those that the application sees. `endings` are called when the request has ended.
+    request's end. `headers` are set on the application's response, in the place of those of the same names.
 
     While there is a `pause` neither is known: a driver (`meshlib.drivers.inbound`) does what it asks for, and tells
     `go_on`. `decided` is called when it is known.
     """
 
-    __slots__ = ("_rest", "context", "decided", "endings", "headers", "pause", "reply", "request_headers", "watch")
+    __slots__ = ("_rest", "context", "decided", "headers", "pause", "reply", "watch")
 
     def __init__(self, context: CallContext, reply: LocalReply | None) -> None:
         self.context = context
         self.reply = reply
         self.watch: RequestWatch | None = None
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.request_headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.endings: tuple[Callable[[], None], ...] = ()
         self.pause: Pause | None = None
         self.decided: Callable[[], None] | None = None
         self._rest: Callable[[float], None] | None = None
@@ -65,9 +61,7 @@ class Admission:
         """Ask the filters, to the first that answers or wants a pause."""
         for index, item in enumerate(filters):
             verdict = item.on_request(head, now, rng)
-            if isinstance(verdict, Passed):
-                self._pass(verdict)
-            elif verdict is not None:
+            if verdict is not None:
                 self._take(verdict, partial(self._resume, filters[index + 1 :], head, rng))
                 return
 
@@ -85,9 +79,6 @@ class Admission:
             self.reply = _late(b"the request's deadline passed while a filter held it")
         else:
             verdict = pause.then(answer, now)
-            if isinstance(verdict, Passed):
-                self._pass(verdict)
-                verdict = None
             if verdict is not None:
                 self._take(verdict, rest)
             elif rest is not None:
@@ -110,18 +101,6 @@ class Admission:
         """Of a delay what there is time for."""
         deadline = self.context.deadline
         return seconds if deadline is None else max(0.0, min(seconds, deadline - now))
-
-    def _pass(self, passed: Passed) -> None:
-        self.headers = (*self.headers, *passed.response_headers)
-        self.request_headers = (*self.request_headers, *passed.request_headers)
-        if passed.ended is not None:
-            self.endings = (*self.endings, passed.ended)
-
-    def watched(self) -> None:
-        """It is known that the request is served or not, and `watch` is there: whoever waits for the end is told."""
-        if self.endings:
-            self.watch = Ending(self.watch, self.endings)
-            self.endings = ()
 
     def _take(self, verdict: LocalReply | Pause, rest: Callable[[float], None] | None) -> None:
         if isinstance(verdict, Pause):

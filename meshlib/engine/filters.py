@@ -6,17 +6,14 @@ A filter looks at the request and either lets it pass (None) or answers it (`Loc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakValueDictionary
+from typing import Protocol
 
-from meshlib.engine.passing import Passed
 from meshlib.engine.pauses import Pause
 from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
 from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerFilterConfig
-from meshlib.model.global_rate_limit import GlobalRateLimit
 from meshlib.model.header_mutation import MutationStep
 from meshlib.model.request import RequestHead
 from meshlib.model.session import StatefulSession
@@ -24,11 +21,6 @@ from meshlib.policy.rate_limit import LocalRateLimiter
 from meshlib.policy.rng import Rng
 from meshlib.routing.header_filter import compile_steps
 from meshlib.routing.headers import Headers
-from meshlib.state.counter import Counter
-
-if TYPE_CHECKING:
-    from meshlib.engine.global_limit import RateLimitServices
-    from meshlib.engine.limited import Limited
 
 _RESOURCE_EXHAUSTED = 8
 
@@ -47,7 +39,7 @@ class LocalReply:
     grpc_status: int | None = None
 
 
-Verdict = LocalReply | Pause | Passed | None
+Verdict = LocalReply | Pause | None
 
 
 class Filter(Protocol):
@@ -61,24 +53,8 @@ class Filter(Protocol):
         """Decide about a request before it is balanced, or served."""
 
 
-class FilterStates(WeakValueDictionary[Hashable, Any]):
-    """Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same, and
-    lives as long as some plan's route uses it.
-
-    `services` is who asks rate limit services, for filters that do; None: nobody can. `counters` are what filters count
-    beside the clusters' own statistics, by whole name. `source_cluster`: the cluster this process is of.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.services: Callable[[], RateLimitServices] | None = None
-        self.counters: dict[str, Counter] = {}
-        self.source_cluster = ""
-
-    def count(self, name: str) -> None:
-        """One more under a name."""
-        counter = self.counters.get(name)
-        (counter or self.counters.setdefault(name, Counter())).add()
+FilterStates = MutableMapping[Hashable, Filter]
+"""Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same."""
 
 
 class LocalRateLimitFilter:
@@ -115,10 +91,8 @@ def compile_filters(
     filters: Iterable[HttpFilter],
     overrides: tuple[tuple[Hashable, Iterable[PerFilterConfig]], ...],
     states: FilterStates,
-    limited: Limited | None = None,
 ) -> tuple[Filter, ...]:
-    """The chain of one route: `overrides` go from the widest scope to the most specific, which wins. `limited` is what
-    the route says of rate limits; None: it leads to no cluster.
+    """The chain of one route: `overrides` go from the widest scope to the most specific, which wins.
 
     Filters without a runtime (the router, unsupported ones) cost nothing: they are left out.
     """
@@ -131,25 +105,15 @@ def compile_filters(
                     disabled = override.disabled
                     if override.config is not None:
                         owner, config = override_scope, override.config
-        if disabled:
-            continue
-        built: Filter | None
-        if isinstance(entry.config, GlobalRateLimit):
-            built = limited.filter(entry.config, config, states) if limited is not None else None
-        else:
-            built = _runtime((owner, entry.name, config), states)
-        if built is not None:
+        if not disabled and (built := _runtime((owner, entry.name, config), states)):
             chain.append(built)
     return tuple(chain)
 
 
 def _runtime(key: tuple[Hashable, str, FilterConfig], states: FilterStates) -> Filter | None:
-    existing: Filter | None = states.get(key)
+    existing = states.get(key)
     if existing is not None:
         return existing
     builder = _BUILDERS.get(type(key[2]))
     built = builder(key[2]) if builder else None
-    if built is None:
-        return None
-    kept: Filter = states.setdefault(key, built)
-    return kept
+    return states.setdefault(key, built) if built else None

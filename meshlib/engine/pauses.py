@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meshlib.engine.commands import Question
     from meshlib.engine.filters import LocalReply
-    from meshlib.engine.passing import Passed
 
-Then = Callable[[Any, float], "LocalReply | Pause | Passed | None"]
+Then = Callable[[Any, float], "LocalReply | Pause | None"]
 
 
 class Pause:

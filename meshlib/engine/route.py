@@ -12,7 +12,6 @@ from meshlib.engine.actions import Actions, compile_actions
 from meshlib.engine.extras import Extras, compile_extras, header_tests
 from meshlib.engine.filters import Filter, FilterStates, compile_filters
 from meshlib.engine.levels import compile_cors, compile_header_filters
-from meshlib.engine.limited import Limited
 from meshlib.model.filters import HttpFilter, RouterFilter
 from meshlib.model.listener import HttpConnectionManager
 from meshlib.model.metadata import EMPTY_STRUCT, Struct
@@ -224,13 +223,9 @@ class RoutePlan:
         first = (share,) if share else ()
         levels = [config.typed_per_filter_config for config in (rc, host, route, *first)]
         prepare, filter_response = compile_header_filters(scope.filters, levels)
-        cluster, cluster_by = _cluster_name(share, route), _cluster_by(share, route)
-        limited = None
-        if isinstance(route.action, RouteAction):
-            limited = Limited(route, route.action, host, cluster_by or cluster, scope.runtime)
         return Share(
-            cluster=cluster,
-            cluster_by=cluster_by,
+            cluster=_cluster_name(share, route),
+            cluster_by=_cluster_by(share, route),
             criteria=criteria_of(share, route),
             filters=compile_filters(
                 scope.listener,
@@ -245,7 +240,6 @@ class RoutePlan:
                     ),
                 ),
                 states,
-                limited,
             ),
             request_headers=compile_mutations(
                 *(s.request_headers for s in first),

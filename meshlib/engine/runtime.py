@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Literal
+from weakref import WeakValueDictionary
 
 from meshlib.engine.commands import Question
 from meshlib.engine.events import Event, Observer
@@ -78,7 +79,8 @@ class Runtime:
         self.tracing: Tracing | None = None
         self.first_lookup: Callable[[str, float], Question] | None = None
         self.state = MeshState()
-        self.filters = FilterStates()
+        # Weak: a bucket lives as long as some plan's route uses it, and no longer.
+        self.filters: FilterStates = WeakValueDictionary()
         self.plan = self.compile(Snapshot(on_demand=True), None)
 
     def compile(self, snapshot: Snapshot, previous: Plan | None) -> Plan:

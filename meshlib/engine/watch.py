@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from meshlib.engine.events import RequestServed
 from meshlib.engine.runtime import Runtime
 from meshlib.flags import ResponseFlag
@@ -48,43 +46,6 @@ class RequestWatch:
         self._runtime.emit(
             lambda: RequestServed(now, head.method, head.path_only, route, status, grpc_status, flag, took)
         )
-
-
-class Ending(RequestWatch):
-    """A watch for filters that wait for a request's end, beside the one there may be anyway."""
-
-    __slots__ = ("_endings", "_watch")
-
-    def __init__(self, watch: RequestWatch | None, endings: Sequence[Callable[[], None]]) -> None:
-        # Not `RequestWatch.__init__`: what is told of the request is the other watch's to tell.
-        self._watch = watch
-        self._endings = endings
-
-    def enter(self) -> None:
-        """The application runs on this thread or task."""
-        if self._watch is not None:
-            self._watch.enter()
-
-    def leave(self) -> None:
-        """It does so no longer."""
-        if self._watch is not None:
-            self._watch.leave()
-
-    def ended(
-        self,
-        now: float,
-        status: int | None,
-        *,
-        grpc_status: int | None = None,
-        route: str = "",
-        flag: ResponseFlag | None = None,
-    ) -> None:
-        """The response is complete."""
-        endings, self._endings = self._endings, ()
-        for ending in endings:
-            ending()
-        if self._watch is not None:
-            self._watch.ended(now, status, grpc_status=grpc_status, route=route, flag=flag)
 
 
 def watch(runtime: Runtime, head: RequestHead, now: float, *, spans: bool = True) -> RequestWatch | None:
