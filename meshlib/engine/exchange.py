@@ -11,11 +11,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from meshlib.context import CallContext
+from meshlib.engine.ends import Admit
 from meshlib.engine.filters import Filter, LocalReply
 from meshlib.engine.lanes import handed_on
 from meshlib.engine.pauses import Pause
 from meshlib.engine.rng import Randomness
-from meshlib.engine.watch import RequestWatch
+from meshlib.engine.watch import Endings, RequestWatch, Watch
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.policy import deadline as deadlines
@@ -40,7 +41,8 @@ _READ = {
 
 class Admission:
     """The context to serve the request in, and the answer if it is not to be served. `watch` wants to be told of the
-    request's end. `headers` are set on the application's response, in the place of those of the same names.
+    request's end, whether it is telemetry's (`watched_by`) or that of filters that said `Admit`. `headers` are set on
+    the application's response, in the place of those of the same names.
 
     While there is a `pause` neither is known: a driver (`meshlib.drivers.inbound`) does what it asks for, and tells
     `go_on`. `decided` is called when it is known.
@@ -51,7 +53,7 @@ class Admission:
     def __init__(self, context: CallContext, reply: LocalReply | None) -> None:
         self.context = context
         self.reply = reply
-        self.watch: RequestWatch | None = None
+        self.watch: Watch | None = None
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
         self.pause: Pause | None = None
         self.decided: Callable[[], None] | None = None
@@ -61,7 +63,11 @@ class Admission:
         """Ask the filters, to the first that answers or wants a pause."""
         for index, item in enumerate(filters):
             verdict = item.on_request(head, now, rng)
-            if verdict is not None:
+            if verdict is None:
+                continue
+            if isinstance(verdict, Admit):
+                self._hear(verdict, now)
+            else:
                 self._take(verdict, partial(self._resume, filters[index + 1 :], head, rng))
                 return
 
@@ -79,6 +85,9 @@ class Admission:
             self.reply = _late(b"the request's deadline passed while a filter held it")
         else:
             verdict = pause.then(answer, now)
+            if isinstance(verdict, Admit):
+                self._hear(verdict, now)
+                verdict = None
             if verdict is not None:
                 self._take(verdict, rest)
             elif rest is not None:
@@ -96,6 +105,20 @@ class Admission:
             pause.give_up()
         if self.watch is not None:
             self.watch.ended(now, None)
+
+    def watched_by(self, watch: RequestWatch | None) -> None:
+        """Telemetry looks on, or does not."""
+        if isinstance(self.watch, Endings):
+            self.watch.inner = watch
+        else:
+            self.watch = watch
+
+    def _hear(self, admit: Admit, now: float) -> None:
+        watch = self.watch
+        if isinstance(watch, Endings):
+            watch.add(admit)
+        else:
+            self.watch = Endings(now, admit, watch)
 
     def left(self, seconds: float, now: float) -> float:
         """Of a delay what there is time for."""

@@ -1,7 +1,7 @@
 """HTTP filters at run time: built from the model once per route, so that a route without filters runs none.
 
-A filter looks at the request and either lets it pass (None) or answers it (`LocalReply`), or it wants a pause first
-(`meshlib.engine.pauses`).
+A filter looks at the request and either lets it pass (None; `Admit` where it wants to hear of the end,
+`meshlib.engine.ends`) or answers it (`LocalReply`), or it wants a pause first (`meshlib.engine.pauses`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshlib.engine.ends import Admit
 from meshlib.engine.pauses import Pause
 from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
@@ -39,7 +40,7 @@ class LocalReply:
     grpc_status: int | None = None
 
 
-Verdict = LocalReply | Pause | None
+Verdict = LocalReply | Pause | Admit | None
 
 
 class Filter(Protocol):

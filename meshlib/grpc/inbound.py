@@ -75,7 +75,7 @@ class Inbound:
             propagation=runtime.propagation,
             lanes=Lanes(rules, _address(context.peer()), time.time()) if rules is not None else None,
         )
-        admission.watch = watch(runtime, head, now)
+        admission.watched_by(watch(runtime, head, now))
         return admission
 
     def refusal(self, reply: LocalReply, method: str, request_id: str) -> Refusal:

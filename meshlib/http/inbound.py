@@ -90,7 +90,7 @@ class Inbound:
             propagation=runtime.propagation,
             lanes=Lanes(rules, source_ip, time.time()) if rules is not None else None,
         )
-        admission.watch = watch(runtime, head, now, spans=not self._instrumented())
+        admission.watched_by(watch(runtime, head, now, spans=not self._instrumented()))
         if admission.pause is None:
             self._decided(admission, head)
         else:
