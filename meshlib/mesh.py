@@ -253,13 +253,13 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         self.runtime.observers = (*self.runtime.observers, observer)
 
     def stats(self) -> dict[str, int]:
-        """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, ..."""
+        """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, `<prefix>.http_local_rate_limit.ok`, ..."""
         clusters = list(self.runtime.state.clusters.values())
         return {
             f"cluster.{cluster.name}.{name}": counter.value
             for cluster in clusters
             for name, counter in cluster.stats.items()
-        }
+        } | {name: value for limit in list(self.runtime.filters.limits.values()) for name, value in limit.values()}
 
     # ------------------------------------------------------------------ inside
 

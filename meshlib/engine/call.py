@@ -143,6 +143,7 @@ def _stages(  # noqa: C901, PLR0912  the stages in their order; a function for e
             refusal, now = yield from _settled(verdict, runtime, head, now, deadline, info)
             if isinstance(refusal, Admit):  # it follows the rest of the call from outside
                 rest = Admitted(host, decision, filters[index + 1 :])
+                head = refusal.head or head
                 flow = _stages(runtime, head, now, deadline, replayable, source_ip, stand_in, redirected, admitted=rest)
                 yield from followed(refusal, flow, head, now)
                 return

@@ -97,7 +97,9 @@ class Endings:
     def _tell(self, end: End) -> None:
         admitted, self._admitted = self._admitted, []
         while admitted:
-            admitted.pop().on_end(end)
+            on_end = admitted.pop().on_end
+            if on_end is not None:
+                on_end(end)
 
     def __del__(self) -> None:
         if self._admitted:

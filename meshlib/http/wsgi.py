@@ -14,7 +14,7 @@ from meshlib.engine.filters import LocalReply
 from meshlib.engine.watch import Watch
 from meshlib.http.cors import replaced_text
 from meshlib.http.drain import Drain
-from meshlib.http.environ import EnvironHead
+from meshlib.http.environ import EnvironHead, marked_environ
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
 from meshlib.model.cors import CorsPolicy
 from meshlib.model.filters import LocalRateLimit
@@ -81,6 +81,8 @@ class MeshMiddleware:
         if admission.reply is not None:
             return _answer(admission.reply, start_response, admission.context.request_id)
         environ[ENVIRON_KEY] = admission.context
+        if admission.head is not None:
+            environ.update(marked_environ(admission.head))
         # One context for the call, the iteration and `close`: what the application sets in one it may reset in another.
         context = copy_context()
         watch = admission.watch
