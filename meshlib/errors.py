@@ -57,6 +57,11 @@ class CallFailure:
     circuit_open: bool = False
     status: int = 0
 
+    @property
+    def http_status(self) -> int:
+        """The HTTP status a proxy answers such a failure with."""
+        return self.status or _STATUS.get(self.flag, 503)
+
     def __str__(self) -> str:
         parts = [f"{self.flag}: {self.reason}"]
         named = {"route": self.route, "cluster": self.cluster, "endpoint": self.endpoint}
@@ -83,7 +88,7 @@ class CallError(MeshError):
     @property
     def status(self) -> int:
         """The HTTP status a proxy answers such a failure with: for handlers that pass it on to their own callers."""
-        return self.failure.status or _STATUS.get(self.failure.flag, 503)
+        return self.failure.http_status
 
     def __str__(self) -> str:
         return str(self.failure)

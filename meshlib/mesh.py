@@ -257,14 +257,14 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         self.runtime.observers = (*self.runtime.observers, observer)
 
     def stats(self) -> dict[str, int]:
-        """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, ..."""
+        """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, `<prefix>.http_local_rate_limit.ok`, ..."""
         clusters = list(self.runtime.state.clusters.values())
         counted = {
             f"cluster.{cluster.name}.{name}": counter.value
             for cluster in clusters
             for name, counter in cluster.stats.items()
         }
-        return counted | {name: counter.value for name, counter in list(self.runtime.filters.counters.items())}
+        return counted | dict(self.runtime.filters.counts())
 
     # ------------------------------------------------------------------ inside
 

@@ -120,7 +120,8 @@ def _answering(admission: Any) -> Iterator[None]:
             yield
     except BaseException as error:
         if admission.watch is not None:
-            admission.watch.ended(time.monotonic(), 500 if isinstance(error, Exception) else None)
+            served = isinstance(error, Exception)
+            admission.watch.ended(time.monotonic(), 500 if served else None, whole=served)
         raise
 
 
@@ -145,13 +146,14 @@ class _Streamed:
         self._body = aiter(body) if isinstance(self, _AsyncBody) else iter(body)
         self._admission = admission
         self._ended = status, route
+        self._whole = False
 
     def close(self) -> None:
         """The response is over, whole or not."""
         watch, self._admission.watch = self._admission.watch, None
         if watch is not None:
             status, route = self._ended
-            watch.ended(time.monotonic(), status, route=route)
+            watch.ended(time.monotonic(), status, route=route, whole=self._whole)
 
 
 class _Body(_Streamed):
@@ -162,7 +164,11 @@ class _Body(_Streamed):
 
     def __next__(self) -> bytes:
         with _inside(self._admission):
-            return bytes(next(self._body))
+            try:
+                return bytes(next(self._body))
+            except StopIteration:
+                self._whole = True
+                raise
 
 
 class _AsyncBody(_Streamed):
@@ -173,4 +179,8 @@ class _AsyncBody(_Streamed):
 
     async def __anext__(self) -> bytes:
         with _inside(self._admission):
-            return bytes(await anext(self._body))
+            try:
+                return bytes(await anext(self._body))
+            except StopAsyncIteration:
+                self._whole = True
+                raise

@@ -39,6 +39,7 @@ from meshlib.engine.decision import (
     prepared,
     with_route_headers,
 )
+from meshlib.engine.ends import Admit, Admitted, followed
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply, Verdict
 from meshlib.engine.lanes import entered
@@ -53,6 +54,7 @@ from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.policy.shared_limit import SharedVerdict
 
+_NONE: tuple[()] = ()
 MIRROR_TIMEOUT = 15.0
 """Seconds that a copy of a request without a deadline may take: nobody would ever give it up."""
 
@@ -113,10 +115,13 @@ def _stages(  # noqa: C901, PLR0912  the stages in their order; a function for e
     source_ip: str,
     stand_in: Host | None,
     redirected: Redirected | None = None,
+    *,
+    admitted: Admitted | None = None,
 ) -> Flow:
     # 1 Configuration, before anything: there is nothing to decide with until it is there.
     plan = runtime.plan
-    host = plan.outbound.find(head.scheme, head.authority) if redirected is None else redirected.host
+    begun = redirected if admitted is None else admitted
+    host = plan.outbound.find(head.scheme, head.authority) if begun is None else begun.host
     if host is None:
         host, now = yield from _fetched(runtime, head, now, deadline)
         if host is None:
@@ -125,16 +130,23 @@ def _stages(  # noqa: C901, PLR0912  the stages in their order; a function for e
         plan = runtime.plan
     # 2 Route, before the filters: which filters run, and how, is the route's say.
     choose = decide_once if head.shared else decide
-    decision = choose(plan, host, head, runtime.rng) if redirected is None else redirected.decision
+    decision = choose(plan, host, head, runtime.rng) if begun is None else begun.decision
     info = _info(host, decision, redirected)
     if isinstance(decision, Refusal):
         yield _failed(runtime, head, now, decision.flag, decision.reason, info, decision.status)
         return
     # 3 Filters, before the answer and before balancing: a refused request must cost no upstream anything.
-    for item in decision.share.filters:
+    filters = decision.share.filters if admitted is None else admitted.filters
+    for index, item in enumerate(filters) if filters else _NONE:
         verdict = item.on_request(head, now, runtime.rng)
         if verdict is not None:
             refusal, now = yield from _settled(verdict, runtime, head, now, deadline, info)
+            if isinstance(refusal, Admit):  # it follows the rest of the call from outside
+                rest = Admitted(host, decision, filters[index + 1 :])
+                head = refusal.head or head
+                flow = _stages(runtime, head, now, deadline, replayable, source_ip, stand_in, redirected, admitted=rest)
+                yield from followed(refusal, flow, head, now)
+                return
             if refusal is not None:
                 if isinstance(refusal, LocalReply):
                     yield _local_reply(runtime, decision, head, now, refusal, info)
@@ -222,7 +234,7 @@ def _protect(
 
 def _settled(
     verdict: Verdict, runtime: Runtime, head: RequestHead, now: float, deadline: float | None, info: CallInfo
-) -> Generator[Command, Any, tuple[LocalReply | Fail | None, float]]:
+) -> Generator[Command, Any, tuple[LocalReply | Fail | Admit | None, float]]:
     """A filter's verdict after the pauses it wanted, and what time it is then. A deadline that passes meanwhile ends
     the call: whoever waits for a filter has not been balanced yet.
     """

@@ -11,11 +11,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from meshlib.context import CallContext
+from meshlib.engine.ends import Admit
 from meshlib.engine.filters import Filter, LocalReply
 from meshlib.engine.lanes import handed_on
 from meshlib.engine.pauses import Pause
 from meshlib.engine.rng import Randomness
-from meshlib.engine.watch import RequestWatch
+from meshlib.engine.watch import Endings, RequestWatch, Watch
 from meshlib.flags import ResponseFlag
 from meshlib.model.request import RequestHead
 from meshlib.policy import deadline as deadlines
@@ -40,19 +41,22 @@ _READ = {
 
 class Admission:
     """The context to serve the request in, and the answer if it is not to be served. `watch` wants to be told of the
-    request's end. `headers` are set on the application's response, in the place of those of the same names.
+    request's end, whether it is telemetry's (`watched_by`) or that of filters that said `Admit`. `headers` are set on
+    the application's response, in the place of those of the same names; `head` is the request as the application is to
+    see it, None where no filter changed it.
 
     While there is a `pause` neither is known: a driver (`meshlib.drivers.inbound`) does what it asks for, and tells
     `go_on`. `decided` is called when it is known.
     """
 
-    __slots__ = ("_rest", "context", "decided", "headers", "pause", "reply", "watch")
+    __slots__ = ("_rest", "context", "decided", "head", "headers", "pause", "reply", "watch")
 
     def __init__(self, context: CallContext, reply: LocalReply | None) -> None:
         self.context = context
         self.reply = reply
-        self.watch: RequestWatch | None = None
+        self.watch: Watch | None = None
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        self.head: RequestHead | None = None
         self.pause: Pause | None = None
         self.decided: Callable[[], None] | None = None
         self._rest: Callable[[float], None] | None = None
@@ -61,12 +65,17 @@ class Admission:
         """Ask the filters, to the first that answers or wants a pause."""
         for index, item in enumerate(filters):
             verdict = item.on_request(head, now, rng)
-            if verdict is not None:
+            if verdict is None:
+                continue
+            if isinstance(verdict, Admit):
+                self._hear(verdict, now)
+                head = verdict.head or head
+            else:
                 self._take(verdict, partial(self._resume, filters[index + 1 :], head, rng))
                 return
 
     def _resume(self, filters: Sequence[Filter], head: RequestHead, rng: Randomness, now: float) -> None:
-        self.begin(filters, head, now, rng)
+        self.begin(filters, self.head or head, now, rng)
 
     def go_on(self, answer: Any, now: float) -> None:
         """What came of the pause, and what time it is now."""
@@ -79,6 +88,9 @@ class Admission:
             self.reply = _late(b"the request's deadline passed while a filter held it")
         else:
             verdict = pause.then(answer, now)
+            if isinstance(verdict, Admit):
+                self._hear(verdict, now)
+                verdict = None
             if verdict is not None:
                 self._take(verdict, rest)
             elif rest is not None:
@@ -97,6 +109,26 @@ class Admission:
         if self.watch is not None:
             self.watch.ended(now, None)
 
+    def watched_by(self, watch: RequestWatch | None) -> None:
+        """Telemetry looks on, or does not."""
+        if isinstance(self.watch, Endings):
+            self.watch.inner = watch
+        else:
+            self.watch = watch
+
+    def _hear(self, admit: Admit, now: float) -> None:
+        if admit.head is not None:
+            self.head = admit.head
+        if admit.on_response is not None:
+            self.headers = (*self.headers, *admit.on_response(now))
+        if admit.on_end is None:
+            return
+        watch = self.watch
+        if isinstance(watch, Endings):
+            watch.add(admit)
+        else:
+            self.watch = Endings(now, admit, watch)
+
     def left(self, seconds: float, now: float) -> float:
         """Of a delay what there is time for."""
         deadline = self.context.deadline
@@ -106,6 +138,8 @@ class Admission:
         if isinstance(verdict, Pause):
             self.pause, self._rest = verdict, rest
         else:
+            if self.headers:  # of filters before it, which see every response
+                verdict.headers = [*verdict.headers, *self.headers]
             self.reply = verdict
 
 

@@ -1,28 +1,25 @@
 """HTTP filters at run time: built from the model once per route, so that a route without filters runs none.
 
-A filter looks at the request and either lets it pass (None) or answers it (`LocalReply`), or it wants a pause first
-(`meshlib.engine.pauses`).
+A filter looks at the request and either lets it pass (None; `Admit` where it wants to hear of the end,
+`meshlib.engine.ends`) or answers it (`LocalReply`), or it wants a pause first (`meshlib.engine.pauses`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshlib.engine.ends import Admit
+from meshlib.engine.filter_states import FilterSite, FilterStates
 from meshlib.engine.pauses import Pause
 from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
 from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerFilterConfig
-from meshlib.model.header_mutation import MutationStep
+from meshlib.model.global_rate_limit import GlobalRateLimit, GlobalRateLimitPerRoute
 from meshlib.model.request import RequestHead
 from meshlib.model.session import StatefulSession
-from meshlib.policy.rate_limit import LocalRateLimiter
 from meshlib.policy.rng import Rng
-from meshlib.routing.header_filter import compile_steps
-from meshlib.routing.headers import Headers
-
-_RESOURCE_EXHAUSTED = 8
 
 
 @dataclass(slots=True)
@@ -39,7 +36,7 @@ class LocalReply:
     grpc_status: int | None = None
 
 
-Verdict = LocalReply | Pause | None
+Verdict = LocalReply | Pause | Admit | None
 
 
 class Filter(Protocol):
@@ -53,37 +50,28 @@ class Filter(Protocol):
         """Decide about a request before it is balanced, or served."""
 
 
-FilterStates = MutableMapping[Hashable, Filter]
-"""Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same."""
+def _local_rate_limit(config: LocalRateLimit, key: Hashable, states: FilterStates, site: FilterSite) -> Filter | None:
+    from meshlib.engine.local_limit import local_rate_limit
+
+    return local_rate_limit(config, key, states, site)
 
 
-class LocalRateLimitFilter:
-    """Client and server side local rate limit; answers with the configured status and RL."""
+def _global_rate_limit(config: GlobalRateLimit, key: Hashable, states: FilterStates, site: FilterSite) -> Filter | None:
+    from meshlib.engine.global_limit import global_rate_limit
 
-    def __init__(self, config: LocalRateLimit) -> None:
-        self.config = config
-        self._limiter = LocalRateLimiter(config)
-        self._bucket = self._limiter.asks_all  # as nearly every limit has it
-        self._grpc_status = _RESOURCE_EXHAUSTED if config.rate_limited_as_resource_exhausted else None
-        self._mutate = compile_steps([MutationStep(append=option) for option in config.response_headers], "response")
-
-    def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | None:
-        """Take a token; over the limit, answer."""
-        bucket = self._bucket
-        if bucket is not None and bucket.take(now):
-            return None
-        verdict = self._limiter.check(now, rng) if bucket is None else self._limiter.over(rng)
-        if verdict.allowed:
-            return None
-        name = self.config.stat_prefix or "local_rate_limit"
-        headers: Headers = [] if self._mutate is None else self._mutate([], head)
-        return LocalReply(self.config.status, headers, b"local_rate_limited", ResponseFlag.RL, name, self._grpc_status)
+    del key  # it has no state: the service has
+    return global_rate_limit(config, states, site)
 
 
 _BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {
-    LocalRateLimit: lambda config: LocalRateLimitFilter(config) if config.token_bucket else None,
     StatefulSession: lambda config: SessionFilter(config, config.state) if config.state else None,
 }
+
+_SITED: dict[type[FilterConfig], Callable[..., Filter | None]] = {
+    LocalRateLimit: _local_rate_limit,
+    GlobalRateLimit: _global_rate_limit,
+}
+"""Filters that read what their route says: made of (configuration, key of their state, states, site)."""
 
 
 def compile_filters(
@@ -91,8 +79,9 @@ def compile_filters(
     filters: Iterable[HttpFilter],
     overrides: tuple[tuple[Hashable, Iterable[PerFilterConfig]], ...],
     states: FilterStates,
+    site: FilterSite,
 ) -> tuple[Filter, ...]:
-    """The chain of one route: `overrides` go from the widest scope to the most specific, which wins.
+    """The chain of one route, which is `site`: `overrides` go from the widest scope to the most specific, which wins.
 
     Filters without a runtime (the router, unsupported ones) cost nothing: they are left out.
     """
@@ -105,15 +94,17 @@ def compile_filters(
                     disabled = override.disabled
                     if override.config is not None:
                         owner, config = override_scope, override.config
-        if not disabled and (built := _runtime((owner, entry.name, config), states)):
+        if isinstance(config, GlobalRateLimitPerRoute) and isinstance(entry.config, GlobalRateLimit):
+            config = entry.config.on_route(config)
+        if not disabled and (built := _runtime((owner, entry.name, config), states, site)):
             chain.append(built)
     return tuple(chain)
 
 
-def _runtime(key: tuple[Hashable, str, FilterConfig], states: FilterStates) -> Filter | None:
-    existing = states.get(key)
-    if existing is not None:
-        return existing
-    builder = _BUILDERS.get(type(key[2]))
-    built = builder(key[2]) if builder else None
-    return states.setdefault(key, built) if built else None
+def _runtime(key: tuple[Hashable, str, FilterConfig], states: FilterStates, site: FilterSite) -> Filter | None:
+    config = key[2]
+    sited = _SITED.get(type(config))
+    if sited is not None:
+        return sited(config, key, states, site)
+    builder = _BUILDERS.get(type(config))
+    return None if builder is None else states.kept(key, lambda: builder(config))

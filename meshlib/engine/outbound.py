@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from meshlib.engine.filters import FilterStates
+from meshlib.engine.filter_states import FilterStates
 from meshlib.engine.scoped import ScopedTables
 from meshlib.engine.table import OutboundTable, VirtualHostPlan, split_port
 from meshlib.model.filters import HttpFilter, RouterFilter

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meshlib.engine.commands import Question
+    from meshlib.engine.ends import Admit
     from meshlib.engine.filters import LocalReply
 
-Then = Callable[[Any, float], "LocalReply | Pause | None"]
+Then = Callable[[Any, float], "LocalReply | Pause | Admit | None"]
 
 
 class Pause:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.engine.cluster import BreakerLike, ClusterPlan
 from meshlib.engine.clusters import compile_clusters
-from meshlib.engine.filters import FilterStates
+from meshlib.engine.filter_states import FilterStates
 from meshlib.engine.lanes import lane_rules
 from meshlib.engine.outbound import Outbound, listener_names
 from meshlib.engine.prepare import prepare_subsets
@@ -66,6 +66,8 @@ class Plan:
         self.version = snapshot.version
         self.on_demand = snapshot.on_demand
         self.absent = snapshot.absent
+        filters.instances = _instances(snapshot, attached)
+        filters.source_cluster = snapshot.local.service or attached.local.cluster or snapshot.local.cluster
         self.outbound = Outbound(snapshot, filters, previous.outbound if previous else None)
         self.lanes = lane_rules(snapshot.clusters.values())
         self.clusters = compile_clusters(snapshot, state, attached, previous.clusters if previous else {})
@@ -90,3 +92,10 @@ class Plan:
         where none of its virtual hosts speaks for it.
         """
         return any(name in self.outbound.named for name in listener_names(scheme, authority))
+
+
+def _instances(snapshot: Snapshot, attached: Attached) -> int:
+    """How many endpoints the cluster has that this process is one of, 1 where it is not known."""
+    own = snapshot.clusters.get(attached.local.cluster or snapshot.local.cluster)
+    assignment = snapshot.assignment(own) if own is not None else None
+    return max(1, sum(len(group.endpoints) for group in assignment.localities)) if assignment is not None else 1

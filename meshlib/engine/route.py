@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from meshlib.engine.actions import Actions, compile_actions
 from meshlib.engine.extras import Extras, compile_extras, header_tests
-from meshlib.engine.filters import Filter, FilterStates, compile_filters
+from meshlib.engine.filter_states import FilterSite, FilterStates
+from meshlib.engine.filters import Filter, compile_filters
 from meshlib.engine.levels import compile_cors, compile_header_filters
 from meshlib.model.filters import HttpFilter, RouterFilter
 from meshlib.model.listener import HttpConnectionManager
@@ -223,9 +224,10 @@ class RoutePlan:
         first = (share,) if share else ()
         levels = [config.typed_per_filter_config for config in (rc, host, route, *first)]
         prepare, filter_response = compile_header_filters(scope.filters, levels)
+        cluster_by = _cluster_by(share, route)
         return Share(
             cluster=_cluster_name(share, route),
-            cluster_by=_cluster_by(share, route),
+            cluster_by=cluster_by,
             criteria=criteria_of(share, route),
             filters=compile_filters(
                 scope.listener,
@@ -240,6 +242,7 @@ class RoutePlan:
                     ),
                 ),
                 states,
+                FilterSite(route, host, cluster_by or _cluster_name(share, route), scope.runtime),
             ),
             request_headers=compile_mutations(
                 *(s.request_headers for s in first),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Literal
-from weakref import WeakValueDictionary
 
 from meshlib.engine.commands import Question
 from meshlib.engine.events import Event, Observer
-from meshlib.engine.filters import FilterStates
+from meshlib.engine.filter_states import FilterStates
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.rng import Randomness
 from meshlib.model.snapshot import Snapshot
@@ -80,7 +79,7 @@ class Runtime:
         self.first_lookup: Callable[[str, float], Question] | None = None
         self.state = MeshState()
         # Weak: a bucket lives as long as some plan's route uses it, and no longer.
-        self.filters: FilterStates = WeakValueDictionary()
+        self.filters = FilterStates()
         self.plan = self.compile(Snapshot(on_demand=True), None)
 
     def compile(self, snapshot: Snapshot, previous: Plan | None) -> Plan:

@@ -1,7 +1,10 @@
-"""RequestWatch: a request being served, for whoever traces it and whoever counts it. None where nobody does."""
+"""A request being served, for whoever traces it and whoever counts it (`RequestWatch`), and for filters that want to
+hear of its end (`Endings`). None where nobody does.
+"""
 
 from __future__ import annotations
 
+from meshlib.engine.ends import Admit, End
 from meshlib.engine.events import RequestServed
 from meshlib.engine.runtime import Runtime
 from meshlib.flags import ResponseFlag
@@ -38,14 +41,72 @@ class RequestWatch:
         grpc_status: int | None = None,
         route: str = "",
         flag: ResponseFlag | None = None,
+        whole: bool = True,
     ) -> None:
-        """The response is complete; no status: there was none."""
+        """The response is over; no status: there was none. `whole` False: it broke, or somebody gave it up."""
         if self._trace is not None:
             self._trace.ended(now, status, grpc_status, route, flag)
         head, took = self._head, now - self._began
         self._runtime.emit(
             lambda: RequestServed(now, head.method, head.path_only, route, status, grpc_status, flag, took)
         )
+
+
+class Endings:
+    """The same for what filters admitted, and for `inner`, the watch of one request, where there is one. The end counts
+    once. A server that forgets a request altogether ends it when it forgets it.
+    """
+
+    __slots__ = ("_admitted", "_at", "inner")
+
+    def __init__(self, now: float, admit: Admit, inner: RequestWatch | None = None) -> None:
+        self._admitted = [admit]
+        self._at = now
+        self.inner = inner
+
+    def add(self, admit: Admit) -> None:
+        """One filter more."""
+        self._admitted.append(admit)
+
+    def enter(self) -> None:
+        """The application runs on this thread or task."""
+        if self.inner is not None:
+            self.inner.enter()
+
+    def leave(self) -> None:
+        """It does so no longer."""
+        if self.inner is not None:
+            self.inner.leave()
+
+    def ended(
+        self,
+        now: float,
+        status: int | None,
+        *,
+        grpc_status: int | None = None,
+        route: str = "",
+        flag: ResponseFlag | None = None,
+        whole: bool = True,
+    ) -> None:
+        """The response is over, as `RequestWatch.ended`; the filter that was asked last hears of it first."""
+        self._tell(End(now, status, grpc_status, flag, whole=whole and (status is not None or grpc_status is not None)))
+        inner, self.inner = self.inner, None
+        if inner is not None:
+            inner.ended(now, status, grpc_status=grpc_status, route=route, flag=flag, whole=whole)
+
+    def _tell(self, end: End) -> None:
+        admitted, self._admitted = self._admitted, []
+        while admitted:
+            on_end = admitted.pop().on_end
+            if on_end is not None:
+                on_end(end)
+
+    def __del__(self) -> None:
+        if self._admitted:
+            self._tell(End(self._at))
+
+
+Watch = RequestWatch | Endings
 
 
 def watch(runtime: Runtime, head: RequestHead, now: float, *, spans: bool = True) -> RequestWatch | None:

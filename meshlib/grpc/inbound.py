@@ -14,7 +14,8 @@ import grpc
 
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
-from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
+from meshlib.engine.filters import Filter, LocalReply
+from meshlib.engine.local_limit import LocalRateLimitFilter
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
 from meshlib.grpc import secure
@@ -22,7 +23,7 @@ from meshlib.grpc.errors import BY_HTTP, status_code
 from meshlib.grpc.metadata import CONTENT_TYPE, received
 from meshlib.grpc.served import Metadata
 from meshlib.model.filters import LocalRateLimit
-from meshlib.model.request import RequestHead
+from meshlib.model.request import ServedHead
 from meshlib.policy.notation import local_limit
 from meshlib.security.spiffe import SpiffeIdError, sole_id
 
@@ -64,7 +65,8 @@ class Inbound:
         runtime = self._mesh.runtime
         remaining, now = context.time_remaining(), time.monotonic()
         rules = runtime.plan.lanes
-        head = RequestHead("POST", "http", "", method, [CONTENT_TYPE, *received(context.invocation_metadata())])
+        metadata = [CONTENT_TYPE, *received(context.invocation_metadata())]
+        head = ServedHead("POST", "http", "", method, metadata, lambda: _address(context.peer()))
         admission = admit_request(
             head,
             now,
@@ -75,7 +77,7 @@ class Inbound:
             propagation=runtime.propagation,
             lanes=Lanes(rules, _address(context.peer()), time.time()) if rules is not None else None,
         )
-        admission.watch = watch(runtime, head, now)
+        admission.watched_by(watch(runtime, head, now))
         return admission
 
     def refusal(self, reply: LocalReply, method: str, request_id: str) -> Refusal:

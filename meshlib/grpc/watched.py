@@ -11,9 +11,10 @@ import grpc
 
 if TYPE_CHECKING:
     from meshlib.engine.exchange import Admission
-    from meshlib.engine.watch import RequestWatch
+    from meshlib.engine.watch import Watch
 
 _UNKNOWN, _CANCELLED = 2, 1
+_GONE = (asyncio.CancelledError, GeneratorExit)
 
 
 class Watched:
@@ -23,7 +24,7 @@ class Watched:
 
     __slots__ = ("_context", "_watch")
 
-    def __init__(self, watch: RequestWatch | None, context: Any) -> None:
+    def __init__(self, watch: Watch | None, context: Any) -> None:
         self._watch = watch
         self._context = context
 
@@ -36,7 +37,9 @@ class Watched:
     ) -> None:
         if self._watch is not None:
             self._watch.leave()
-            self._watch.ended(time.monotonic(), None, grpc_status=_status(self._context.code(), error))
+            whole = error is None or not isinstance(error, _GONE)
+            status = _status(self._context.code(), error)
+            self._watch.ended(time.monotonic(), None, grpc_status=status, whole=whole)
 
 
 def refused(admission: Admission, code: grpc.StatusCode) -> None:
@@ -51,4 +54,4 @@ def _status(code: Any, error: BaseException | None) -> int:
     number = code.value[0] if isinstance(code, grpc.StatusCode) else code or 0
     if number or error is None:
         return int(number)
-    return _CANCELLED if isinstance(error, asyncio.CancelledError | GeneratorExit) else _UNKNOWN
+    return _CANCELLED if isinstance(error, _GONE) else _UNKNOWN

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from meshlib.drivers.inbound import asettle, settle
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
-from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
+from meshlib.engine.filters import Filter, LocalReply
+from meshlib.engine.local_limit import LocalRateLimitFilter
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
 from meshlib.http.cors import make_cors
@@ -90,7 +91,7 @@ class Inbound:
             propagation=runtime.propagation,
             lanes=Lanes(rules, source_ip, time.time()) if rules is not None else None,
         )
-        admission.watch = watch(runtime, head, now, spans=not self._instrumented())
+        admission.watched_by(watch(runtime, head, now, spans=not self._instrumented()))
         if admission.pause is None:
             self._decided(admission, head)
         else:

@@ -17,7 +17,7 @@ from meshlib.http.watched import serve_watched
 from meshlib.identity.asgi import introduce
 from meshlib.model.cors import CorsPolicy
 from meshlib.model.filters import LocalRateLimit
-from meshlib.model.request import RequestHead
+from meshlib.model.request import RequestHead, ServedHead
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -95,6 +95,9 @@ class MeshMiddleware:
         if admission.reply is not None:
             await self._answer(admission.reply, scope, send, request_id)
             return
+
+        if admission.head is not None:
+            scope = {**scope, "headers": list(admission.head.headers)}
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -194,6 +197,12 @@ def request_head(scope: Scope) -> RequestHead:
         if name == b"host":
             authority = value.decode("latin-1")
             break
-    return RequestHead(
-        scope.get("method", "GET"), scope.get("scheme", "http"), authority, target.decode("latin-1"), headers
+    client = scope.get("client")
+    return ServedHead(
+        scope.get("method", "GET"),
+        scope.get("scheme", "http"),
+        authority,
+        target.decode("latin-1"),
+        headers,
+        client[0] if client else "",
     )

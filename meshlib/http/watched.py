@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from types import FunctionType, MethodType
 from typing import Any
 
-from meshlib.engine.watch import RequestWatch
+from meshlib.engine.watch import Watch
 
 _MOST_LAYERS = 50
 
@@ -16,7 +16,7 @@ Scope = MutableMapping[str, Any]
 
 
 async def serve_watched(
-    watch: RequestWatch,
+    watch: Watch,
     app: Callable[..., Awaitable[None]],
     scope: Scope,
     receive: Callable[[], Awaitable[Message]],
@@ -24,6 +24,7 @@ async def serve_watched(
 ) -> None:
     """Serve one request. One that ends in an exception before it has a status gets the server's 500."""
     status: int | None = None
+    whole = False
 
     async def send_seen(message: Message) -> None:
         nonlocal status
@@ -34,12 +35,13 @@ async def serve_watched(
     watch.enter()
     try:
         await app(scope, receive, send_seen)
+        whole = True
     except Exception:
-        status = status or 500
+        whole, status = status is None, status or 500
         raise
     finally:
         watch.leave()
-        watch.ended(time.monotonic(), status, route=route_of(scope))
+        watch.ended(time.monotonic(), status, route=route_of(scope), whole=whole)
 
 
 def route_of(scope: Scope) -> str:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from meshlib.context import current
 from meshlib.engine.exchange import REQUEST_ID, Admission
 from meshlib.engine.filters import LocalReply
-from meshlib.engine.watch import RequestWatch
+from meshlib.engine.watch import Watch
 from meshlib.http.cors import replaced_text
 from meshlib.http.drain import Drain
-from meshlib.http.environ import EnvironHead
+from meshlib.http.environ import EnvironHead, marked_environ
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
 from meshlib.model.cors import CorsPolicy
 from meshlib.model.filters import LocalRateLimit
@@ -81,14 +81,16 @@ class MeshMiddleware:
         if admission.reply is not None:
             return _answer(admission.reply, start_response, admission.context.request_id)
         environ[ENVIRON_KEY] = admission.context
+        if admission.head is not None:
+            environ.update(marked_environ(admission.head))
         # One context for the call, the iteration and `close`: what the application sets in one it may reset in another.
         context = copy_context()
         watch = admission.watch
         try:
             result = context.run(self._serve, admission, environ, start_response)
-        except BaseException:
+        except BaseException as error:
             if watch is not None:
-                watch.ended(time.monotonic(), 500)
+                watch.ended(time.monotonic(), 500, whole=isinstance(error, Exception))
             raise
         if isinstance(result, (list, tuple)) or _is_file(result, environ):
             if watch is not None:
@@ -116,13 +118,14 @@ class MeshMiddleware:
 class _Body:
     """The application's iterable, iterated and closed in the request's context."""
 
-    def __init__(self, body: Iterable[bytes], context: Context, environ: Environ, watch: RequestWatch | None) -> None:
+    def __init__(self, body: Iterable[bytes], context: Context, environ: Environ, watch: Watch | None) -> None:
         self._body = body
         self._context = context
         self._environ = environ
         self._watch = watch
         self._chunks: Iterator[bytes] | None = None
         self._closed = False
+        self._whole = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -133,8 +136,10 @@ class _Body:
                 self._chunks = self._context.run(iter, self._body)
             return self._context.run(next, self._chunks)
         except StopIteration:
+            self._whole = True
             raise
         except Exception:
+            self._whole = _STATUS not in self._environ
             self._environ.setdefault(_STATUS, 500)  # the server's answer, unless the application has begun one
             raise
 
@@ -149,7 +154,7 @@ class _Body:
                 self._context.run(close)
         finally:
             if self._watch is not None:
-                self._watch.ended(time.monotonic(), self._environ.get(_STATUS))
+                self._watch.ended(time.monotonic(), self._environ.get(_STATUS), whole=self._whole)
 
 
 def _is_file(result: object, environ: Environ) -> bool:

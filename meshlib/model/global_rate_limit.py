@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from meshlib.model.filters import FilterConfig
@@ -37,6 +37,7 @@ class GlobalRateLimit(FilterConfig):
 
     `enabled`: the share of requests that the service is asked about. `enforced`: the share of those over the limit
     that are refused. `stat_prefix` stands in the names of the counters (`ratelimit.<stat_prefix>.ok`).
+    `vh_rate_limits`: when the virtual host's count beside the route's.
     """
 
     domain: str
@@ -56,6 +57,16 @@ class GlobalRateLimit(FilterConfig):
     enabled: FractionalPercent = ALWAYS
     enforced: FractionalPercent = ALWAYS
     stat_prefix: str = ""
+    vh_rate_limits: VhRateLimits = "OVERRIDE"
+
+    def on_route(self, said: GlobalRateLimitPerRoute) -> GlobalRateLimit:
+        """The filter as a route, a virtual host or a weighted cluster wants it."""
+        return replace(
+            self,
+            domain=said.domain or self.domain,
+            rate_limits=said.rate_limits or self.rate_limits,
+            vh_rate_limits=said.vh_rate_limits,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,8 +131,8 @@ class RemoteAddressMatch:
 
 @dataclass(frozen=True, slots=True)
 class GenericKey:
-    """`generic_key`: the same for all. Values may hold `%...%` operators, here and in matches; where they come to
-    nothing `default_value` counts.
+    """`generic_key`: the same for all. Values may hold `%...%` operators, here and in matches, where these are
+    formatted (`meshlib.routing.descriptors.Surroundings`); where they come to nothing `default_value` counts.
     """
 
     value: str
@@ -165,14 +165,14 @@ class QueryParameterValueMatch:
 @dataclass(frozen=True, slots=True)
 class MetadataValue:
     """`metadata` (and the older `dynamic_metadata`): a text in the request's metadata, or in the route's
-    (`source` ROUTE_ENTRY) or the cluster's (CLUSTER_ENTRY).
+    (`source` ROUTE_ENTRY).
     """
 
     key: str
     namespace: str
     path: tuple[str, ...]
     default_value: str = ""
-    source: Literal["DYNAMIC", "ROUTE_ENTRY", "CLUSTER_ENTRY"] = "DYNAMIC"
+    source: Literal["DYNAMIC", "ROUTE_ENTRY"] = "DYNAMIC"
     skip_if_absent: bool = False
 
 

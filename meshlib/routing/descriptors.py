@@ -61,12 +61,14 @@ SKIPPED: Entry = ("", "")
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What actions read beside the request: the cluster this process is of, the cluster that the route leads to (which
-    the request may name), and what is known of the route when a value has `%...%` operators.
+    the request may name), and what is known of the route when a value has `%...%` operators. Those count where the
+    values are `formatted`; without it, as in Envoy unless its runtime says otherwise, they are text.
     """
 
     source_cluster: str = ""
     destination_cluster: Callable[[RequestHead], str] | str = ""
     facts: CallFacts = NOTHING
+    formatted: bool = False
 
 
 def applicable(
@@ -188,15 +190,15 @@ def _compile_action(action: Action, where: Surroundings) -> Make:  # noqa: C901,
         case MaskedRemoteAddress(v4_prefix=v4, v6_prefix=v6):
             return _first("masked_remote_address", lambda head: _masked(remote_address(head), v4, v6), skip=False)
         case RemoteAddressMatch(ranges=ranges):
-            return _where(_address_test(ranges), action, where.facts)
+            return _where(_address_test(ranges), action, where)
         case GenericKey():
-            return _where(lambda head: True, action, where.facts)
+            return _where(lambda head: True, action, where)
         case HeaderValueMatch(headers=headers, expect_match=expected):
             tests = [HeaderPredicate(header) for header in headers]
-            return _where(lambda head: all(test(head) for test in tests) is expected, action, where.facts)
+            return _where(lambda head: all(test(head) for test in tests) is expected, action, where)
         case QueryParameterValueMatch(parameters=parameters, expect_match=expected):
             asked = [_parameter_test(parameter) for parameter in parameters]
-            return _where(lambda head: all(test(head) for test in asked) is expected, action, where.facts)
+            return _where(lambda head: all(test(head) for test in asked) is expected, action, where)
         case MetadataValue():
             return _metadata(action, where.facts)
 
@@ -222,13 +224,13 @@ def _first(key: str, value: Callable[[RequestHead], str | None], *, skip: bool) 
 def _where(
     test: Callable[[RequestHead], bool],
     action: GenericKey | HeaderValueMatch | QueryParameterValueMatch | RemoteAddressMatch,
-    facts: CallFacts,
+    around: Surroundings,
 ) -> Make:
     """The action's value where the test holds. One that comes to nothing is the default value; without that there is no
     descriptor.
     """
-    key, default = action.key, action.default_value
-    made = compile_format(action.value)
+    key, default, facts = action.key, action.default_value, around.facts
+    made = compile_format(action.value) if around.formatted else as_wire(action.value)
     if isinstance(made, str):
         fixed = (key, made or default)
         return lambda head: fixed if test(head) else None
@@ -244,7 +246,7 @@ def _where(
 
 
 def _metadata(action: MetadataValue, facts: CallFacts) -> Make:
-    fixed = {"ROUTE_ENTRY": facts.route_metadata, "CLUSTER_ENTRY": facts.cluster_metadata}.get(action.source)
+    fixed = facts.route_metadata if action.source == "ROUTE_ENTRY" else None
     namespace, path, key, default = action.namespace, action.path, action.key, action.default_value
     absent = SKIPPED if action.skip_if_absent else None
 

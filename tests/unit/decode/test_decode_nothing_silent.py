@@ -310,7 +310,7 @@ EMPTY = {
     "HeaderMatcher": {"present_match"},
     "VirtualHost": {"hedge_policy"},
     "HttpConnectionManager": {"common_http_protocol_options"},
-    "LocalRateLimit": {"filter_enabled", "filter_enforced"},
+    "LocalRateLimit": {"always_consume_default_token_bucket", "filter_enabled", "filter_enforced"},
     "ClusterLoadAssignment": {"named_endpoints", "policy"},
     "LocalityLbEndpoints": {"locality"},
 }
@@ -396,7 +396,6 @@ HARMLESS = {
         "use_remote_address",
         "xff_num_trusted_hops",
     },
-    "LocalRateLimit": {"stage"},
     "LocalityLbEndpoints": {"metadata"},
     "Endpoint": {"health_check_config"},  # there are no active health checks, and Cluster.health_checks is reported
     "SocketAddress": {"ipv4_compat"},  # about listening sockets

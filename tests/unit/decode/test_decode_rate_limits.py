@@ -151,7 +151,7 @@ def test_what_stands_beside_the_actions() -> None:
             {"extension": {"name": "expr", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}}},
             "extension",
         ),
-        ({"generic_key": {"descriptor_value": "%NOPE%"}}, "generic_key.descriptor_value"),
+        ({"metadata": {"descriptor_key": "k", "metadata_key": METADATA_KEY, "source": 2}}, "metadata.source"),
     ],
 )
 def test_an_action_that_is_not_supported_takes_its_rate_limit_with_it(action: dict[str, Any], path: str) -> None:
@@ -180,7 +180,7 @@ def test_an_action_that_is_newer_than_this_version_is_reported() -> None:
         ({"hits_addend": {"number": 1, "format": "%REQ(x)%"}}, False, "hits_addend"),
         ({"stage": 1}, True, ""),
         ({"disable_key": "k"}, True, ""),
-        ({"actions": [{"generic_key": {"descriptor_value": "50%"}}]}, False, "actions[0].generic_key.descriptor_value"),
+        ({"hits_addend": {"format": "50%"}}, False, "hits_addend.format"),
     ],
 )
 def test_what_envoy_refuses_is_refused(limit: dict[str, Any], embedded: bool, path: str) -> None:

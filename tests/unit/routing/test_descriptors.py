@@ -34,7 +34,7 @@ from meshlib.routing.descriptors import Surroundings, applicable, compile_descri
 from meshlib.routing.facts import CallFacts
 
 FACTS = CallFacts(route="r", cluster="up", route_metadata=Metadata.of({"ns": {"plan": {"name": "gold"}, "size": 3}}))
-AROUND = Surroundings("us", "up", FACTS)
+AROUND = Surroundings("us", "up", FACTS, formatted=True)
 
 
 class ServedHead(RequestHead):
@@ -174,9 +174,15 @@ def test_a_cluster_that_the_request_names() -> None:
     assert make(head(x_to="orders")) == [Descriptor((("destination_cluster", "orders"),))]
 
 
+def test_operators_are_text_unless_values_are_formatted() -> None:
+    make = compile_descriptors([RateLimit((GenericKey("%REQ(x-user)% 50%"),))])
+    assert make is not None
+    assert make(head(x_user="ann")) == [Descriptor((("generic_key", "%REQ(x-user)% 50%"),))]
+
+
 def test_what_cannot_be_compiled_says_where() -> None:
     with pytest.raises(ResourceError) as refused:
-        compile_descriptors([RateLimit(()), RateLimit((GenericKey("%REQ()%"),))])
+        compile_descriptors([RateLimit(()), RateLimit((GenericKey("%REQ()%"),))], AROUND)
     assert refused.value.path.startswith("rate_limits[1].actions[0]")
 
 

@@ -8,15 +8,12 @@ from typing import Any
 from meshlib.model.filters import (
     FilterConfig,
     HttpFilter,
-    LocalRateLimit,
     PerFilterConfig,
     RouterFilter,
-    TokenBucket,
     UnsupportedFilter,
 )
-from meshlib.model.matchers import FractionalPercent
 from meshlib.model.report import ResourceError
-from meshlib.sources.xds.decode.common import duration, header_options, runtime_fraction, type_name, unpack, wrapped
+from meshlib.sources.xds.decode.common import type_name, unpack
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.cors import CORS_MODULES, CORS_POLICY_TYPE, CORS_TYPE, cors_filter, cors_policy
 from meshlib.sources.xds.decode.global_rate_limit import (
@@ -33,6 +30,12 @@ from meshlib.sources.xds.decode.header_mutation import (
     header_mutation,
     header_mutation_per_route,
 )
+from meshlib.sources.xds.decode.local_rate_limit import (
+    LOCAL_RATE_LIMIT_MODULE,
+    LOCAL_RATE_LIMIT_TYPE,
+    check_per_route,
+    local_rate_limit,
+)
 from meshlib.sources.xds.decode.session import (
     SESSION_MODULE,
     SESSION_PER_ROUTE_TYPE,
@@ -42,14 +45,13 @@ from meshlib.sources.xds.decode.session import (
 )
 
 _ROUTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
-_LOCAL_RATE_LIMIT_TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _MODULES = {
     **CORS_MODULES,
     **GLOBAL_RATE_LIMIT_MODULES,
     **HEADER_MUTATION_MODULES,
     SESSION_TYPE: SESSION_MODULE,
     _ROUTER_TYPE: "envoy.extensions.filters.http.router.v3.router_pb2",
-    _LOCAL_RATE_LIMIT_TYPE: "envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2",
+    LOCAL_RATE_LIMIT_TYPE: LOCAL_RATE_LIMIT_MODULE,
 }
 _PER_ROUTE_MODULES = {
     **_MODULES,
@@ -74,27 +76,12 @@ _ROUTER = fields(
     ),
     instead={"upstream_http_filters": "upstream filters are not run"},
 )
-_LOCAL_RATE_LIMIT = fields(
-    "stat_prefix",
-    "status",
-    "token_bucket",
-    "filter_enabled",
-    "filter_enforced",
-    "response_headers_to_add",
-    "rate_limited_as_resource_exhausted",
-    harmless={"stage": "orders rate-limit actions, which are not in this version"},
-    instead={
-        "descriptors": "the default token bucket applies to every request",
-        "local_rate_limit_per_downstream_connection": "one bucket is shared by all connections",
-    },
-)
 _NOTHING_TO_DO = frozenset(
     {"envoy.extensions.filters.http.fault.v3.HTTPFault", "envoy.extensions.filters.http.on_demand.v3.OnDemand"}
 )
 """Filters that say nothing where they are empty: a fault is said by a route's `typed_per_filter_config`, and reported
 there; virtual hosts come on demand with this filter or without.
 """
-_MIN_FILL_INTERVAL = 0.05
 _HTTP_FILTER = fields("name", "typed_config", "is_optional", "disabled")
 
 
@@ -107,38 +94,9 @@ def _router(ctx: Context, message: Any, path: str) -> FilterConfig:
     )
 
 
-def _token_bucket(message: Any, path: str) -> TokenBucket:
-    interval = duration(message, "fill_interval") or 0.0
-    if interval < _MIN_FILL_INTERVAL:
-        raise ResourceError(join(path, "fill_interval"), f"must be at least 0.05s, is {interval:g}s")
-    return TokenBucket(message.max_tokens, wrapped(message, "tokens_per_fill", 1), interval)
-
-
-def _local_rate_limit(ctx: Context, message: Any, path: str) -> FilterConfig:
-    ctx.check_fields(message, path, _LOCAL_RATE_LIMIT)
-
-    def share(name: str) -> FractionalPercent:
-        if not message.HasField(name):
-            return FractionalPercent(0)
-        return runtime_fraction(ctx, getattr(message, name), join(path, name))
-
-    bucket = None
-    if message.HasField("token_bucket"):
-        bucket = _token_bucket(message.token_bucket, join(path, "token_bucket"))
-    return LocalRateLimit(
-        stat_prefix=message.stat_prefix,
-        token_bucket=bucket,
-        enabled=share("filter_enabled"),
-        enforced=share("filter_enforced"),
-        status=message.status.code if message.status.code >= 400 else 429,  # as Envoy: only error codes are taken
-        response_headers=header_options(ctx, message.response_headers_to_add, join(path, "response_headers_to_add")),
-        rate_limited_as_resource_exhausted=message.rate_limited_as_resource_exhausted,
-    )
-
-
 _DECODERS: dict[str, Callable[[Context, Any, str], FilterConfig]] = {
     _ROUTER_TYPE: _router,
-    _LOCAL_RATE_LIMIT_TYPE: _local_rate_limit,
+    LOCAL_RATE_LIMIT_TYPE: local_rate_limit,
     SESSION_TYPE: stateful_session,
     CORS_TYPE: cors_filter,
     CORS_POLICY_TYPE: cors_policy,
@@ -191,7 +149,7 @@ def _per_filter(ctx: Context, name: str, typed_config: Any, path: str) -> PerFil
         session, disabled = session_per_route(ctx, message, path)
         return PerFilterConfig(name, session, disabled)
     if kind != "envoy.config.route.v3.FilterConfig":
-        return PerFilterConfig(name, _config(ctx, typed_config, path))
+        return PerFilterConfig(name, check_per_route(_config(ctx, typed_config, path), path))
     ctx.check_fields(message, path, _FILTER_CONFIG)
     if message is None or not message.HasField("config"):
         return PerFilterConfig(name, None, disabled=bool(message and message.disabled))

@@ -143,9 +143,9 @@ def _action(ctx: Context, message: Any, path: str) -> Action:
                 wrapped(found, "v4_prefix_mask_len", 32), wrapped(found, "v6_prefix_mask_len", 128)
             )
         case "dynamic_metadata":
-            return _metadata(found, where, "DYNAMIC", skip=False)
+            return _metadata(found, where, 0, skip=False)
         case "metadata":
-            return _metadata(found, where, enum_name(found, "source", where), skip=found.skip_if_absent)
+            return _metadata(found, where, found.source, skip=found.skip_if_absent)
         case "extension":
             raise UnsupportedError(where, f"the action {found.name!r} is not supported")
     return _match(ctx, kind, found, where)
@@ -153,7 +153,7 @@ def _action(ctx: Context, message: Any, path: str) -> Action:
 
 def _match(ctx: Context, kind: str, found: Any, where: str) -> Action:
     """The actions of a value under a condition."""
-    value = _check_text(found.descriptor_value, join(where, "descriptor_value"))
+    value = found.descriptor_value
     key, default = found.descriptor_key, found.default_value
     match kind:
         case "generic_key":
@@ -178,9 +178,9 @@ def _match(ctx: Context, kind: str, found: Any, where: str) -> Action:
     return RemoteAddressMatch(IpRanges(ranges, inverted), value, key or "remote_address_match", default)
 
 
-def _metadata(found: Any, where: str, source: str, *, skip: bool) -> MetadataValue:
-    if source not in _METADATA_SOURCES:
-        raise UnsupportedError(join(where, "source"), f"metadata of {source} is not read for descriptors")
-    named: Any = source
+def _metadata(found: Any, where: str, source: int, *, skip: bool) -> MetadataValue:
+    if source >= len(_METADATA_SOURCES):
+        raise UnsupportedError(join(where, "source"), f"metadata of source {source} is not read for descriptors")
+    named: Any = _METADATA_SOURCES[source]
     path = tuple(segment.key for segment in found.metadata_key.path)
     return MetadataValue(found.descriptor_key, found.metadata_key.key, path, found.default_value, named, skip)

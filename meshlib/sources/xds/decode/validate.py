@@ -26,10 +26,11 @@ _NOT_ASKED = frozenset(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stat_prefix",
         "envoy.config.route.v3.VirtualHost.name",
         f"{_TLS}.CombinedCertificateValidationContext.validation_context_sds_secret_config",
+        "envoy.config.route.v3.RateLimit.Action.MetaData.source",
     }
 )
 """What istiod leaves out for gRPC clients and servers, who do not ask for it: names for metrics, and a secret by SDS
-where a certificate provider stands in for it.
+where a certificate provider stands in for it. And an enum that has more values than xds-protos knows.
 """
 _GROWING = frozenset({"envoy.config.route.v3.RateLimit.Action", "envoy.config.route.v3.RateLimit.Override"})
 _MAX_DURATION_SECONDS = 315_576_000_000
