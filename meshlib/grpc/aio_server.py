@@ -19,7 +19,7 @@ from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
-    from meshlib.model.filters import LocalRateLimit
+    from meshlib.model.global_rate_limit import ServerLimit
 
 __all__ = ["AioServerInterceptor"]
 
@@ -30,7 +30,7 @@ class AioServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
     server runs on its thread pool, are served as well.
     """
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str] = ()) -> None:
+    def __init__(self, mesh: Mesh, rate_limits: Sequence[ServerLimit] = ()) -> None:
         self._inbound = Inbound(mesh, rate_limits)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
@@ -92,6 +92,7 @@ class _Call:
             refused(admission, refusal.code)
             await context.abort(refusal.code, refusal.details, refusal.trailing)
         served = AioServedContext(context, request_id)
+        served.answered_with(admission.headers)
         with serving(admission.context), Watched(admission.watch, served):
             try:
                 yield served

@@ -5,6 +5,7 @@ Initial metadata are sent with the first message or the good end, never earlier:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ import grpc.aio
 from meshlib.engine.exchange import REQUEST_ID
 
 Metadata = tuple[tuple[str, str | bytes], ...]
+Headers = Iterable[tuple[bytes, bytes]]
 _FINE = (None, grpc.StatusCode.OK, 0)
 
 
@@ -23,14 +25,19 @@ class ServedContext:
         self._context = context
         self._request_id = request_id
         self._begun = False
+        self._added: Metadata = ()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
+    def answered_with(self, headers: Headers) -> None:
+        """Filters add these to the initial metadata."""
+        self._added = as_metadata(headers)
+
     def send_initial_metadata(self, initial_metadata: Any) -> None:
         """As the server's own."""
         self._begun = True
-        self._context.send_initial_metadata(marked(initial_metadata, self._request_id))
+        self._context.send_initial_metadata((*marked(initial_metadata, self._request_id), *self._added))
 
     def begin(self) -> None:
         """The first message is about to be sent."""
@@ -90,14 +97,19 @@ class AioServedContext:
         self._context = context
         self._request_id = request_id
         self._begun = False
+        self._added: Metadata = ()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
+    def answered_with(self, headers: Headers) -> None:
+        """Filters add these to the initial metadata."""
+        self._added = as_metadata(headers)
+
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """As the server's own."""
         self._begun = True
-        await self._context.send_initial_metadata(marked(initial_metadata, self._request_id))
+        await self._context.send_initial_metadata((*marked(initial_metadata, self._request_id), *self._added))
 
     async def write(self, message: Any) -> None:
         """As the server's own."""
@@ -133,6 +145,11 @@ class AioServedContext:
 
 grpc.ServicerContext.register(ServedContext)
 grpc.aio.ServicerContext.register(AioServedContext)
+
+
+def as_metadata(headers: Headers) -> Metadata:
+    """Headers that filters add, as metadata."""
+    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
 
 
 def marked(metadata: Any, request_id: str) -> Metadata:

@@ -17,7 +17,7 @@ from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
-    from meshlib.model.filters import LocalRateLimit
+    from meshlib.model.global_rate_limit import ServerLimit
 
 __all__ = ["ServerInterceptor"]
 
@@ -36,7 +36,7 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio
     metadata instead and has no initial metadata, because gRPC and Envoy retry only such ("trailers-only") errors.
     """
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str] = ()) -> None:
+    def __init__(self, mesh: Mesh, rate_limits: Sequence[ServerLimit] = ()) -> None:
         self._inbound = Inbound(mesh, rate_limits)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
@@ -108,6 +108,7 @@ class Blocking:
             context.set_trailing_metadata(refusal.trailing)
             context.abort(refusal.code, refusal.details)
         served = self._served(context, request_id)
+        served.answered_with(admission.headers)
         with serving(admission.context), Watched(admission.watch, served):
             try:
                 yield served

@@ -16,7 +16,7 @@ from meshlib.http.inbound import PLAIN_TEXT, Inbound
 from meshlib.http.watched import serve_watched
 from meshlib.identity.asgi import introduce
 from meshlib.model.cors import CorsPolicy
-from meshlib.model.filters import LocalRateLimit
+from meshlib.model.global_rate_limit import ServerLimit
 from meshlib.model.request import RequestHead, ServedHead
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class MeshMiddleware:
         app: ASGIApp,
         *,
         mesh: Mesh,
-        rate_limits: Sequence[LocalRateLimit | str] = (),
+        rate_limits: Sequence[ServerLimit] = (),
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,

@@ -17,7 +17,7 @@ from meshlib.http.drain import Drain
 from meshlib.http.environ import EnvironHead, marked_environ
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
 from meshlib.model.cors import CorsPolicy
-from meshlib.model.filters import LocalRateLimit
+from meshlib.model.global_rate_limit import ServerLimit
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -51,7 +51,7 @@ class MeshMiddleware:
         app: WSGIApp,
         *,
         mesh: Mesh,
-        rate_limits: Sequence[LocalRateLimit | str] = (),
+        rate_limits: Sequence[ServerLimit] = (),
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from meshlib.model.global_rate_limit import DEFAULT_TIMEOUT, GlobalRateLimit, GlobalRateLimitPerRoute
 from meshlib.model.matchers import ALWAYS, FractionalPercent
-from meshlib.sources.xds.decode.common import duration, enum_name, header_options, runtime_fraction
+from meshlib.sources.xds.decode.common import duration, enum_name, fractional_percent, header_options
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.grpc_service import grpc_service
 from meshlib.sources.xds.decode.rate_limits import rate_limits
@@ -51,7 +52,10 @@ def global_rate_limit(ctx: Context, message: Any, path: str) -> GlobalRateLimit:
     ctx.check_fields(message.rate_limit_service, where, _SERVICE)
 
     def share(name: str) -> FractionalPercent | None:
-        return runtime_fraction(ctx, getattr(message, name), join(path, name)) if message.HasField(name) else None
+        if not message.HasField(name):
+            return None
+        found = getattr(message, name)
+        return replace(fractional_percent(found.default_value), runtime_key=found.runtime_key)
 
     limited, on_error = message.rate_limited_status.code, message.status_on_error.code
     request_type: Any = message.request_type or "both"
