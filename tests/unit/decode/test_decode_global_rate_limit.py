@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
 
 from meshlib.model.filters import HttpFilter, PerFilterConfig
 from meshlib.model.global_rate_limit import GlobalRateLimit, GlobalRateLimitPerRoute
@@ -19,7 +20,7 @@ from meshlib.sources.xds.decode import Decoded, decode_message
 from meshlib.sources.xds.types import LISTENER, ROUTE_CONFIGURATION
 from parts import xds_resources as xds
 
-TYPE = "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit"
+TYPE = f"type.googleapis.com/{rate_limit_pb2.RateLimit.DESCRIPTOR.full_name}"
 BY_CLUSTER = {"envoy_grpc": {"cluster_name": "limits"}}
 OWN = {"actions": [{"generic_key": {"descriptor_value": "k"}}]}
 
