@@ -17,6 +17,7 @@ from meshlib.engine.filter_states import FilterSite, FilterStates
 from meshlib.engine.filters import LocalReply
 from meshlib.engine.local_limit import surroundings
 from meshlib.engine.pauses import Consult
+from meshlib.engine.told import with_metadata
 from meshlib.flags import ResponseFlag
 from meshlib.model.global_rate_limit import GlobalRateLimit
 from meshlib.model.grpc_service import GrpcService
@@ -32,6 +33,8 @@ from meshlib.routing.descriptors import applicable, compile_descriptors
 from meshlib.routing.header_filter import compile_steps
 from meshlib.routing.headers import Headers
 
+NAMESPACE = "envoy.filters.http.ratelimit"
+"""Where a service's `dynamic_metadata` stand in a request's."""
 _RESOURCE_EXHAUSTED = 8
 _RATE_LIMITED = (b"x-envoy-ratelimited", b"true")
 
@@ -145,11 +148,15 @@ class GlobalLimitFilter:
             headers += x_ratelimit(answer.statuses)
         if over and happens(self._enforced, rng):
             return self._refused(headers, answer.raw_body, head)
-        added = answer.request_headers
-        if not headers and not added:
+        changed = head
+        if answer.request_headers:
+            changed = head.like(head.path, [*head.headers, *answer.request_headers])
+        if answer.metadata.items:
+            changed = with_metadata(changed, NAMESPACE, answer.metadata)
+        if not headers and changed is head:
             return None
-        changed = head.like(head.path, [*head.headers, *added]) if added else None
-        return Admit(head=changed, on_response=(lambda at: headers) if headers else None)
+        told = (lambda at: headers) if headers else None
+        return Admit(head=None if changed is head else changed, on_response=told)
 
     def _refused(self, headers: Headers, body: bytes, head: RequestHead) -> LocalReply:
         config = self.config

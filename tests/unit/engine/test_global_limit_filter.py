@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from meshlib.context import CallHead
 from meshlib.engine.commands import BodyEnd, Commit, Query, Reply, Start
-from meshlib.engine.global_limit import Unreachable, x_ratelimit
+from meshlib.engine.global_limit import NAMESPACE, Unreachable, x_ratelimit
 from meshlib.engine.outbound import cluster_authority
 from meshlib.engine.runtime import Runtime
+from meshlib.engine.told import with_metadata
 from meshlib.flags import ResponseFlag
+from meshlib.grpc.metadata import GrpcHead
 from meshlib.model.filters import HttpFilter, PerFilterConfig, RouterFilter
 from meshlib.model.global_rate_limit import GlobalRateLimit, GlobalRateLimitPerRoute
 from meshlib.model.grpc_service import GrpcService
@@ -21,7 +25,8 @@ from meshlib.model.matchers import FractionalPercent, PathMatcher, RouteMatch
 from meshlib.model.metadata import Struct
 from meshlib.model.outcome import Outcome
 from meshlib.model.protobuf_wire import fields
-from meshlib.model.rate_limits import Descriptor, GenericKey, RateLimit, RequestHeader
+from meshlib.model.rate_limits import Descriptor, GenericKey, MetadataValue, RateLimit, RequestHeader
+from meshlib.model.request import RequestHead, ServedHead
 from meshlib.model.route import ClusterHeader, DirectResponseAction, Route, RouteAction, RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Snapshot
 from meshlib.policy.rate_limit_service import DescriptorStatus, ServiceAnswer, request
@@ -64,11 +69,17 @@ class World:
 
 
 def world(
-    config: GlobalRateLimit = LIMIT, *limits: RateLimit, runtime: Struct | None = None, rng: Any = None, **route: Any
+    config: GlobalRateLimit = LIMIT,
+    *limits: RateLimit,
+    runtime: Struct | None = None,
+    rng: Any = None,
+    more: Sequence[GlobalRateLimit] = (),
+    **route: Any,
 ) -> World:
     action = route.pop("action", None) or RouteAction("up", rate_limits=limits or (USER,))
     made = Route(RouteMatch(PathMatcher("prefix", "/")), action, **route)
-    entries = (HttpFilter("limit", config), HttpFilter("router", RouterFilter()))
+    behind = (HttpFilter(f"more {index}", each) for index, each in enumerate(more))
+    entries = (HttpFilter("limit", config), *behind, HttpFilter("router", RouterFilter()))
     manager = HttpConnectionManager(RouteConfiguration("routes", (VirtualHost("host", ("*",), (made,)),)), entries)
     listener = Listener("out", managers=(manager,), direction="OUTBOUND", bound=True)
     clusters = {name: static_cluster(name, ADDRESSES) for name in ("up", "limits")}
@@ -152,6 +163,29 @@ def test_without_an_answer(options: dict[str, Any], roll: float, denied: bool) -
     else:
         assert isinstance(last, Start)
         assert here.counted == {"cluster.up.ratelimit.error": 1, "cluster.up.ratelimit.failure_mode_allowed": 1}
+
+
+@pytest.mark.parametrize("kind", [RequestHead, CallHead, ServedHead, GrpcHead], ids=lambda kind: kind.__name__)
+def test_metadata_stay_with_the_request(kind: type[RequestHead]) -> None:
+    head: Any = kind("GET", "http", "up", "/", [ADA])
+    if isinstance(head, GrpcHead):
+        head.channel = "channel"
+    told = with_metadata(head, NAMESPACE, Struct.of({"left": 1}))
+    for each in (told, told.like("/other", [*told.headers, (b"x", b"y")]), with_metadata(told, "more", Struct())):
+        assert isinstance(each, kind)
+        assert each.metadata.namespace(NAMESPACE) == Struct.of({"left": 1})
+        assert (each.get("x-user"), each.protocol, each.remote_address) == ("ada", head.protocol, head.remote_address)
+    assert told.like("/other", []).path == "/other"
+    assert head.metadata.namespace(NAMESPACE) == Struct()
+
+
+def test_what_the_first_service_says_is_a_descriptor_for_the_second() -> None:
+    second = MetadataValue("plan", NAMESPACE, ("plan",))
+    here = world(LIMIT, USER, more=[GlobalRateLimit("plans", SERVICE, (RateLimit((second,)),))])
+    player = here.call(ADA)
+    assert isinstance(player.send((ServiceAnswer(1, metadata=Struct.of({"plan": "gold"})), 0.01)), Query)
+    assert here.services.asked[1][1] == request("plans", [Descriptor((("plan", "gold"),))])
+    assert isinstance(player.send((OK, 0.02)), Start)
 
 
 def test_an_unknown_answer_lets_pass() -> None:
