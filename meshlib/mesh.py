@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from meshlib.drivers.mirrors import Mirrors
     from meshlib.engine.cluster import BreakerLike
     from meshlib.grpc.load_report_client import OutOfBandReports
+    from meshlib.grpc.quota_client import QuotaClient
     from meshlib.grpc.rate_limit_client import RateLimitClient
     from meshlib.health.reach import Reach
     from meshlib.identity.identity import Identity
@@ -163,9 +164,10 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         load_reports: OutOfBandReports | None = self.__dict__.pop("load_reports", None)
         if load_reports is not None:
             load_reports.close()
-        limits: RateLimitClient | None = self.__dict__.pop("rate_limit_client", None)
-        if limits is not None:
-            limits.close()
+        for name in ("rate_limit_client", "quota_client"):
+            asking: RateLimitClient | QuotaClient | None = self.__dict__.pop(name, None)
+            if asking is not None:
+                asking.close()
         mirrors: Mirrors | None = self.__dict__.pop("mirrors", None)
         if mirrors is not None:
             mirrors.close()
@@ -290,7 +292,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
         self.runtime.state.seed = random.Random(self._seed).getrandbits(64)  # noqa: S311  nor does this
         self.runtime.first_lookup = partial(FirstLookup, self)
-        self.runtime.filters.services = self._rate_limit_services
+        self.runtime.filters.services, self.runtime.filters.quotas = self._rate_limit_services, self._quotas
         parents_reach: Reach | None = self.__dict__.get("_reach")
         if parents_reach is not None:
             parents_reach.keep()

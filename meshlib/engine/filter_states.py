@@ -15,6 +15,7 @@ from meshlib.state.limit_stats import LimitStats
 
 if TYPE_CHECKING:
     from meshlib.engine.global_limit import RateLimitServices
+    from meshlib.engine.quota import Quotas
 
 T = TypeVar("T")
 
@@ -38,16 +39,17 @@ class FilterStates:
     `instances`: how many endpoints the cluster has that this process is one of, 1 where that is not known;
     `source_cluster`: the cluster's name. Both follow the plan in force. `limits` counts what rate limit filters do, by
     the prefix of their statistics, and `counters` what any other filter does, by whole name. `services` is who asks
-    rate limit services, for filters that do; None: nobody can.
+    rate limit services, for filters that do, and `quotas` who keeps quotas; None: nobody does.
     """
 
-    __slots__ = ("_known", "counters", "instances", "limits", "services", "source_cluster")
+    __slots__ = ("_known", "counters", "instances", "limits", "quotas", "services", "source_cluster")
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
         self.limits: dict[str, LimitStats] = {}
         self.counters: dict[str, Counter] = {}
         self.services: Callable[[], RateLimitServices] | None = None
+        self.quotas: Callable[[], Quotas] | None = None
         self.instances = 1
         self.source_cluster = ""
 

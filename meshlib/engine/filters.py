@@ -17,6 +17,7 @@ from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
 from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerFilterConfig
 from meshlib.model.global_rate_limit import GlobalRateLimit, GlobalRateLimitPerRoute
+from meshlib.model.rate_limit_quota import RateLimitQuota, RateLimitQuotaOverride
 from meshlib.model.request import RequestHead
 from meshlib.model.session import StatefulSession
 from meshlib.policy.rng import Rng
@@ -63,6 +64,13 @@ def _global_rate_limit(config: GlobalRateLimit, key: Hashable, states: FilterSta
     return global_rate_limit(config, states, site)
 
 
+def _rate_limit_quota(config: RateLimitQuota, key: Hashable, states: FilterStates, site: FilterSite) -> Filter | None:
+    from meshlib.engine.quota import quota_filter
+
+    del key  # its buckets are the domain's, whatever route they are of
+    return quota_filter(config, states, site)
+
+
 _BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {
     StatefulSession: lambda config: SessionFilter(config, config.state) if config.state else None,
 }
@@ -70,6 +78,7 @@ _BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {
 _SITED: dict[type[FilterConfig], Callable[..., Filter | None]] = {
     LocalRateLimit: _local_rate_limit,
     GlobalRateLimit: _global_rate_limit,
+    RateLimitQuota: _rate_limit_quota,
 }
 """Filters that read what their route says: made of (configuration, key of their state, states, site)."""
 
@@ -95,6 +104,8 @@ def compile_filters(
                     if override.config is not None:
                         owner, config = override_scope, override.config
         if isinstance(config, GlobalRateLimitPerRoute) and isinstance(entry.config, GlobalRateLimit):
+            config = entry.config.on_route(config)
+        if isinstance(config, RateLimitQuotaOverride) and isinstance(entry.config, RateLimitQuota):
             config = entry.config.on_route(config)
         if not disabled and (built := _runtime((owner, entry.name, config), states, site)):
             chain.append(built)

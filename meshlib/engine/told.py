@@ -18,9 +18,10 @@ def with_metadata(head: RequestHead, namespace: str, said: Struct) -> RequestHea
 
 
 def _carrying(head: Any, metadata: Metadata) -> RequestHead:
-    kind = _kind(type(head))
+    base: Any = type(head)
+    kind = _kind(base)
     made = kind.__new__(kind)
-    for slot in _slots(type(head)):
+    for slot in _slots(base):
         setattr(made, slot, getattr(head, slot))
     made.told = metadata
     found: RequestHead = made

@@ -92,14 +92,14 @@ class RateLimitClient:
     def _blocking_call(self, service: GrpcService) -> Any:
         way = self._blocking.get(service)
         if way is None:
-            made = self._grpc.channel(_target(service), credentials=_credentials(service))
+            made = self._grpc.channel(target_of(service), credentials=credentials_of(service))
             way = self._blocking.setdefault(service, _Way(made, service))
         return way.call()
 
     def _aio_call(self, service: GrpcService) -> Any:
         way = self._aio.get(service)
         if way is None:
-            made = self._grpc.aio_channel(_target(service), credentials=_credentials(service))
+            made = self._grpc.aio_channel(target_of(service), credentials=credentials_of(service))
             way = self._aio.setdefault(service, _Way(made, service))
         self._loops.add(asyncio.get_running_loop())
         return way.call()
@@ -111,7 +111,7 @@ class RateLimitClient:
         known = service in self._lost
         self._lost[service] = time.monotonic()
         if not known:
-            log.warning("rate limit service %s does not answer: %s", service.cluster or service.target, _told(error))
+            log.warning("rate limit service %s does not answer: %s", service.cluster or service.target, told_of(error))
 
     def _answered(self, service: GrpcService) -> None:
         failed = self._lost.get(service) if self._lost else None
@@ -156,11 +156,12 @@ class _Way:
         return self.channel.fallback_call(self._method) if self._through is None else self._through
 
 
-def _target(service: GrpcService) -> str:
+def target_of(service: GrpcService) -> str:
+    """What a mesh channel to it is made for."""
     return cluster_authority(service.cluster, service.authority) if service.cluster else service.target
 
 
-def _credentials(service: GrpcService) -> Any:
+def credentials_of(service: GrpcService) -> Any:
     """What a target is reached with; a cluster has its own TLS. Raises OSError for a file that cannot be read."""
     tls: GrpcTls | None = None if service.cluster else service.tls
     if tls is None:
@@ -176,7 +177,8 @@ def _content(source: DataSource) -> bytes:
     return Path(name).read_bytes()
 
 
-def _told(error: Exception) -> str:
+def told_of(error: Exception) -> str:
+    """Why a service does not answer, in a line."""
     code = getattr(error, "code", None)
     if isinstance(error, grpc.RpcError) and callable(code):
         return f"{code().name}: {error.details()}"

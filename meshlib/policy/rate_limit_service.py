@@ -6,16 +6,27 @@ Written and read without a schema, so that a client needs no protobuf.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from meshlib.model.metadata import EMPTY_STRUCT, Struct, Value
-from meshlib.model.protobuf_wire import FIXED64, LENGTH, VARINT, MalformedMessageError, fields, varint
+from meshlib.model.protobuf_wire import (
+    FIXED64,
+    LENGTH,
+    VARINT,
+    MalformedMessageError,
+    fields,
+    message_field,
+    messages_in,
+    number_field,
+    numbers_in,
+    signed,
+)
 from meshlib.model.rate_limits import UNIT_SECONDS, Descriptor, DescriptorLimit
 
 METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 OK, OVER_LIMIT = 1, 2
-_UNITS = ("UNKNOWN", "SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR", "WEEK")
+UNITS = ("UNKNOWN", "SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR", "WEEK")
 """The numbers of the units, in what is asked and in what is answered."""
 _DEEPEST = 64
 """Levels of a `Struct` that are read; protobuf's own readers stop at 100."""
@@ -54,33 +65,25 @@ class ServiceAnswer:
 
 def request(domain: str, descriptors: Sequence[Descriptor]) -> bytes:
     """A `RateLimitRequest`."""
-    return _text(1, domain) + b"".join(_message(2, _descriptor(each)) for each in descriptors)
+    return _text(1, domain) + b"".join(message_field(2, _descriptor(each)) for each in descriptors)
 
 
 def _descriptor(descriptor: Descriptor) -> bytes:
-    parts = [_message(1, _text(1, key) + _text(2, value)) for key, value in descriptor.entries]
+    found = [message_field(1, _text(1, key) + _text(2, value)) for key, value in descriptor.entries]
     if descriptor.limit is not None:
-        parts.append(_message(2, _limit(descriptor.limit)))
+        found.append(message_field(2, _limit(descriptor.limit)))
     if descriptor.hits_addend is not None:
-        parts.append(_message(3, _number(1, abs(descriptor.hits_addend))))
-        parts.append(_number(4, int(descriptor.hits_addend < 0)))
-    return b"".join(parts)
+        found.append(message_field(3, number_field(1, abs(descriptor.hits_addend))))
+        found.append(number_field(4, int(descriptor.hits_addend < 0)))
+    return b"".join(found)
 
 
 def _limit(limit: DescriptorLimit) -> bytes:
-    return _number(1, limit.requests_per_unit) + _number(2, _UNITS.index(limit.unit))
-
-
-def _number(number: int, value: int) -> bytes:
-    return varint(number << 3 | VARINT) + varint(value) if value else b""
+    return number_field(1, limit.requests_per_unit) + number_field(2, UNITS.index(limit.unit))
 
 
 def _text(number: int, text: str) -> bytes:
-    return _message(number, as_utf8(text)) if text else b""
-
-
-def _message(number: int, data: bytes) -> bytes:
-    return varint(number << 3 | LENGTH) + varint(len(data)) + data
+    return message_field(number, as_utf8(text)) if text else b""
 
 
 def as_utf8(text: str) -> bytes:
@@ -119,46 +122,32 @@ def answer(data: bytes) -> ServiceAnswer:
 
 
 def _status(data: bytes) -> DescriptorStatus:
-    numbers = _numbers(data)
-    limit = next(_parts(data, 2), None)
-    reset = _signed(_numbers(next(_parts(data, 4), b"")).get(1, 0))
+    numbers = numbers_in(data)
+    limit = next(messages_in(data, 2), None)
+    reset = signed(numbers_in(next(messages_in(data, 4), b"")).get(1, 0))
     code, remaining = numbers.get(1, 0), numbers.get(3, 0)
     if limit is None:
         return DescriptorStatus(code, None, 0, "", remaining, reset)
-    said = _numbers(limit)
+    said = numbers_in(limit)
     unit = said.get(2, 0)
-    window = UNIT_SECONDS.get(_UNITS[unit], 0) if unit < len(_UNITS) else 0
-    name = b"".join(list(_parts(limit, 3))[-1:]).decode("utf-8", "replace")
+    window = UNIT_SECONDS.get(UNITS[unit], 0) if unit < len(UNITS) else 0
+    name = b"".join(list(messages_in(limit, 3))[-1:]).decode("utf-8", "replace")
     return DescriptorStatus(code, said.get(1, 0), window, name, remaining, reset)
 
 
 def _header(data: bytes) -> tuple[bytes, bytes]:
     """A `HeaderValue`: its name in lower case, its value or its raw value."""
-    key, value, raw = (b"".join(list(_parts(data, number))[-1:]) for number in (1, 2, 3))
+    key, value, raw = (b"".join(list(messages_in(data, number))[-1:]) for number in (1, 2, 3))
     return key.lower(), value or raw
-
-
-def _numbers(data: bytes) -> dict[int, int]:
-    return {number: value for number, kind, value in fields(data) if kind == VARINT and isinstance(value, int)}
-
-
-def _parts(data: bytes, wanted: int) -> Iterator[bytes]:
-    for number, kind, value in fields(data):
-        if number == wanted and kind == LENGTH and isinstance(value, bytes):
-            yield value
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
 
 
 def _struct(data: bytes, depth: int) -> Struct:
     if depth > _DEEPEST:
         raise MalformedMessageError("the metadata are nested too deeply")
     found: dict[str, Value] = {}
-    for entry in _parts(data, 1):
-        key = b"".join(list(_parts(entry, 1))[-1:]).decode("utf-8", "replace")
-        found[key] = _value(b"".join(list(_parts(entry, 2))[-1:]), depth)
+    for entry in messages_in(data, 1):
+        key = b"".join(list(messages_in(entry, 1))[-1:]).decode("utf-8", "replace")
+        found[key] = _value(b"".join(list(messages_in(entry, 2))[-1:]), depth)
     return Struct(tuple(sorted(found.items()))) if found else EMPTY_STRUCT
 
 
@@ -175,5 +164,5 @@ def _value(data: bytes, depth: int) -> Value:
             elif number == 5:
                 result = _struct(value, depth + 1)
             elif number == 6:
-                result = tuple(_value(item, depth + 1) for item in _parts(value, 1)) if depth < _DEEPEST else ()
+                result = tuple(_value(item, depth + 1) for item in messages_in(value, 1)) if depth < _DEEPEST else ()
     return result

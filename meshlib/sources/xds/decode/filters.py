@@ -36,6 +36,7 @@ from meshlib.sources.xds.decode.local_rate_limit import (
     check_per_route,
     local_rate_limit,
 )
+from meshlib.sources.xds.decode.rate_limit_quota import QUOTA_DECODERS, QUOTA_MODULES
 from meshlib.sources.xds.decode.session import (
     SESSION_MODULE,
     SESSION_PER_ROUTE_TYPE,
@@ -49,6 +50,7 @@ _MODULES = {
     **CORS_MODULES,
     **GLOBAL_RATE_LIMIT_MODULES,
     **HEADER_MUTATION_MODULES,
+    **QUOTA_MODULES,
     SESSION_TYPE: SESSION_MODULE,
     _ROUTER_TYPE: "envoy.extensions.filters.http.router.v3.router_pb2",
     LOCAL_RATE_LIMIT_TYPE: LOCAL_RATE_LIMIT_MODULE,
@@ -104,6 +106,7 @@ _DECODERS: dict[str, Callable[[Context, Any, str], FilterConfig]] = {
     PER_ROUTE_TYPE: header_mutation_per_route,
     GLOBAL_RATE_LIMIT_TYPE: global_rate_limit,
     GLOBAL_PER_ROUTE_TYPE: global_rate_limit_per_route,
+    **QUOTA_DECODERS,
 }
 
 

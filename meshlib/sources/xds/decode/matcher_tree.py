@@ -57,6 +57,15 @@ def matcher(
     return _Decoder(ctx, action, inputs, may_keep=may_keep).matcher(message, path)
 
 
+def input_of(ctx: Context, message: Any, path: str) -> Input:
+    """An input by itself (a TypedExtensionConfig). Raises `UnsupportedError` for one that is not supported."""
+
+    def no_action(message: Any, path: str) -> None:
+        """Inputs lead to none."""
+
+    return _Decoder(ctx, no_action, REQUEST_INPUTS, may_keep=False).input(message, path)
+
+
 class _Decoder(Generic[T]):
     def __init__(self, ctx: Context, action: Action[T], inputs: frozenset[str], *, may_keep: bool) -> None:
         self._ctx = ctx
@@ -103,7 +112,7 @@ class _Decoder(Generic[T]):
         if message.WhichOneof("matcher") == "custom_match":
             raise UnsupportedError(join(path, "custom_match"), "custom matchers are not supported")
         match = string_matcher(self._ctx, message.value_match, join(path, "value_match"))
-        return SinglePredicate(self._input(message.input, join(path, "input")), match)
+        return SinglePredicate(self.input(message.input, join(path, "input")), match)
 
     def _tree(self, message: Any, path: str, otherwise: OnMatch[T] | None) -> MatcherTree[T]:
         kind: Any = message.WhichOneof("tree_type")
@@ -112,9 +121,9 @@ class _Decoder(Generic[T]):
         where = join(path, f"{kind}.map")
         entries = getattr(message, kind).map
         found = ((key, self._on_match(entries[key], f'{where}["{key}"]')) for key in sorted(entries))
-        return MatcherTree(self._input(message.input, join(path, "input")), kind, tuple(found), otherwise)
+        return MatcherTree(self.input(message.input, join(path, "input")), kind, tuple(found), otherwise)
 
-    def _input(self, message: Any, path: str) -> Input:
+    def input(self, message: Any, path: str) -> Input:
         where = join(path, "typed_config")
         name, found = unpack(message.typed_config, _INPUTS, where)
         if found is None:

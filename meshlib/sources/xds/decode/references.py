@@ -11,6 +11,7 @@ from meshlib.model.global_rate_limit import GlobalRateLimit
 from meshlib.model.grpc_service import GrpcService
 from meshlib.model.listener import HttpConnectionManager, Listener
 from meshlib.model.matcher_tree import actions
+from meshlib.model.rate_limit_quota import RateLimitQuota
 from meshlib.model.route import (
     ClusterSpecifier,
     MatchedCluster,
@@ -94,7 +95,9 @@ def _of_listener(listener: Listener) -> References:
 
 def _asked(manager: HttpConnectionManager) -> Iterator[GrpcService]:
     """The services that the manager's filters ask."""
-    yield from (entry.config.service for entry in manager.http_filters if isinstance(entry.config, GlobalRateLimit))
+    for entry in manager.http_filters:
+        if isinstance(entry.config, GlobalRateLimit | RateLimitQuota):
+            yield entry.config.service
 
 
 def _of_routes(routes: RouteConfiguration | str | ScopedRoutes) -> Iterator[RouteConfiguration | str]:
