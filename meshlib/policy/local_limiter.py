@@ -19,8 +19,8 @@ from meshlib.policy.rate_limit import LocalTokenBucket
 @dataclass(frozen=True, slots=True)
 class Taken:
     """`allowed`: there were tokens. `bucket` is the one that was empty, or else the one the request is held against
-    first (None: there is none); `x_ratelimit` what its descriptor says of headers. `shadowed`: a descriptor in shadow
-    mode was empty, whatever became of the request.
+    first (None: there is none); `x_ratelimit` what its descriptor says of headers. `shadowed`: it is allowed, though
+    the bucket of a descriptor in shadow mode was empty.
     """
 
     allowed: bool
@@ -82,11 +82,11 @@ class LocalLimiter:
             if hits and bucket.take(now, hits * instances):  # as in Envoy, no hits at all are too many
                 continue
             if not shadow:
-                return Taken(False, bucket, descriptor.x_ratelimit, shadowed)
+                return Taken(False, bucket, descriptor.x_ratelimit)
             shadowed = True
         default = self.default
         if default is not None and (self._always or not found) and not default.take(now, instances):
-            return Taken(False, default, shadowed=shadowed)
+            return Taken(False, default)
         if found:
             return Taken(True, found[0][1], found[0][3].x_ratelimit, shadowed)
         return Taken(True, default)

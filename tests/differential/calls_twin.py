@@ -204,6 +204,7 @@ def bootstrap(
     clusters: Sequence[Json],
     filters: Sequence[Json] = (),
     router: Json | None = None,
+    node: Json | None = None,
     **manager: Any,
 ) -> Json:
     """A sidecar's egress: one listener, one manager, clusters."""
@@ -220,7 +221,8 @@ def bootstrap(
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": connection_manager}]}],
     }
-    return {"static_resources": {"listeners": [listener], "clusters": list(clusters)}}
+    node = node or {"id": "twin", "cluster": "twins"}
+    return {"node": node, "static_resources": {"listeners": [listener], "clusters": list(clusters)}}
 
 
 def virtual_host(routes: Sequence[Json], **more: Any) -> Json:
