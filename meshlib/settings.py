@@ -21,6 +21,7 @@ from typing import Any
 from meshlib.errors import ConfigurationError
 from meshlib.mesh import Mesh
 from meshlib.model.filters import LocalRateLimit
+from meshlib.model.limiters import RequestLimit
 from meshlib.model.report import Issue
 
 __all__ = [
@@ -78,7 +79,7 @@ def _is_seconds(value: object) -> bool:
 
 
 def _is_limit(value: object) -> bool:
-    return isinstance(value, LocalRateLimit) or _is_text(value)
+    return isinstance(value, LocalRateLimit | RequestLimit) or _is_text(value)
 
 
 def _is_mesh(value: object) -> bool:

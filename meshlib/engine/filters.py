@@ -16,6 +16,7 @@ from meshlib.engine.pauses import Pause
 from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
 from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerFilterConfig
+from meshlib.model.limiters import RequestLimit
 from meshlib.model.request import RequestHead
 from meshlib.model.session import StatefulSession
 from meshlib.policy.rng import Rng
@@ -55,7 +56,14 @@ def _local_rate_limit(config: LocalRateLimit, key: Hashable, states: FilterState
     return local_rate_limit(config, key, states, site)
 
 
+def _request_limit(config: RequestLimit) -> Filter:
+    from meshlib.engine.request_limit import RequestLimitFilter
+
+    return RequestLimitFilter(config)
+
+
 _BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {
+    RequestLimit: _request_limit,
     StatefulSession: lambda config: SessionFilter(config, config.state) if config.state else None,
 }
 

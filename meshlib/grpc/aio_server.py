@@ -18,8 +18,8 @@ from meshlib.grpc.server import Behaviour, Blocking
 from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
+    from meshlib.engine.request_limit import RateLimitConfig
     from meshlib.mesh import Mesh
-    from meshlib.model.filters import LocalRateLimit
 
 __all__ = ["AioServerInterceptor"]
 
@@ -30,7 +30,7 @@ class AioServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
     server runs on its thread pool, are served as well.
     """
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str] = ()) -> None:
+    def __init__(self, mesh: Mesh, rate_limits: Sequence[RateLimitConfig] = ()) -> None:
         self._inbound = Inbound(mesh, rate_limits)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:

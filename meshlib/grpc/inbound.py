@@ -15,16 +15,14 @@ import grpc
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalReply
-from meshlib.engine.local_limit import LocalRateLimitFilter
+from meshlib.engine.request_limit import RateLimitConfig, limit_filter
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
 from meshlib.grpc import secure
 from meshlib.grpc.errors import BY_HTTP, status_code
 from meshlib.grpc.metadata import CONTENT_TYPE, received
 from meshlib.grpc.served import Metadata
-from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import ServedHead
-from meshlib.policy.notation import local_limit
 from meshlib.security.spiffe import SpiffeIdError, sole_id
 
 if TYPE_CHECKING:
@@ -53,9 +51,9 @@ class Refusal:
 class Inbound:
     """The server's end of the mesh for calls of any kind. `rate_limits` as `meshlib.http.server.MeshMiddleware`'s."""
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str]) -> None:
+    def __init__(self, mesh: Mesh, rate_limits: Sequence[RateLimitConfig]) -> None:
         self._mesh = mesh
-        self._filters: tuple[Filter, ...] = tuple(_filter(limit) for limit in rate_limits)
+        self._filters: tuple[Filter, ...] = tuple(limit_filter(limit) for limit in rate_limits)
 
     def admit(self, method: str, context: Any) -> Admission:
         """Decide about a call when its handler is about to run. (Not earlier: a call may have waited for a thread until
@@ -108,7 +106,3 @@ def peer_of(auth_context: Mapping[str, Sequence[bytes]]) -> str:
         return str(sole_id(uri.decode("latin-1") for uri in auth_context.get("peer_uri") or ()))
     except SpiffeIdError:
         return ""
-
-
-def _filter(limit: LocalRateLimit | str) -> Filter:
-    return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit)

@@ -16,8 +16,8 @@ from meshlib.grpc.served import ServedContext
 from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
+    from meshlib.engine.request_limit import RateLimitConfig
     from meshlib.mesh import Mesh
-    from meshlib.model.filters import LocalRateLimit
 
 __all__ = ["ServerInterceptor"]
 
@@ -36,7 +36,7 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio
     metadata instead and has no initial metadata, because gRPC and Envoy retry only such ("trailers-only") errors.
     """
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[LocalRateLimit | str] = ()) -> None:
+    def __init__(self, mesh: Mesh, rate_limits: Sequence[RateLimitConfig] = ()) -> None:
         self._inbound = Inbound(mesh, rate_limits)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
