@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -33,14 +33,15 @@ class FilterStates:
 
     `instances`: how many endpoints the cluster has that this process is one of, 1 where that is not known;
     `source_cluster`: the cluster's name. Both follow the plan in force. `limits` counts what rate limit filters do, by
-    the prefix of their statistics.
+    the prefix of their statistics. `attached` are filters from code, by the cluster that calls go to.
     """
 
-    __slots__ = ("_known", "instances", "limits", "source_cluster")
+    __slots__ = ("_known", "attached", "instances", "limits", "source_cluster")
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
         self.limits: dict[str, LimitStats] = {}
+        self.attached: Mapping[str, Sequence[Any]] = {}
         self.instances = 1
         self.source_cluster = ""
 

@@ -6,11 +6,11 @@ import math
 from functools import partial
 
 from meshlib.engine.ends import Admit
-from meshlib.engine.filters import LocalReply
+from meshlib.engine.filters import Filter, LocalReply
 from meshlib.engine.local_limit import LocalRateLimitFilter, seconds_up, with_retry_after
-from meshlib.engine.pauses import Delay
+from meshlib.engine.pauses import Consult, Delay
 from meshlib.flags import ResponseFlag
-from meshlib.model.filters import LocalRateLimit
+from meshlib.model.filters import FilterConfig, LocalRateLimit
 from meshlib.model.limiters import ConcurrencyLimit, LimitHeaders, RequestLimit
 from meshlib.model.request import RequestHead
 from meshlib.policy.keyed import Keyed
@@ -18,12 +18,16 @@ from meshlib.policy.limit_key import bounded
 from meshlib.policy.limiters import AT_ONCE, Limits, Place, make_limits
 from meshlib.policy.notation import local_limit
 from meshlib.policy.rng import Rng
+from meshlib.policy.shared_limit import SharedRateLimit, SharedVerdict
 from meshlib.routing.headers import Headers
 from meshlib.routing.request_key import compile_key
 
-RateLimitConfig = LocalRateLimit | RequestLimit | str
-"""A limit as code gives it to a server: Envoy's filter, one of ours, or a text as `100/minute`."""
+LocalLimit = LocalRateLimit | RequestLimit | str
+"""A limit of this process as code gives it: Envoy's filter, one of ours, or a text as `100/minute`."""
+RateLimitConfig = LocalLimit | SharedRateLimit
+"""The same of a server, which may share its limit with others."""
 _RESOURCE_EXHAUSTED = 8
+_TOO_MANY_REQUESTS, _UNAVAILABLE = 429, 503
 _NO_VALUE = ""
 
 
@@ -68,7 +72,10 @@ class RequestLimitFilter:
         return None if on_end is None and tell is None else Admit(on_end, on_response=tell)
 
     def _figures(self, limits: Limits, now: float) -> Headers:
-        return written(self.config.headers, self.config.name, limits, now)
+        config = self.config
+        return written(
+            config.headers, config.name, limits.limit, limits.window, limits.remaining(now), limits.reset(now)
+        )
 
     def _refused(self, limits: Limits, now: float) -> LocalReply:
         config, wait = self.config, limits.reset(now)
@@ -80,22 +87,57 @@ class RequestLimitFilter:
         )
 
 
-def written(style: LimitHeaders, name: str, limits: Limits, now: float) -> Headers:
-    """What a response says of a limit."""
-    remaining, reset = int(limits.remaining(now)), seconds_up(limits.reset(now))
+class SharedLimitFilter:
+    """A limit that a store keeps, on the requests of a server. Refused by the limit they get 429; by the absence of the
+    store, 503.
+    """
+
+    __slots__ = ("_limit", "config")
+
+    def __init__(self, limit: SharedRateLimit) -> None:
+        self._limit = limit
+        self.config = FilterConfig()
+
+    def on_request(self, head: RequestHead, now: float, rng: Rng) -> Consult:
+        """Ask the store."""
+        return Consult(self._limit.question(head), lambda verdict, at: self._decided(verdict))
+
+    def _decided(self, verdict: SharedVerdict) -> LocalReply | Admit | None:
+        headers = self._figures(verdict)
+        if verdict.allowed:
+            return Admit(on_response=lambda at: headers) if headers else None
+        if verdict.reset is not None:
+            headers = with_retry_after(headers, verdict.reset)
+        status = _UNAVAILABLE if verdict.flag is ResponseFlag.RLSE else _TOO_MANY_REQUESTS
+        return LocalReply(status, headers, b"rate_limited", verdict.flag, self._limit.name)
+
+    def _figures(self, verdict: SharedVerdict) -> Headers:
+        style, limit = self._limit.headers, self._limit
+        if style == "none" or verdict.remaining is None or verdict.reset is None:
+            return []
+        return written(style, limit.name, verdict.limit, limit.window, verdict.remaining, verdict.reset)
+
+
+def written(style: LimitHeaders, name: str, limit: int, window: float, left: float, seconds: float) -> Headers:
+    """What a response says of a limit of so many requests in a window, of which some are `left`; the next one is
+    there, or the window over, in so many `seconds`.
+    """
+    remaining, reset = int(left), seconds_up(seconds)
     if style == "structured":
         quoted = name.replace("\\", "").replace('"', "").encode("ascii", "replace")
         return [
-            (b"ratelimit-policy", b'"%s";q=%d;w=%d' % (quoted, limits.limit, max(1, seconds_up(limits.window)))),
+            (b"ratelimit-policy", b'"%s";q=%d;w=%d' % (quoted, limit, max(1, seconds_up(window)))),
             (b"ratelimit", b'"%s";r=%d;t=%d' % (quoted, remaining, reset)),
         ]
     prefix = b"x-ratelimit-" if style == "x-ratelimit" else b"ratelimit-"
-    figures = ((b"limit", limits.limit), (b"remaining", remaining), (b"reset", reset))
+    figures = ((b"limit", limit), (b"remaining", remaining), (b"reset", reset))
     return [(prefix + figure, b"%d" % value) for figure, value in figures]
 
 
-def limit_filter(limit: RateLimitConfig) -> LocalRateLimitFilter | RequestLimitFilter:
+def limit_filter(limit: RateLimitConfig) -> Filter:
     """The filter of a limit from code."""
     if isinstance(limit, RequestLimit):
         return RequestLimitFilter(limit)
+    if isinstance(limit, SharedRateLimit):
+        return SharedLimitFilter(limit)
     return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit)

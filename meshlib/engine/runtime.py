@@ -80,6 +80,7 @@ class Runtime:
         self.state = MeshState()
         # Weak: a bucket lives as long as some plan's route uses it, and no longer.
         self.filters = FilterStates()
+        self.filters.attached = self.attached.filters
         self.plan = self.compile(Snapshot(on_demand=True), None)
 
     def compile(self, snapshot: Snapshot, previous: Plan | None) -> Plan:

@@ -25,6 +25,7 @@ __all__ = [
     "HeaderValueMatch",
     "HitsAddend",
     "MaskedRemoteAddress",
+    "MetadataLimit",
     "MetadataValue",
     "QueryParameterValue",
     "QueryParameterValueMatch",
@@ -36,6 +37,7 @@ __all__ = [
     "Unit",
     "VhRateLimits",
     "XRateLimitHeaders",
+    "limit_of",
 ]
 
 Entry = tuple[str, str]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meshlib import Mesh
+from meshlib import Mesh, SharedRateLimit
 from meshlib.engine.commands import Commit, Fail, Reply, Start, Wait
 from meshlib.engine.pauses import Delay
 from meshlib.engine.request_limit import RequestLimitFilter
@@ -239,3 +239,67 @@ def test_a_delay_is_a_pause() -> None:
     assert isinstance(pause, Delay)
     after: Any = pause.then(None, 0.1)
     assert dict(after.on_response(0.1))[b"ratelimit-limit"] == b"10"
+
+
+# ----------------------------------------------------------------------------------------------------- limits from code
+
+
+def test_limits_from_code_hold_for_the_calls_of_a_cluster() -> None:
+    mesh = Mesh.static(
+        {"up": ["127.0.0.1:1"], "other": ["127.0.0.1:1"]},
+        rate_limits={"up": [RequestLimit("few", ConcurrencyLimit(1)), "2/minute"], "other": "100/minute"},
+    )
+    mesh.start().wait_ready()
+    first = Player(mesh.runtime, get("up"))
+    assert isinstance(first.last, Start)
+    refused: Any = Player(mesh.runtime, get("up")).last
+    assert (refused.status, refused.info.flag) == (429, ResponseFlag.RL)
+    assert isinstance(Player(mesh.runtime, get("other")).last, Start)
+    first.close()
+    again = Player(mesh.runtime, get("up"))
+    assert isinstance(again.last, Start)
+    again.close()
+    refused = Player(mesh.runtime, get("up")).last
+    assert (refused.status, refused.info.flag) == (429, ResponseFlag.RL), "by the bucket"
+    assert isinstance(Player(mesh.runtime, get("other")).last, Start)
+    mesh.close()
+
+
+@pytest.mark.parametrize("strategy", ["fixed", "sliding", "moving"])
+def test_a_server_takes_limits_that_a_store_keeps(strategy: Any) -> None:
+    shared = SharedRateLimit("2/hour", "memory://", key="%REQ(x-user)%", strategy=strategy, headers="ratelimit")
+    mesh = Mesh.static({})
+    served = wsgi.MeshMiddleware(lambda environ, start: start("200 OK", []) or [], mesh=mesh, rate_limits=[shared])
+
+    def ask(user: str) -> tuple[str, dict[str, str]]:
+        said: list[Any] = []
+        environ = {"REQUEST_METHOD": "GET", "wsgi.url_scheme": "http", "PATH_INFO": "/", "HTTP_X_USER": user}
+        served(environ, lambda *given: said.append(given))  # type: ignore[arg-type]
+        return said[0][0], {name.lower(): value for name, value in said[0][1]}
+
+    answers = [ask(user) for user in ("ann", "ann", "bob", "ann")]
+    assert [status[:3] for status, _ in answers] == ["200", "200", "200", "429"]
+    assert [headers["ratelimit-remaining"] for _, headers in answers] == ["1", "0", "1", "0"]
+    assert 0 < int(answers[3][1]["retry-after"]) <= 3600
+    shared.close()
+    mesh.close()
+
+
+@pytest.mark.parametrize("on_error,expected", [("open", [200, 200]), ("closed", [503, 503]), ("local", [200, 429])])
+async def test_a_server_whose_store_is_gone_does_as_it_was_told(on_error: Any, expected: list[int]) -> None:
+    shared = SharedRateLimit("1/hour", "redis://127.0.0.1:1", on_error=on_error)
+    mesh, statuses = Mesh.static({}), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: Any) -> None:
+        statuses.extend([message["status"]] if message["type"] == "http.response.start" else [])
+
+    served = server.MeshMiddleware(app, mesh=mesh, rate_limits=[shared])
+    for _ in range(2):
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
+        await served(scope, None, send)  # type: ignore[arg-type]
+    assert statuses == expected
+    await shared.aclose()
+    mesh.close()
