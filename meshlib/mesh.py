@@ -335,8 +335,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         return plan.find("http", authority) is not None or not plan.may_come("http", authority)
 
     def _breaker_changed(self, change: Transition) -> None:
-        log.info("circuit breaker %s: %s -> %s (%s)", change.name, change.old, change.new, change.reason)
-        self.runtime.emit(lambda: BreakerChanged(change.now, change.name, change.old, change.new, change.reason))
+        self.runtime.turn(BreakerChanged(change.now, change.name, change.old, change.new, change.reason))
 
     def _after_fork(self) -> None:
         """In a forked child: the parent's thread, stream, connections and counts are not ours. Keep serving by what the
