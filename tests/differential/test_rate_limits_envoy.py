@@ -183,7 +183,7 @@ def test_the_same_requests_are_limited(name: str, make_twin: Make, fast_backend:
 
 
 ACTIONS: dict[str, tuple[Json, str, str]] = {
-    "source": (action(source_cluster={}), "source_cluster", "nodes"),
+    "source": (action(source_cluster={}), "source_cluster", "twins"),
     "destination": (action(destination_cluster={}), "destination_cluster", "up"),
     "header": (USER, "user", "ann"),
     "pseudo header": (action(request_headers={"header_name": ":path", "descriptor_key": "p"}), "p", "/?q=a%20b&q=2"),
@@ -265,7 +265,6 @@ def test_actions_make_the_same_entries(name: str, make_twin: Make, fast_backend:
         [virtual_host([way])],
         [cluster("up", [backend.port])],
         [{"name": NAME, "typed_config": config}],
-        node={"id": "n", "cluster": "nodes"},
     )
     calls = [Call(str(number), "/?q=a%20b&q=2", (("x-user", "ann"),)) for number in range(3)]
     pairs = [(seen(theirs), seen(ours)) for theirs, ours in twin.both(calls)]
@@ -307,3 +306,74 @@ def test_what_is_not_enforced_is_marked_for_the_upstream(make_twin: Make, fast_b
             send(marked(side, Call(str(number), "/p")))
         told[side] = [(each.header("x-over"), each.header("x-path")) for each in backend.requests]
     assert told["mesh"] == told["envoy"] == [(None, None), ("yes", "/p"), ("yes", "/p")]
+
+
+def runtime(**values: Any) -> Json:
+    keys = {name.replace("__", "."): value for name, value in values.items()}
+    return {"layered_runtime": {"layers": [{"name": "static", "static_layer": keys}]}}
+
+
+FORMATTED = "envoy.reloadable_features.enable_formatter_for_ratelimit_action_descriptor_value"
+KEYED = {"default_value": {"numerator": 100}, "runtime_key": "limit.share"}
+
+
+@pytest.mark.parametrize(
+    "top,config,way",
+    [
+        (runtime(limit__share=0), limit(1, filter_enforced=KEYED), route()),
+        (runtime(limit__share=0), limit(1, filter_enabled=KEYED), route()),
+        (runtime(limit__share={"numerator": 100}), limit(1, filter_enforced={**KEYED, **NONE}), route()),
+        (
+            runtime(**{FORMATTED: True}),
+            limit(descriptors=[descriptor("k", "ann-/", 1), descriptor("k", "nobody", 2)]),
+            route(
+                {
+                    "actions": [
+                        {
+                            "generic_key": {
+                                "descriptor_value": "%REQ(x-user)%-%REQ(:path)%",
+                                "descriptor_key": "k",
+                            }
+                        }
+                    ]
+                },
+                {
+                    "actions": [
+                        {
+                            "generic_key": {
+                                "descriptor_value": "%REQ(x-none)%",
+                                "descriptor_key": "k",
+                                "default_value": "nobody",
+                            }
+                        }
+                    ]
+                },
+            ),
+        ),
+    ],
+)
+def test_runtime_has_the_same_say(top: Json, config: Json, way: Json, make_twin: Make, fast_backend: Backends) -> None:
+    backend = fast_backend("up")
+    twin = make_twin(
+        [virtual_host([way])], [cluster("up", [backend.port])], [{"name": NAME, "typed_config": config}], top=top
+    )
+    pairs = [(seen(theirs), seen(ours)) for theirs, ours in twin.both(users("ann", "ann", "bob", "bob", "bob"))]
+    assert [ours for _, ours in pairs] == [theirs for theirs, _ in pairs]
+
+
+@pytest.mark.parametrize("instances", [1, 3, 7])
+def test_a_limit_of_the_local_cluster_has_as_many_shares(
+    instances: int, make_twin: Make, fast_backend: Backends, free_port: Callable[[], int]
+) -> None:
+    backend = fast_backend("up")
+    own = cluster("us", [free_port() for _ in range(instances)])
+    config = limit(6, descriptors=[descriptor("generic_key", "a", 4)], local_cluster_rate_limit={})
+    twin = make_twin(
+        [virtual_host([{**route(generic("a")), "match": {"prefix": "/a"}}, route()])],
+        [cluster("up", [backend.port]), own],
+        [{"name": NAME, "typed_config": config}],
+        top={"cluster_manager": {"local_cluster_name": "us"}},
+    )
+    calls = [Call(str(number), path) for number, path in enumerate(["/a", "/", "/a", "/", "/", "/a", "/", "/"])]
+    pairs = [(seen(theirs), seen(ours)) for theirs, ours in twin.both(calls)]
+    assert [ours for _, ours in pairs] == [theirs for theirs, _ in pairs]
