@@ -12,7 +12,7 @@ import grpc.aio
 
 from meshlib.context import serving
 from meshlib.drivers.inbound import asettle
-from meshlib.grpc.inbound import KINDS, Inbound
+from meshlib.grpc.inbound import KINDS, Inbound, added
 from meshlib.grpc.served import AioServedContext, MigratedContext
 from meshlib.grpc.server import Behaviour, Blocking
 from meshlib.grpc.watched import Watched, refused
@@ -91,7 +91,7 @@ class _Call:
             refusal = self._inbound.refusal(admission.reply, self._method, request_id)
             refused(admission, refusal.code)
             await context.abort(refusal.code, refusal.details, refusal.trailing)
-        served = AioServedContext(context, request_id)
+        served = AioServedContext(context, request_id, added(admission))
         with serving(admission.context), Watched(admission.watch, served):
             try:
                 yield served

@@ -88,6 +88,13 @@ class Inbound:
         return Refusal(code, reply.body.decode("latin-1"), (*headers, (REQUEST_ID, request_id)))
 
 
+def added(admission: Admission) -> Metadata:
+    """What filters add to the response, as metadata."""
+    if not admission.headers:
+        return ()
+    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in admission.headers)
+
+
 def _address(peer: str) -> str:
     """The IP address in gRPC's name of a peer, `ipv4:10.0.0.1:5001` or `ipv6:[::1]:5001`; empty for others."""
     kind, _, rest = peer.partition(":")

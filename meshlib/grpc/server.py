@@ -11,7 +11,7 @@ import grpc
 
 from meshlib.context import serving
 from meshlib.drivers.inbound import settle
-from meshlib.grpc.inbound import KINDS, Inbound
+from meshlib.grpc.inbound import KINDS, Inbound, added
 from meshlib.grpc.served import ServedContext
 from meshlib.grpc.watched import Watched, refused
 
@@ -107,7 +107,7 @@ class Blocking:
             refused(admission, refusal.code)
             context.set_trailing_metadata(refusal.trailing)
             context.abort(refusal.code, refusal.details)
-        served = self._served(context, request_id)
+        served = self._served(context, request_id, added(admission))
         with serving(admission.context), Watched(admission.watch, served):
             try:
                 yield served

@@ -70,6 +70,16 @@ def test_who_is_over_the_limit_is_told_when_to_come_back(
     one.echo.Unary(grpc_stubs.ask(), metadata=(("x-user", "bob"),))
 
 
+@pytest.mark.parametrize("kind", SERVERS)
+def test_answers_say_what_is_left(kind: str, worlds: list[World], grpc_stubs: Stubs, stock_of: FastBackend) -> None:
+    one = World(kind, grpc_stubs, stock_of, limits=[RequestLimit("user", Bucket(0.1, burst=9), headers="ratelimit")])
+    worlds.append(one)
+    left = [
+        dict(call.initial_metadata())["ratelimit-remaining"] for _, call in (make() for make in one.calls().values())
+    ]
+    assert left == ["8", "7", "6", "5"]
+
+
 def test_blocking_calls_queue_and_are_in_flight_to_the_end_of_their_bodies(stock_of: FastBackend) -> None:
     limits = [RequestLimit("queue", UniformRate(50.0, max_wait=1.0)), RequestLimit("few", ConcurrencyLimit(2))]
     with (
