@@ -9,11 +9,12 @@ import io
 import logging
 import time
 import timeit
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.worker import run
 from meshlib import CircuitBreaker, Mesh
+from meshlib.decorators import bulkhead, circuit_breaker, fallback, hedge, rate_limit, retry, timeout
 from meshlib.http import server, wsgi
 
 OURS = "meshlib"
@@ -221,6 +222,14 @@ def mesh() -> Mesh:
     return Mesh.static({"payments": []}, retries=2, breakers={"payments": CircuitBreaker()})
 
 
+STACKS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "meshlib retry, circuit_breaker": (retry(3), circuit_breaker()),
+    "all seven of meshlib's": (
+        *(fallback(value=None), retry(3), timeout(5.0), hedge(1.0, most=1)),
+        *(circuit_breaker(), rate_limit("1000000000/second"), bulkhead(10)),
+    ),
+}
+
 # Functions ----------------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +249,9 @@ def function_rows(quick: bool) -> dict[str, float]:
         """Do nothing."""
 
     rows = {"meshlib guard, sync": best(blocking, quick), "meshlib guard, async": awaits(awaited, bare, quick)}
+    for name, decorators in STACKS.items():
+        rows[f"{name}, sync"] = best(stacked_on(lambda: None, decorators), quick)
+        rows[f"{name}, async"] = awaits(stacked_on(bare, decorators), bare, quick)
     if importlib.util.find_spec("tenacity") and importlib.util.find_spec("pybreaker"):
         import pybreaker
         import tenacity
@@ -248,6 +260,13 @@ def function_rows(quick: bool) -> dict[str, float]:
         stacked = tenacity.retry(stop=tenacity.stop_after_attempt(3))(breaker(lambda: None))
         rows[f"{TENACITY}, sync"] = best(stacked, quick)
     return rows
+
+
+def stacked_on(function: Callable[..., Any], decorators: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """The function under them, the first one outermost."""
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
 
 
 def awaits(function: Callable[[], Awaitable[Any]], bare: Callable[[], Awaitable[Any]], quick: bool) -> float:

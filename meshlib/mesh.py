@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from meshlib.admin.socket import AdminSocket
     from meshlib.drivers.mirrors import Mirrors
     from meshlib.engine.cluster import BreakerLike
+    from meshlib.engine.request_limit import RateLimitConfig
     from meshlib.grpc.load_report_client import OutOfBandReports
     from meshlib.grpc.quota_client import QuotaClient
     from meshlib.grpc.rate_limit_client import RateLimitClient
     from meshlib.health.reach import Reach
     from meshlib.identity.identity import Identity
-    from meshlib.policy.shared_limit import SharedRateLimit
 
 log = logging.getLogger("meshlib")
 _MAX_ISSUES = 10_000  # their texts come from the control plane; the oldest are forgotten
@@ -56,7 +56,8 @@ class Mesh(Doors, FromSources, Instrumented, Named):
 
     `unknown_hosts`: what happens to hosts nothing speaks for, "pass_through" (default) or "reject".
     `breakers`: circuit breakers from code by cluster name, a `CircuitBreaker` policy or a `pybreaker.CircuitBreaker`.
-    `rate_limits`: shared limits from code by cluster name. `fetch_timeout`: seconds a call waits for configuration that
+    `rate_limits`: limits from code by cluster name, shared ones (`SharedRateLimit`) or this process's own, as a server
+    takes them. `fetch_timeout`: seconds a call waits for configuration that
     has not arrived (15, as gRPC and Envoy). `identity`: the workload's certificates for mutual TLS, one
     (`meshlib.identity.Identity`) or several by certificate provider instance (gRFC A29).
     `trust_envoy_headers`: whether calls may ask for timeouts, retries and hedging in `x-envoy-*` headers (true: they
@@ -89,7 +90,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         *,
         unknown_hosts: UnknownHosts = "pass_through",
         breakers: Mapping[str, Any] | None = None,
-        rate_limits: Mapping[str, SharedRateLimit | Sequence[SharedRateLimit]] | None = None,
+        rate_limits: Mapping[str, RateLimitConfig | Sequence[RateLimitConfig]] | None = None,
         fetch_timeout: float = 15.0,
         identity: Identity | Mapping[str, Identity] | None = None,
         propagators: Sequence[str] | None = None,
@@ -315,7 +316,14 @@ class Mesh(Doors, FromSources, Instrumented, Named):
 
     def _attached(self) -> Attached:
         breakers = {name: self._breaker(name, given) for name, given in self._breakers.items()}
-        return Attached(self._limits, breakers, self._breaker_changed, self._local)
+        from meshlib.engine.request_limit import limit_filter
+        from meshlib.policy.shared_limit import SharedRateLimit
+
+        shared, own = {}, {}
+        for name, limits in self._limits.items():
+            shared[name] = [limit for limit in limits if isinstance(limit, SharedRateLimit)]
+            own[name] = [limit_filter(limit) for limit in limits if not isinstance(limit, SharedRateLimit)]
+        return Attached(shared, breakers, self._breaker_changed, self._local, filters=own)
 
     def _breaker(self, name: str, given: Any) -> BreakerLike:
         if isinstance(given, CircuitBreaker):
@@ -335,8 +343,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         return plan.find("http", authority) is not None or not plan.may_come("http", authority)
 
     def _breaker_changed(self, change: Transition) -> None:
-        log.info("circuit breaker %s: %s -> %s (%s)", change.name, change.old, change.new, change.reason)
-        self.runtime.emit(lambda: BreakerChanged(change.now, change.name, change.old, change.new, change.reason))
+        self.runtime.turn(BreakerChanged(change.now, change.name, change.old, change.new, change.reason))
 
     def _after_fork(self) -> None:
         """In a forked child: the parent's thread, stream, connections and counts are not ours. Keep serving by what the
@@ -362,8 +369,8 @@ def _in_background(work: Callable[[], None]) -> None:
     threading.Thread(target=work, name="meshlib-refresh", daemon=True).start()
 
 
-def _several(limit: SharedRateLimit | Sequence[SharedRateLimit]) -> Sequence[SharedRateLimit]:
-    return tuple(limit) if isinstance(limit, Sequence) else (limit,)
+def _several(limit: RateLimitConfig | Sequence[RateLimitConfig]) -> Sequence[RateLimitConfig]:
+    return (limit,) if isinstance(limit, str) or not isinstance(limit, Sequence) else tuple(limit)
 
 
 def _after_fork_in_child() -> None:

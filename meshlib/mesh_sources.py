@@ -42,14 +42,15 @@ class FromSources:
         `bootstrap`: a `meshlib.sources.xds.bootstrap.Bootstrap`, or a plain-text server's address
         ("127.0.0.1:18000"); None reads `GRPC_XDS_BOOTSTRAP` or `GRPC_XDS_BOOTSTRAP_CONFIG`.
         `declared`: authorities to subscribe to at start-up; others are subscribed to on first use.
-        `mode` ("auto", "proxyless", "sidecar") and `delta` (True, False, "auto") go to `XdsSource`.
+        `mode` ("auto", "proxyless", "sidecar"), `delta` (True, False, "auto") and `runtime` (names of runtime layers)
+        go to `XdsSource`.
         """
         from meshlib.sources.xds.bootstrap import Bootstrap, XdsServer
         from meshlib.sources.xds.source import XdsSource
 
         if isinstance(bootstrap, str):
             bootstrap = Bootstrap((XdsServer(bootstrap),))
-        chosen = {name: options.pop(name) for name in ("mode", "delta") if name in options}
+        chosen = {name: options.pop(name) for name in ("mode", "delta", "runtime") if name in options}
         return cls(XdsSource(bootstrap, declared=declared, **chosen), **options)
 
     @classmethod

@@ -22,6 +22,7 @@ from meshlib.errors import ConfigurationError
 from meshlib.mesh import Mesh
 from meshlib.model.filters import LocalRateLimit
 from meshlib.model.global_rate_limit import GlobalRateLimit
+from meshlib.model.limiters import RequestLimit
 from meshlib.model.report import Issue
 
 __all__ = [
@@ -79,7 +80,7 @@ def _is_seconds(value: object) -> bool:
 
 
 def _is_limit(value: object) -> bool:
-    return isinstance(value, LocalRateLimit | GlobalRateLimit) or _is_text(value)
+    return isinstance(value, LocalRateLimit | RequestLimit | GlobalRateLimit) or _is_text(value)
 
 
 def _is_mesh(value: object) -> bool:

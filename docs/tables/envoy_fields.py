@@ -35,7 +35,9 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_HCM}.HttpFilter", "filters._HTTP_FILTER"),
     (f"{_ROUTE}.FilterConfig", "filters._FILTER_CONFIG"),
     (f"{_FILTERS}.router.v3.Router", "filters._ROUTER"),
-    (f"{_FILTERS}.local_ratelimit.v3.LocalRateLimit", "filters._LOCAL_RATE_LIMIT"),
+    (f"{_FILTERS}.local_ratelimit.v3.LocalRateLimit", "local_rate_limit._LOCAL_RATE_LIMIT"),
+    ("envoy.extensions.common.ratelimit.v3.LocalRateLimitDescriptor", "local_rate_limit._DESCRIPTOR"),
+    (f"{_ROUTE}.RateLimit", "rate_limits._RATE_LIMIT"),
     (f"{_FILTERS}.cors.v3.CorsPolicy", "cors._POLICY"),
     (f"{_FILTERS}.header_mutation.v3.HeaderMutation", "header_mutation._FILTER"),
     (f"{_FILTERS}.header_mutation.v3.Mutations", "header_mutation._MUTATIONS"),
@@ -76,6 +78,7 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_CORE}.HeaderValueOption", "common._HEADER_OPTION"),
     (f"{_CORE}.RuntimeFractionalPercent", "common._RUNTIME_FRACTION"),
     (f"{_CORE}.RuntimeFractionalPercent", "mirror._FRACTION"),
+    (f"{_CORE}.RuntimeFractionalPercent", "local_rate_limit._FRACTION"),
     ("envoy.service.runtime.v3.Runtime", "runtime._RUNTIME"),
     ("envoy.type.matcher.v3.RegexMatcher", "regex._MATCHER"),
     ("envoy.type.matcher.v3.RegexMatchAndSubstitute", "regex._REWRITE"),
@@ -128,6 +131,7 @@ _WHERE = {
     "connection_manager._COMMON": " (of a listener)",
     "upstream_http._COMMON": " (of a cluster)",
     "mirror._FRACTION": " (of a mirror policy)",
+    "local_rate_limit._FRACTION": " (of a local rate limit)",
 }
 _EMPTY = {"context.NOTHING", "upstream_http.NOTHING"}  # for messages of which every field is reported
 
@@ -139,7 +143,7 @@ def tables() -> str:
     for name, _ in MESSAGES:
         message_class(name)  # imports it
     pool = descriptor_pool.Default()
-    sections = [_section(pool.FindMessageTypeByName(name), known[where], where) for name, where in MESSAGES]
+    sections = [_section(newest(pool.FindMessageTypeByName(name)), known[where], where) for name, where in MESSAGES]
     return "\n\n".join([*sections, _route_match(newest(pool.FindMessageTypeByName(f"{_ROUTE}.RouteMatch")))])
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from meshlib.engine.events import HealingChanged
     from meshlib.engine.plan import Plan
     from meshlib.engine.runtime import Runtime
     from meshlib.explain import Explainer
@@ -26,7 +29,7 @@ class PageError(Exception):
 
 def pages(runtime: Callable[[], Runtime], ready: Callable[[], bool]) -> dict[str, Page]:
     """Every page of a mesh, by path. `runtime` gives the runtime of now."""
-    return {"/explain": ExplainPage(runtime, ready)}
+    return {"/explain": ExplainPage(runtime, ready), "/healing": HealingPage(runtime)}
 
 
 class ExplainPage:
@@ -66,6 +69,25 @@ class ExplainPage:
         if self._known is None or self._known[0] is not runtime.plan:
             self._known = runtime.plan, Explainer.of_runtime(runtime)
         return self._known[1]
+
+
+class HealingPage:
+    """`/healing`: what is held out of use now, and the last changes, newest first, each so many seconds ago."""
+
+    def __init__(self, runtime: Callable[[], Runtime]) -> None:
+        self._runtime = runtime
+
+    def __call__(self, query: Query, body: str) -> str:
+        """The record, in JSON."""
+        healing, now = self._runtime().healing, time.monotonic()
+        out = [{"cluster": cluster, "endpoint": endpoint, "state": state}
+               for (cluster, endpoint), state in healing.out().items()]  # fmt: skip
+        changes = [{"seconds_ago": round(now - change.at, 3), **_without_time(change)} for change in healing.changes]
+        return json.dumps({"out": out, "changes": changes[::-1]}, indent=2) + "\n"
+
+
+def _without_time(change: HealingChanged) -> dict[str, str]:
+    return {name: str(value) for name, value in asdict(change).items() if name != "at"}
 
 
 def _asked(query: Query) -> dict[str, Any]:

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "explain": _Command("meshlib.cli.explain", "where a request would go, and why"),
     "route": _Command("meshlib.cli.route", "test a configuration: a table of requests and where they must go"),
     "control-plane": _Command("meshlib.cli.control_plane", "serve a directory of YAML over xDS, live on change"),
+    "alerts": _Command("meshlib.cli.alerts", "Prometheus alerting rules for what the mesh measures"),
     "ca": _Command("meshlib.cli.ca", "a certificate authority for development: mutual TLS in a minute"),
 }
 
@@ -40,6 +41,7 @@ examples:
   meshlib explain GET http://payments/ --config conf/
   meshlib route test cases.yaml --config conf/
   meshlib control-plane --dir conf/          serve conf/ to Envoy, gRPC and meshlib on 127.0.0.1:18000
+  meshlib alerts > meshlib.rules.yml         alerting rules for Prometheus
   meshlib ca init dev-ca                     a certificate authority for development
 
 'meshlib COMMAND --help' explains a command.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from meshlib.context import current
 from meshlib.decorators.call import AsyncCall, SyncCall
+from meshlib.decorators.functions import is_async, refuse_generators
 from meshlib.decorators.policy import GuardPolicy
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class Guard:
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """The guarded function. Raises TypeError for what cannot be called twice as a whole, such as a generator."""
-        _refuse_generators(function)
-        guarded: Callable[P, R] = self._asynchronous(function) if _is_async(function) else self._blocking(function)
+        refuse_generators(function, "guard")
+        guarded: Callable[P, R] = self._asynchronous(function) if is_async(function) else self._blocking(function)
         return guarded
 
     def _blocking(self, function: Callable[..., Any]) -> Any:
@@ -56,21 +56,3 @@ class Guard:
             return await AsyncCall(mesh, policy, call, policy.head(context, args, kwargs), context).run()
 
         return guarded
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    """Whether it is a coroutine function, or an object whose `__call__` is one."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-def _refuse_generators(function: Any) -> None:
-    if not callable(function):
-        kind = type(function).__name__
-        raise TypeError(f"a guard decorates functions, and this is a {kind}; under @{kind}, not above it")
-    if inspect.isclass(function):
-        raise TypeError(f"{function.__name__} is a class; guard a function or a method")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(
-            f"{function.__qualname__} is a generator: it has begun to answer before it can fail, so it cannot be "
-            "retried or timed as one call; guard a function that returns what it has gathered"
-        )

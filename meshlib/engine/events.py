@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from meshlib.engine.commands import CallInfo
 from meshlib.flags import ResponseFlag
@@ -21,11 +22,16 @@ __all__ = [
     "EndpointReturned",
     "EndpointUnreachable",
     "Event",
+    "HealingChanged",
+    "HealingState",
     "Observer",
     "PlanChanged",
     "RateLimited",
     "RequestServed",
 ]
+
+
+HealingState = Literal["healthy", "isolated", "probing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,21 @@ class RequestServed:
 
 
 @dataclass(frozen=True, slots=True)
+class HealingChanged:
+    """An endpoint, or a cluster by its breaker (`endpoint` is empty then), went from `healthy` to `isolated`, on to
+    `probing`, or back. `by`: which protection; `reason`: why, with the figures that decided it.
+    """
+
+    at: float
+    cluster: str
+    endpoint: str
+    old: HealingState
+    new: HealingState
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlanChanged:
     """A new plan is in force."""
 
@@ -147,6 +168,7 @@ Event = (
     | BreakerChanged
     | RateLimited
     | RequestServed
+    | HealingChanged
     | PlanChanged
 )
 Observer = Callable[[Event], None]

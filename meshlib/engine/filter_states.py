@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
@@ -39,10 +39,20 @@ class FilterStates:
     `instances`: how many endpoints the cluster has that this process is one of, 1 where that is not known;
     `source_cluster`: the cluster's name. Both follow the plan in force. `limits` counts what rate limit filters do, by
     the prefix of their statistics, and `counters` what any other filter does, by whole name. `services` is who asks
-    rate limit services, for filters that do, and `quotas` who keeps quotas; None: nobody does.
+    rate limit services, for filters that do, and `quotas` who keeps quotas; None: nobody does. `attached` are filters
+    from code, by the cluster that calls go to.
     """
 
-    __slots__ = ("_known", "counters", "instances", "limits", "quotas", "services", "source_cluster")
+    __slots__ = (
+        "_known",
+        "attached",
+        "counters",
+        "instances",
+        "limits",
+        "quotas",
+        "services",
+        "source_cluster",
+    )
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
@@ -50,6 +60,7 @@ class FilterStates:
         self.counters: dict[str, Counter] = {}
         self.services: Callable[[], RateLimitServices] | None = None
         self.quotas: Callable[[], Quotas] | None = None
+        self.attached: Mapping[str, Sequence[Any]] = {}
         self.instances = 1
         self.source_cluster = ""
 

@@ -17,6 +17,7 @@ from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
 from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerFilterConfig
 from meshlib.model.global_rate_limit import GlobalRateLimit, GlobalRateLimitPerRoute
+from meshlib.model.limiters import RequestLimit
 from meshlib.model.rate_limit_quota import RateLimitQuota, RateLimitQuotaOverride
 from meshlib.model.request import RequestHead
 from meshlib.model.session import StatefulSession
@@ -71,7 +72,14 @@ def _rate_limit_quota(config: RateLimitQuota, key: Hashable, states: FilterState
     return quota_filter(config, states, site)
 
 
+def _request_limit(config: RequestLimit) -> Filter:
+    from meshlib.engine.request_limit import RequestLimitFilter
+
+    return RequestLimitFilter(config)
+
+
 _BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {
+    RequestLimit: _request_limit,
     StatefulSession: lambda config: SessionFilter(config, config.state) if config.state else None,
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.engine.commands import Start
@@ -53,7 +52,7 @@ def detect(call: Attempts, detector: OutlierDetector, start: Start, verdict: Cla
         return
     cluster.next_sweep = min(cluster.next_sweep, ejection.until)
     seconds = ejection.until - now
-    call.runtime.emit(lambda: EndpointEjected(now, cluster.name, host.address, ejection.reason, seconds))
+    call.runtime.turn(EndpointEjected(now, cluster.name, host.address, ejection.reason, seconds))
 
 
 def sweep(call: Attempts, now: float) -> None:
@@ -69,4 +68,4 @@ def sweep(call: Attempts, now: float) -> None:
     cluster.next_sweep = min(due, tick, *returns)
     for cell in before:
         if not cell.ejected:
-            call.runtime.emit(partial(EndpointReturned, now, cluster.name, cell.address))
+            call.runtime.turn(EndpointReturned(now, cluster.name, cell.address))

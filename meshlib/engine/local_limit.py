@@ -89,11 +89,13 @@ class LocalRateLimitFilter:
             return None
         found = () if self._descriptors is None else self._descriptors(head)
         taken = self._limiter.take(now, found, self._states.instances if self.config.local_cluster_rate_limit else 1)
-        if taken.shadowed:
-            self._stats.shadow_mode.add()
         if not taken.allowed:
             return self._over(taken, head, now, rng)
-        (self._stats.rate_limited.add if taken.shadowed else self._count_ok)()
+        if taken.shadowed:
+            self._stats.rate_limited.add()
+            self._stats.shadow_mode.add()
+        else:
+            self._count_ok()
         return self._admitted(taken, None)
 
     def _over(self, taken: Taken, head: RequestHead, now: float, rng: Rng) -> LocalReply | Admit | None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from meshlib.engine.events import AttemptEnded, BreakerChanged, CallEnded, Event, RateLimited, RequestServed
+from meshlib.engine.events import (
+    AttemptEnded,
+    BreakerChanged,
+    CallEnded,
+    Event,
+    HealingChanged,
+    RateLimited,
+    RequestServed,
+)
 from meshlib.telemetry.grpc_names import service_and_method
 from meshlib.telemetry.methods import method_name
 from meshlib.telemetry.metrics import catalogue
@@ -29,6 +37,7 @@ class Measured:
             RequestServed: self._served,
             RateLimited: self._limited,
             BreakerChanged: self._breaker,
+            HealingChanged: self._healing,
         }
 
     def __call__(self, event: Event) -> None:
@@ -74,6 +83,9 @@ class Measured:
 
     def _breaker(self, event: BreakerChanged) -> None:
         self._record(catalogue.BREAKER_CHANGES, (event.name, event.new), 1)
+
+    def _healing(self, event: HealingChanged) -> None:
+        self._record(catalogue.HEALING, (event.cluster, event.new, event.by), 1)
 
     def _server(self, authority: str) -> str:
         server = split_authority("", authority)[0]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from meshlib.engine.cluster import BreakerLike, ClusterPlan
 from meshlib.engine.clusters import compile_clusters
 from meshlib.engine.filter_states import FilterStates
+from meshlib.engine.filters import Filter
 from meshlib.engine.lanes import lane_rules
 from meshlib.engine.outbound import Outbound, listener_names
 from meshlib.engine.prepare import prepare_subsets
@@ -33,7 +34,8 @@ class Attached:
     """Policies from code, by cluster name: they stay whatever the control plane says.
 
     `on_transition` hears of every breaker, whoever configured it. `local`: where this process is, before what the
-    source says of it. `reach`: who keeps track of connections, where failover goes by them.
+    source says of it. `reach`: who keeps track of connections, where failover goes by them. `filters` follow those of
+    the routes that lead to a cluster.
     """
 
     limits: Mapping[str, Sequence[SharedRateLimit]] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class Attached:
     on_transition: Listener | None = None
     local: Local = NOWHERE
     reach: ReachLike | None = None
+    filters: Mapping[str, Sequence[Filter]] = field(default_factory=dict)
 
 
 class Plan:

@@ -229,20 +229,23 @@ class RoutePlan:
             cluster=_cluster_name(share, route),
             cluster_by=cluster_by,
             criteria=criteria_of(share, route),
-            filters=compile_filters(
-                scope.listener,
-                scope.filters,
-                (
-                    (("rc", rc.name), rc.typed_per_filter_config),
-                    (("vhost", rc.name, host.name), host.typed_per_filter_config),
-                    (("route", rc.name, host.name, self.index), route.typed_per_filter_config),
+            filters=(
+                *compile_filters(
+                    scope.listener,
+                    scope.filters,
                     (
-                        ("share", rc.name, host.name, self.index, share.name if share else ""),
-                        share.typed_per_filter_config if share else (),
+                        (("rc", rc.name), rc.typed_per_filter_config),
+                        (("vhost", rc.name, host.name), host.typed_per_filter_config),
+                        (("route", rc.name, host.name, self.index), route.typed_per_filter_config),
+                        (
+                            ("share", rc.name, host.name, self.index, share.name if share else ""),
+                            share.typed_per_filter_config if share else (),
+                        ),
                     ),
+                    states,
+                    FilterSite(route, host, cluster_by or _cluster_name(share, route), scope.runtime),
                 ),
-                states,
-                FilterSite(route, host, cluster_by or _cluster_name(share, route), scope.runtime),
+                *states.attached.get(_cluster_name(share, route), ()),
             ),
             request_headers=compile_mutations(
                 *(s.request_headers for s in first),

@@ -9,6 +9,7 @@ from typing import Literal
 from meshlib.engine.commands import Question
 from meshlib.engine.events import Event, Observer
 from meshlib.engine.filter_states import FilterStates
+from meshlib.engine.healing import HealingRecord
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.rng import Randomness
 from meshlib.model.snapshot import Snapshot
@@ -34,6 +35,7 @@ class Runtime:
     `trust_envoy_headers`: whether a request may ask for timeouts, retries and hedging in `x-envoy-*` headers.
     `wall_clock` is Unix time, for responses that say when to come back.
     `first_lookup` makes the question whether a cluster's names have been looked up once, for calls that wait for it.
+    `healing` is the record of what was isolated, and when it was back.
     `background` runs work that is too long for a call (a large cluster's balancer) elsewhere; without it, at once.
     """
 
@@ -43,6 +45,7 @@ class Runtime:
         "fetch_timeout",
         "filters",
         "first_lookup",
+        "healing",
         "observers",
         "plan",
         "propagation",
@@ -78,8 +81,10 @@ class Runtime:
         self.tracing: Tracing | None = None
         self.first_lookup: Callable[[str, float], Question] | None = None
         self.state = MeshState()
+        self.healing = HealingRecord()
         # Weak: a bucket lives as long as some plan's route uses it, and no longer.
         self.filters = FilterStates()
+        self.filters.attached = self.attached.filters
         self.plan = self.compile(Snapshot(on_demand=True), None)
 
     def compile(self, snapshot: Snapshot, previous: Plan | None) -> Plan:
@@ -92,9 +97,23 @@ class Runtime:
         """
         before, self.plan = self.plan.clusters, plan
         self.state.keep_only(plan.clusters)
+        self.healing.keep_only(lambda name, at: name in plan.clusters and at in plan.clusters[name].addresses)
         for name, cluster in plan.clusters.items():
             if before.get(name) is not cluster:  # what was taken over has been adopted, endpoint by endpoint, already
                 cluster.adopt(now)
+
+    def turn(self, event: Event) -> None:
+        """Something was isolated, is tried again, or is back: rare, so it is always recorded, logged and told."""
+        change = self.healing.take(event)
+        self.emit(lambda: event)
+        if change is None:
+            return
+        what = f"endpoint {change.endpoint} of {change.cluster}" if change.endpoint else change.cluster
+        level = logging.INFO if change.new == "healthy" else logging.WARNING
+        log.log(level, "%s: %s -> %s by %s (%s)", what, change.old, change.new, change.by, change.reason)
+        if self.tracing is not None:
+            self.tracing.happened(change)
+        self.emit(lambda: change)
 
     def emit(self, make: Callable[[], Event]) -> None:
         """Tell the observers. The event is made only if there are any; one that raises is dropped, not the call."""

@@ -1,30 +1,15 @@
-"""Rate limits of servers, from code."""
+"""Global rate limits of servers, from code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from meshlib.engine.filter_states import FilterStates
-from meshlib.engine.filters import Filter, Verdict
+from meshlib.engine.filters import Verdict
 from meshlib.engine.global_limit import GlobalLimitFilter
-from meshlib.engine.local_limit import LocalRateLimitFilter
-from meshlib.model.global_rate_limit import GlobalRateLimit, ServerLimit
+from meshlib.model.global_rate_limit import GlobalRateLimit
 from meshlib.model.request import RequestHead
-from meshlib.policy.notation import local_limit
 from meshlib.policy.rng import Rng
-
-
-def served_limits(limits: Iterable[ServerLimit], states: Callable[[], FilterStates]) -> tuple[Filter, ...]:
-    """The filters of a server, in order. `states` are the mesh's, which a forked child has anew. Raises ValueError for
-    a text that is no limit, and for a global limit without `rate_limits`: there is no route that could have them.
-    """
-    return tuple(_filter(limit, states) for limit in limits)
-
-
-def _filter(limit: ServerLimit, states: Callable[[], FilterStates]) -> Filter:
-    if isinstance(limit, GlobalRateLimit):
-        return ServedGlobalLimit(limit, states)
-    return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit)
 
 
 class ServedGlobalLimit:

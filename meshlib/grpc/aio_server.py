@@ -12,14 +12,14 @@ import grpc.aio
 
 from meshlib.context import serving
 from meshlib.drivers.inbound import asettle
-from meshlib.grpc.inbound import KINDS, Inbound
+from meshlib.grpc.inbound import KINDS, Inbound, added
 from meshlib.grpc.served import AioServedContext, MigratedContext
 from meshlib.grpc.server import Behaviour, Blocking
 from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
+    from meshlib.engine.request_limit import RateLimitConfig
     from meshlib.mesh import Mesh
-    from meshlib.model.global_rate_limit import ServerLimit
 
 __all__ = ["AioServerInterceptor"]
 
@@ -30,7 +30,7 @@ class AioServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
     server runs on its thread pool, are served as well.
     """
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[ServerLimit] = ()) -> None:
+    def __init__(self, mesh: Mesh, rate_limits: Sequence[RateLimitConfig] = ()) -> None:
         self._inbound = Inbound(mesh, rate_limits)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
@@ -91,8 +91,7 @@ class _Call:
             refusal = self._inbound.refusal(admission.reply, self._method, request_id)
             refused(admission, refusal.code)
             await context.abort(refusal.code, refusal.details, refusal.trailing)
-        served = AioServedContext(context, request_id)
-        served.answered_with(admission.headers)
+        served = AioServedContext(context, request_id, added(admission))
         with serving(admission.context), Watched(admission.watch, served):
             try:
                 yield served

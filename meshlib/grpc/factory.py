@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from grpc import aio
 
     from meshlib.drain import Draining
+    from meshlib.engine.request_limit import RateLimitConfig
     from meshlib.grpc.aio_channel import AsyncMeshChannel
     from meshlib.grpc.aio_server import AioServerInterceptor
     from meshlib.grpc.server import ServerInterceptor
     from meshlib.grpc.sync_channel import MeshChannel
     from meshlib.mesh import Mesh
-    from meshlib.model.global_rate_limit import ServerLimit
 
 
 class GrpcFactory:
@@ -64,7 +64,7 @@ class GrpcFactory:
         settings = Settings(tuple(options), credentials)
         return AsyncMeshChannel(self._mesh, self._shared, target, settings, compression, interceptors)
 
-    def server_interceptor(self, *, rate_limits: Sequence[ServerLimit] = ()) -> ServerInterceptor:
+    def server_interceptor(self, *, rate_limits: Sequence[RateLimitConfig] = ()) -> ServerInterceptor:
         """For `grpc.server(pool, interceptors=[...])`: trace, deadline, limits and peer, see `ServerInterceptor`.
         `rate_limits` as text (`"100/minute"`) or as Envoy's filter.
         """
@@ -72,7 +72,7 @@ class GrpcFactory:
 
         return ServerInterceptor(self._mesh, rate_limits)
 
-    def aio_server_interceptor(self, *, rate_limits: Sequence[ServerLimit] = ()) -> AioServerInterceptor:
+    def aio_server_interceptor(self, *, rate_limits: Sequence[RateLimitConfig] = ()) -> AioServerInterceptor:
         """The same for `grpc.aio.server(interceptors=[...])`."""
         from meshlib.grpc.aio_server import AioServerInterceptor
 

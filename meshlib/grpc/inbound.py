@@ -15,14 +15,13 @@ import grpc
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalReply
-from meshlib.engine.served_limits import served_limits
+from meshlib.engine.request_limit import RateLimitConfig, limit_filter
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
 from meshlib.grpc import secure
 from meshlib.grpc.errors import BY_HTTP, status_code
 from meshlib.grpc.metadata import CONTENT_TYPE, received
 from meshlib.grpc.served import Metadata
-from meshlib.model.global_rate_limit import ServerLimit
 from meshlib.model.request import ServedHead
 from meshlib.security.spiffe import SpiffeIdError, sole_id
 
@@ -52,9 +51,11 @@ class Refusal:
 class Inbound:
     """The server's end of the mesh for calls of any kind. `rate_limits` as `meshlib.http.server.MeshMiddleware`'s."""
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[ServerLimit]) -> None:
+    def __init__(self, mesh: Mesh, rate_limits: Sequence[RateLimitConfig]) -> None:
         self._mesh = mesh
-        self._filters: tuple[Filter, ...] = served_limits(rate_limits, lambda: mesh.runtime.filters)
+        self._filters: tuple[Filter, ...] = tuple(
+            limit_filter(limit, lambda: mesh.runtime.filters) for limit in rate_limits
+        )
 
     def admit(self, method: str, context: Any) -> Admission:
         """Decide about a call when its handler is about to run. (Not earlier: a call may have waited for a thread until
@@ -87,6 +88,13 @@ class Inbound:
         code = by_http if reply.grpc_status is None else status_code(reply.grpc_status)
         headers = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in reply.headers)
         return Refusal(code, reply.body.decode("latin-1"), (*headers, (REQUEST_ID, request_id)))
+
+
+def added(admission: Admission) -> Metadata:
+    """What filters add to the response, as metadata."""
+    if not admission.headers:
+        return ()
+    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in admission.headers)
 
 
 def _address(peer: str) -> str:

@@ -11,13 +11,13 @@ import grpc
 
 from meshlib.context import serving
 from meshlib.drivers.inbound import settle
-from meshlib.grpc.inbound import KINDS, Inbound
+from meshlib.grpc.inbound import KINDS, Inbound, added
 from meshlib.grpc.served import ServedContext
 from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
+    from meshlib.engine.request_limit import RateLimitConfig
     from meshlib.mesh import Mesh
-    from meshlib.model.global_rate_limit import ServerLimit
 
 __all__ = ["ServerInterceptor"]
 
@@ -36,7 +36,7 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio
     metadata instead and has no initial metadata, because gRPC and Envoy retry only such ("trailers-only") errors.
     """
 
-    def __init__(self, mesh: Mesh, rate_limits: Sequence[ServerLimit] = ()) -> None:
+    def __init__(self, mesh: Mesh, rate_limits: Sequence[RateLimitConfig] = ()) -> None:
         self._inbound = Inbound(mesh, rate_limits)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
@@ -107,8 +107,7 @@ class Blocking:
             refused(admission, refusal.code)
             context.set_trailing_metadata(refusal.trailing)
             context.abort(refusal.code, refusal.details)
-        served = self._served(context, request_id)
-        served.answered_with(admission.headers)
+        served = self._served(context, request_id, added(admission))
         with serving(admission.context), Watched(admission.watch, served):
             try:
                 yield served

@@ -94,7 +94,7 @@ class Reach:
             return
         cell.out_of_reach = True
         state.availability_changed()
-        self._runtime.emit(lambda: EndpointUnreachable(time.monotonic(), state.name, host.address))
+        self._runtime.turn(EndpointUnreachable(time.monotonic(), state.name, host.address))
         if cell not in self._lost:  # found by a call and lost once more, it is still being tried
             self._lost[cell] = state
             self._background.spawn(self._regain(state, host))
@@ -104,7 +104,7 @@ class Reach:
             return
         host.cell.out_of_reach = False
         state.availability_changed()
-        self._runtime.emit(lambda: EndpointReachable(time.monotonic(), state.name, host.address))
+        self._runtime.turn(EndpointReachable(time.monotonic(), state.name, host.address))
 
     def _is_there(self, state: ClusterState, cell: EndpointState) -> bool:
         known = self._runtime.state.clusters.get(state.name)

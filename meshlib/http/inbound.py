@@ -11,14 +11,13 @@ from meshlib.drivers.inbound import asettle, settle
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import REQUEST_ID, Admission, Lanes, admit_request
 from meshlib.engine.filters import Filter, LocalReply
-from meshlib.engine.served_limits import served_limits
+from meshlib.engine.request_limit import RateLimitConfig, limit_filter
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
 from meshlib.http.cors import make_cors
 from meshlib.http.drain import Drain
 from meshlib.http.watched import makes_server_spans
 from meshlib.model.cors import CorsPolicy
-from meshlib.model.global_rate_limit import ServerLimit
 from meshlib.model.request import RequestHead
 
 if TYPE_CHECKING:
@@ -32,8 +31,8 @@ PLAIN_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 class Inbound:
     """What happens to requests of one application before it sees them.
 
-    `rate_limits`: limits in order, local ones as text (`"100/minute"`, see `local_limit`) or as Envoy's filter
-    (`LocalRateLimit`), or such as a rate limit service decides (`GlobalRateLimit`).
+    `rate_limits`: local limits in order, as text (`"100/minute"`, see `local_limit`), as Envoy's filter
+    (`LocalRateLimit`) or as one of ours (`RequestLimit`); or such as a rate limit service decides (`GlobalRateLimit`).
     `drain_seconds`: how long to go on serving after SIGTERM (`meshlib.http.drain`; default 0, no delay); or `drain`, a
     `Drain` of the application's own, to ask whether it is draining and to hang hooks on.
     `readiness_path`: a path answered here, 200 or 503 while draining; None leaves readiness to the application.
@@ -47,7 +46,7 @@ class Inbound:
         self,
         mesh: Mesh,
         *,
-        rate_limits: Sequence[ServerLimit] = (),
+        rate_limits: Sequence[RateLimitConfig] = (),
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,
@@ -57,7 +56,9 @@ class Inbound:
         self._cors = make_cors(mesh, cors)
         self.drain = drain or Drain(drain_seconds)
         self._drain_tried = False
-        self._filters: tuple[Filter, ...] = served_limits(rate_limits, lambda: mesh.runtime.filters)
+        self._filters: tuple[Filter, ...] = tuple(
+            limit_filter(limit, lambda: mesh.runtime.filters) for limit in rate_limits
+        )
         self._readiness_path = readiness_path
         self._makes_spans: bool | None = None
         self.app: object = None

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from meshlib.context import current, serving
 from meshlib.engine.exchange import REQUEST_ID, Admission, inbound_context
 from meshlib.engine.filters import LocalReply
+from meshlib.engine.request_limit import RateLimitConfig
 from meshlib.http.cors import replaced
 from meshlib.http.drain import Drain
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
 from meshlib.http.watched import serve_watched
 from meshlib.identity.asgi import introduce
 from meshlib.model.cors import CorsPolicy
-from meshlib.model.global_rate_limit import ServerLimit
 from meshlib.model.request import RequestHead, ServedHead
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class MeshMiddleware:
         app: ASGIApp,
         *,
         mesh: Mesh,
-        rate_limits: Sequence[ServerLimit] = (),
+        rate_limits: Sequence[RateLimitConfig] = (),
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,

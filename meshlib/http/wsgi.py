@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from meshlib.context import current
 from meshlib.engine.exchange import REQUEST_ID, Admission
 from meshlib.engine.filters import LocalReply
+from meshlib.engine.request_limit import RateLimitConfig
 from meshlib.engine.watch import Watch
 from meshlib.http.cors import replaced_text
 from meshlib.http.drain import Drain
 from meshlib.http.environ import EnvironHead, marked_environ
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
 from meshlib.model.cors import CorsPolicy
-from meshlib.model.global_rate_limit import ServerLimit
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -51,7 +51,7 @@ class MeshMiddleware:
         app: WSGIApp,
         *,
         mesh: Mesh,
-        rate_limits: Sequence[ServerLimit] = (),
+        rate_limits: Sequence[RateLimitConfig] = (),
         drain_seconds: float = 0.0,
         drain: Drain | None = None,
         readiness_path: str | None = None,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from meshlib.model.filters import FilterConfig, LocalRateLimit
+from meshlib.model.filters import FilterConfig
 from meshlib.model.grpc_service import GrpcService
 from meshlib.model.headers import HeaderValueOption
 from meshlib.model.matchers import ALWAYS, FractionalPercent
 from meshlib.model.rate_limits import RateLimit, VhRateLimits
 
-__all__ = ["DEFAULT_TIMEOUT", "GlobalRateLimit", "GlobalRateLimitPerRoute", "RequestType", "ServerLimit"]
+__all__ = ["DEFAULT_TIMEOUT", "GlobalRateLimit", "GlobalRateLimitPerRoute", "RequestType"]
 
 DEFAULT_TIMEOUT = 0.02
 """Seconds a rate limit service has to answer (Envoy: 20 ms)."""
@@ -78,7 +78,3 @@ class GlobalRateLimitPerRoute(FilterConfig):
     vh_rate_limits: VhRateLimits = "OVERRIDE"
     rate_limits: tuple[RateLimit, ...] = ()
     domain: str = ""
-
-
-ServerLimit = LocalRateLimit | GlobalRateLimit | str
-"""What servers take as `rate_limits`: Envoy's filters, or a local limit as text (`meshlib.local_limit`)."""

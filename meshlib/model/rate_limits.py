@@ -8,7 +8,7 @@ nothing to add there is no descriptor at all, unless it says `skip_if_absent`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from meshlib.model.context_matchers import IpRanges
 from meshlib.model.matchers import HeaderMatcher, QueryParameterMatcher
@@ -25,6 +25,7 @@ __all__ = [
     "HeaderValueMatch",
     "HitsAddend",
     "MaskedRemoteAddress",
+    "MetadataLimit",
     "MetadataValue",
     "QueryParameterValue",
     "QueryParameterValueMatch",
@@ -36,6 +37,7 @@ __all__ = [
     "Unit",
     "VhRateLimits",
     "XRateLimitHeaders",
+    "limit_of",
 ]
 
 Entry = tuple[str, str]
@@ -66,8 +68,7 @@ class DescriptorLimit:
     unit_multiplier: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """What a request is limited by: entries in order. `hits_addend`: how much it counts for (None: the filter's own
     default, 1); negative ones give back.
     """

@@ -7,8 +7,8 @@ taken from one bucket is not given back when a later one is empty.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import itemgetter
+from typing import NamedTuple
 
 from meshlib.model.filters import LocalRateLimit, LocalRateLimitDescriptor
 from meshlib.model.rate_limits import Descriptor, Entry, XRateLimitHeaders
@@ -16,11 +16,10 @@ from meshlib.policy.keyed import Keyed
 from meshlib.policy.rate_limit import LocalTokenBucket
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """`allowed`: there were tokens. `bucket` is the one that was empty, or else the one the request is held against
-    first (None: there is none); `x_ratelimit` what its descriptor says of headers. `shadowed`: a descriptor in shadow
-    mode was empty, whatever became of the request.
+    first (None: there is none); `x_ratelimit` what its descriptor says of headers. `shadowed`: it is allowed, though
+    the bucket of a descriptor in shadow mode was empty.
     """
 
     allowed: bool
@@ -45,8 +44,8 @@ class _Wildcard:
         """The bucket of a request's descriptor, None where it is another one."""
         if len(entries) != len(self._entries):
             return None
-        for (key, value), (wanted, fixed) in zip(entries, self._entries, strict=True):
-            if key != wanted or (fixed and value != fixed):
+        for entry, known in zip(entries, self._entries, strict=True):
+            if entry[0] != known[0] or (known[1] and entry[1] != known[1]):
                 return None
         return self._buckets.get(entries, now)
 
@@ -82,11 +81,11 @@ class LocalLimiter:
             if hits and bucket.take(now, hits * instances):  # as in Envoy, no hits at all are too many
                 continue
             if not shadow:
-                return Taken(False, bucket, descriptor.x_ratelimit, shadowed)
+                return Taken(False, bucket, descriptor.x_ratelimit)
             shadowed = True
         default = self.default
         if default is not None and (self._always or not found) and not default.take(now, instances):
-            return Taken(False, default, shadowed=shadowed)
+            return Taken(False, default)
         if found:
             return Taken(True, found[0][1], found[0][3].x_ratelimit, shadowed)
         return Taken(True, default)

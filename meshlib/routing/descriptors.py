@@ -99,6 +99,9 @@ def compile_descriptors(limits: Sequence[RateLimit], where: Surroundings | None 
     for index, limit in enumerate(limits):
         with at(f"rate_limits[{index}]"):
             makers.append(_Descriptor(limit, around))
+    if len(makers) == 1:
+        only = makers[0]
+        return lambda head: [] if (found := only(head)) is None else [found]
     return lambda head: [found for maker in makers if (found := maker(head)) is not None]
 
 

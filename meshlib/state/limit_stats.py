@@ -9,7 +9,7 @@ from meshlib.state.counter import Counter
 
 class LimitStats:
     """`<stat_prefix>.http_local_rate_limit.*`. `ok`: requests with a token; `rate_limited`: without; `enforced`: of
-    these, refused; `shadow_mode`: of these, with a descriptor in shadow mode that was over its limit.
+    these, refused; `shadow_mode`: of these, let pass because only descriptors in shadow mode were over their limits.
     """
 
     __slots__ = ("enforced", "ok", "prefix", "rate_limited", "shadow_mode")

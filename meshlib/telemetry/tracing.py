@@ -57,6 +57,34 @@ class Target(Protocol):
         """The endpoint."""
 
 
+class Healing(Protocol):
+    """What became of an endpoint or a cluster (`meshlib.engine.events.HealingChanged`)."""
+
+    @property
+    def cluster(self) -> str:
+        """Whose."""
+
+    @property
+    def endpoint(self) -> str:
+        """Which, empty for the cluster as a whole."""
+
+    @property
+    def old(self) -> str:
+        """Its state before."""
+
+    @property
+    def new(self) -> str:
+        """Its state now."""
+
+    @property
+    def by(self) -> str:
+        """Which protection did it."""
+
+    @property
+    def reason(self) -> str:
+        """Why."""
+
+
 class CallTrace(Protocol):
     """One client call: a logical span, and one below it for each attempt."""
 
@@ -123,3 +151,6 @@ class Tracing(Protocol):
 
     def leave(self, entered: object) -> None:
         """It does so no longer."""
+
+    def happened(self, change: Healing) -> None:
+        """Something was isolated or restored while the current thread or task made a call: an event of its span."""

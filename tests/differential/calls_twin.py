@@ -204,9 +204,10 @@ def bootstrap(
     clusters: Sequence[Json],
     filters: Sequence[Json] = (),
     router: Json | None = None,
+    top: Json | None = None,
     **manager: Any,
 ) -> Json:
-    """A sidecar's egress: one listener, one manager, clusters."""
+    """A sidecar's egress: one listener, one manager, clusters; `top` are fields of the bootstrap itself."""
     connection_manager = {
         "@type": f"{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "out",
@@ -220,7 +221,8 @@ def bootstrap(
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": connection_manager}]}],
     }
-    return {"static_resources": {"listeners": [listener], "clusters": list(clusters)}}
+    resources = {"listeners": [listener], "clusters": list(clusters)}
+    return {"node": {"id": "twin", "cluster": "twins"}, "static_resources": resources, **(top or {})}
 
 
 def virtual_host(routes: Sequence[Json], **more: Any) -> Json:

@@ -10,6 +10,7 @@ from meshlib.sources.xds.types import (
     CLUSTER_LOAD_ASSIGNMENT,
     LISTENER,
     ROUTE_CONFIGURATION,
+    RUNTIME,
     SCOPED_ROUTE_CONFIGURATION,
     VIRTUAL_HOST,
 )
@@ -79,6 +80,7 @@ def message(type_url: str, resource: Json) -> Message:
     from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
     from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401
     from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: F401
+    from envoy.service.runtime.v3 import rtds_pb2
 
     classes = {
         LISTENER: listener_pb2.Listener,
@@ -87,6 +89,7 @@ def message(type_url: str, resource: Json) -> Message:
         VIRTUAL_HOST: route_components_pb2.VirtualHost,
         CLUSTER: cluster_pb2.Cluster,
         CLUSTER_LOAD_ASSIGNMENT: endpoint_pb2.ClusterLoadAssignment,
+        RUNTIME: rtds_pb2.Runtime,
     }
     parsed: Message = json_format.ParseDict(resource, classes[type_url]())
     return parsed

@@ -97,6 +97,8 @@ ACTING = {
 }
 MAY_ACT: dict[str, set[str]] = {
     "policy/rate_limit.py": {"threading"},  # a lock over a few float operations, never over a call
+    "policy/limiters.py": {"threading"},  # likewise
+    "policy/keyed.py": {"threading"},  # a lock over a few steps of a dict
     "policy/limit_store.py": {"asyncio", "time"},  # the client of a store on the network: a shared limit is I/O
     "policy/shared_limit.py": {"time"},  # measures that store, to stop asking it when it is gone
 }

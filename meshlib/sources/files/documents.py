@@ -46,9 +46,9 @@ _SHAPES = (
     ({"name", "circuitbreakers"}, CLUSTER),
     ({"name", "outlierdetection"}, CLUSTER),
 )
-_BOOTSTRAP_KEYS = frozenset(("staticresources", "dynamicresources"))
-_ALL_KEYS = ("static_resources", "resources", "virtual_hosts", "filter_chains", "api_listener", "endpoints",
-             "load_assignment", "apiVersion", "@type")  # fmt: skip
+_BOOTSTRAP_KEYS = frozenset(("staticresources", "dynamicresources", "layeredruntime"))
+_ALL_KEYS = ("static_resources", "layered_runtime", "resources", "virtual_hosts", "filter_chains", "api_listener",
+             "endpoints", "load_assignment", "apiVersion", "@type")  # fmt: skip
 
 
 def read_document(value: Any, origin: Origin) -> Iterator[Item]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from meshlib.model.endpoint import Locality
 from meshlib.model.report import Issue, ResourceError
+from meshlib.model.runtime import RuntimeLayer
 from meshlib.model.snapshot import Snapshot
 from meshlib.model.zones import Local
 from meshlib.sources.base import Sink
@@ -32,8 +33,9 @@ from meshlib.sources.xds.events import (
 )
 from meshlib.sources.xds.last_good import with_last_good
 from meshlib.sources.xds.listener_names import ListenerNames
+from meshlib.sources.xds.runtime_layers import RuntimeLayers
 from meshlib.sources.xds.sniffed import SniffedServices
-from meshlib.sources.xds.types import LISTENER, MAKE_BEFORE_BREAK, short_type
+from meshlib.sources.xds.types import LISTENER, MAKE_BEFORE_BREAK, RUNTIME, short_type
 
 if TYPE_CHECKING:
     from meshlib.sources.xds.decode import Decoded
@@ -65,6 +67,7 @@ class XdsSource:
     `sidecar~`, unless its metadata has `GENERATOR=grpc`.
     `delta`: True, False, or "auto" (delta where the server has it).
     `declared`: authorities to ask for at start-up; others are asked for on first use.
+    `runtime`: the names of runtime layers to subscribe to (RTDS), a later one wins; calls wait for them as for routes.
 
     Raises BootstrapError at `start` when there is no usable bootstrap. What goes wrong later is reported to the sink.
     """
@@ -76,8 +79,10 @@ class XdsSource:
         mode: Mode = "auto",
         delta: bool | Literal["auto"] = "auto",
         declared: Iterable[str] = (),
+        runtime: Iterable[str] = (),
     ) -> None:
         self._bootstrap = bootstrap
+        self._runtime_names = tuple(runtime)
         self._mode = mode
         self._delta: bool | Literal["auto"] = delta
         self._declared = tuple(declared)
@@ -91,6 +96,7 @@ class XdsSource:
         self._requests: deque[str] = deque()  # from calls to the client's thread
         self._host_requests: deque[str] = deque()
         # Only the client's thread touches the rest, so that nothing here needs a lock a call could wait for.
+        self._layers = RuntimeLayers(self._runtime_names)
         self._decoded: dict[tuple[str, str], Decoded] = {}
         self._subscribed: Mapping[str, frozenset[str]] = {}
         self._is_refusal_told = False  # of the response at hand
@@ -121,6 +127,8 @@ class XdsSource:
         place = bootstrap.node.locality
         self._local = Local(Locality(place.region, place.zone, place.sub_zone), service=bootstrap.node.cluster)
         self._client = XdsClient(bootstrap, self._accept, self._on_events, delta=self._delta)
+        for layer in self._layers.names:
+            self._client.subscribe(RUNTIME, layer)
         for authority in self._declared:
             self.request(authority)
         return self._client
@@ -128,9 +136,17 @@ class XdsSource:
     def _begin(self) -> None:
         if self._published is not None:
             self._publish(self._published)
-        elif self._is_by_name and not self._declared:
-            self._publish(Snapshot(on_demand=True, version="0"))  # there is nothing to wait for before the first call
+        elif not self._layers.awaited:
+            first = self._on_demand()
+            if first is not None:
+                self._publish(first)
         self._settle()
+
+    def _on_demand(self) -> Snapshot | None:
+        """What is in force before the first call, where there is nothing else to wait for."""
+        if not self._is_by_name or self._declared:
+            return None
+        return Snapshot(on_demand=True, version="0", runtime=self._layers.values)
 
     def request(self, authority: str) -> None:
         """Ask for the listener of an authority, or for a virtual host by `<route configuration>/<authority>`. From any
@@ -208,7 +224,12 @@ class XdsSource:
         match event:
             case ResourceUpdate(type_url, name, _, body):
                 found = self._decoded.pop((type_url, name), None) or self._decode_again(type_url, body)
-                self._dependencies.update(type_url, name, found.resource, found.references)
+                if isinstance(found.resource, RuntimeLayer):
+                    self._take_layer(name, found.resource)
+                else:
+                    self._dependencies.update(type_url, name, found.resource, found.references)
+            case ResourceRemoved(type_url, name) | ResourceDoesNotExist(type_url, name) if type_url == RUNTIME:
+                self._take_layer(name, None)
             case ResourceAliased(_, name, alias):
                 self._dependencies.found_host(alias, name)
             case ResourceRemoved(type_url, name) | ResourceDoesNotExist(type_url, name):
@@ -218,6 +239,13 @@ class XdsSource:
                 self._tell_refusal(type_url, error)
             case ResourceFailed(type_url, name, reason) if self._sink is not None:
                 self._sink.report((Issue("error", f"{short_type(type_url)} {name}", "", reason),))
+
+    def _take_layer(self, name: str, layer: RuntimeLayer | None) -> None:
+        if not self._layers.put(name, layer):
+            return
+        snapshot = self._unpublished or self._published or self._on_demand()
+        if snapshot is not None:
+            self._unpublished = replace(snapshot, runtime=self._layers.values)
 
     def _tell_refusal(self, type_url: str, error: str | None) -> None:
         """Report a NACK whose reason is not a resource's but the response's own, such as bytes without a name."""
@@ -245,11 +273,13 @@ class XdsSource:
         if issues and self._sink is not None:
             self._sink.report(issues)
         if snapshot is not None:
-            self._unpublished = replace(self._sniffed.by_host(self._names.by_authority(snapshot)), local=self._local)
+            named = self._sniffed.by_host(self._names.by_authority(snapshot))
+            self._unpublished = replace(named, local=self._local, runtime=self._layers.values)
         due = self._last_publish + _BURST
-        if self._unpublished is not None and now >= due:
+        if self._unpublished is not None and now >= due and not self._layers.awaited:
             self._publish(self._unpublished)
-        self._set_timer(due if self._unpublished is not None else None, now)
+        waits = self._unpublished is not None and not self._layers.awaited
+        self._set_timer(due if waits else None, now)
 
     def _forget_absent(self) -> None:
         """Calls to ever new unknown hosts must not add up. What a call may wait to hear is published first."""

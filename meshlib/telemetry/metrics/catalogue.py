@@ -72,6 +72,13 @@ BREAKER_CHANGES = Metric(
     "Changes of a circuit breaker into a state.",
     labels=("meshlib.circuit_breaker", "meshlib.state"),
 )
+HEALING = Metric(
+    "meshlib.self_healing.changes",
+    "counter",
+    "meshlib_self_healing_changes_total",
+    "Endpoints, and clusters by their breakers, that became isolated, probing or healthy again.",
+    labels=("meshlib.cluster", "meshlib.state", "meshlib.by"),
+)
 MEASURED = (
     CLIENT_DURATION,
     SERVER_DURATION,
@@ -80,6 +87,7 @@ MEASURED = (
     UPSTREAM_TIME,
     RATE_LIMITED,
     BREAKER_CHANGES,
+    HEALING,
 )
 
 # ---------------------------------------------------------------------- counters of clusters, under Envoy's stat names

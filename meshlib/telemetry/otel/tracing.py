@@ -37,6 +37,7 @@ from meshlib.telemetry.otel.request import OtelRequest
 from meshlib.telemetry.otel.spans import ApiSpans, SpanMaker, started
 from meshlib.telemetry.propagators import Propagation
 from meshlib.telemetry.trace_parent import Ids, TraceParent
+from meshlib.telemetry.tracing import Healing
 from meshlib.telemetry.urls import QueryPolicy, full_url, shown_query, split_authority
 
 if TYPE_CHECKING:
@@ -106,6 +107,13 @@ class OtelTracing:
             attributes = attributes or self.attributes(head, grpc)
             return head, OtelCall(self, head, span, offset, attributes, grpc, on_wire)
         return self._unsampled(head, span.context), None
+
+    def happened(self, change: Healing) -> None:
+        """An event of the current span: that of the request being served, or of whatever makes calls here."""
+        span = get_current_span()
+        if span.is_recording():
+            told = {name: getattr(change, name) for name in ("cluster", "endpoint", "old", "new", "by", "reason")}
+            span.add_event(f"meshlib.{change.new}", {f"meshlib.{name}": value for name, value in told.items()})
 
     def request(self, head: RequestHead, now: float) -> OtelRequest | None:
         """A request below the span in its trace headers. None where an instrumentation has made its span already."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshlib.engine.commands import BodyEnd, Commit, Discard, Fail, Start, Wait, abandon
-from meshlib.engine.events import AttemptEnded, CallEnded, EndpointEjected, EndpointReturned
+from meshlib.engine.events import AttemptEnded, CallEnded, EndpointEjected, EndpointReturned, HealingChanged
 from meshlib.engine.plan import Attached
 from meshlib.engine.runtime import Runtime
 from meshlib.engine.stand_in import STAND_IN
@@ -165,7 +165,7 @@ def test_a_body_that_breaks_is_the_endpoints_fault(failure: Failure) -> None:
     player = Player(runtime)
     player.responds(200, 1.0)
     assert player.body_ends(2.0, failure) == ENDED
-    assert [type(event) for event in seen] == [AttemptEnded, EndpointEjected, CallEnded]
+    assert [type(event) for event in seen] == [AttemptEnded, EndpointEjected, HealingChanged, CallEnded]
     assert seen[-1].flag is not None
     assert held(runtime) == {}
 

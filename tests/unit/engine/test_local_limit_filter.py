@@ -153,7 +153,7 @@ def test_a_descriptor_in_shadow_mode_counts_and_lets_pass() -> None:
         "p.http_local_rate_limit.ok": 1,
         "p.http_local_rate_limit.rate_limited": 2,
         "p.http_local_rate_limit.enforced": 1,
-        "p.http_local_rate_limit.shadow_mode": 2,
+        "p.http_local_rate_limit.shadow_mode": 1,
     }
 
 

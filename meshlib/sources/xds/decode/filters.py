@@ -37,6 +37,7 @@ from meshlib.sources.xds.decode.local_rate_limit import (
     local_rate_limit,
 )
 from meshlib.sources.xds.decode.rate_limit_quota import QUOTA_DECODERS, QUOTA_MODULES
+from meshlib.sources.xds.decode.request_limit import REQUEST_LIMIT_TYPE, request_limit
 from meshlib.sources.xds.decode.session import (
     SESSION_MODULE,
     SESSION_PER_ROUTE_TYPE,
@@ -112,6 +113,8 @@ _DECODERS: dict[str, Callable[[Context, Any, str], FilterConfig]] = {
 
 def _config(ctx: Context, typed_config: Any, path: str) -> FilterConfig:
     name, message = unpack(typed_config, _MODULES, path)
+    if name == REQUEST_LIMIT_TYPE:
+        return request_limit(ctx, typed_config, path)
     if message is not None:
         return _DECODERS[name](ctx, message, path)
     ctx.degraded(path, f"filter {name or 'without a type'} is not supported; requests skip it")

@@ -1,0 +1,1 @@
+"""The decorators, one a file: what each does around the call."""
