@@ -1,6 +1,9 @@
 """A bootstrap whose cluster `up` is behind the global rate limit filter."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +38,19 @@ def limited(folder: Path, backend: int, limits: list[int], *, more: Any = None, 
     path = folder / "limited.json"
     path.write_text(json.dumps(whole))
     return path
+
+
+def forked(path: Path, what: str) -> list[str]:
+    """What `forking.py` says of a bootstrap."""
+    here = Path(__file__).parent
+    paths = os.pathsep.join((str(here.parents[2]), str(here.parents[1])))
+    done = subprocess.run(
+        [sys.executable, str(here / "forking.py"), str(path), what],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ import grpc
 import httpx
 import pytest
 
-from e2e.rate_limits.limited import limit, limited
+from e2e.rate_limits.limited import forked, limit, limited
 from meshlib import Mesh
 from parts.fast_backend import FastBackend
 from parts.fixtures import Servers
@@ -185,24 +184,9 @@ async def test_grpc_calls_of_both_kinds_are_limited(
         assert dict(caught.value.initial_metadata())["x-envoy-ratelimited"] == "true"
 
 
-def _in_child(mesh: Mesh, told: Any) -> None:
-    with mesh.http.client() as client:
-        told.put(dict(statuses(client, 3)))
-    mesh.close()
-
-
 def test_a_forked_child_asks_by_itself(
-    make_mesh: Callable[..., Mesh], ratelimit_server: Limits, fast_backend: Callable[..., FastBackend]
+    ratelimit_server: Limits, fast_backend: Callable[..., FastBackend], servers: Servers
 ) -> None:
     server, backend = ratelimit_server({"shop": [limit("user", 6)]}), fast_backend("up")
-    mesh = make_mesh(backend.port, [server.port])
-    context = multiprocessing.get_context("fork")
-    told = context.Queue()
-    with mesh.http.client() as client:
-        assert statuses(client, 2) == {200: 2}
-        child = context.Process(target=_in_child, args=(mesh, told))
-        child.start()
-        assert told.get(timeout=40) == {200: 3}
-        child.join(40)
-        assert child.exitcode == 0
-        assert statuses(client, 2) == {200: 1, 429: 1}
+    path = limited(servers.folder("limited"), backend.port, [server.port])
+    assert forked(path, "limits") == ["parent 200 200", "child 200 200 200", "ended 0", "parent 200 429"]

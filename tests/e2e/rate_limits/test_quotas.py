@@ -1,9 +1,6 @@
 """Assigned quotas on a server of ours: reports, assignments, their end, streams that end, forks."""
 
 import json
-import multiprocessing
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +10,11 @@ import httpx
 import pytest
 
 from differential.calls_twin import EXTENSIONS, bootstrap, cluster, virtual_host
+from e2e.rate_limits.limited import forked
 from meshlib import Mesh
 from meshlib.grpc import quota_client
 from parts.fast_backend import FastBackend
 from parts.fixtures import Servers
-from parts.process import Process
 from parts.quota_server import QuotaServer
 
 QUOTA = f"{EXTENSIONS}.filters.http.rate_limit_quota.v3"
@@ -43,27 +40,32 @@ def settings(**more: Any) -> dict[str, Any]:
     }
 
 
+def quotas(folder: Path, backend: int, port: int, action: dict[str, Any], **options: Any) -> Path:
+    """A bootstrap whose cluster `up` is behind the filter, and `quotas` the service."""
+    config = {
+        "@type": f"{QUOTA}.RateLimitQuotaFilterConfig",
+        "rlqs_server": {"envoy_grpc": {"cluster_name": "quotas"}},
+        "domain": "shop",
+        "bucket_matchers": {"matcher_list": {"matchers": [_line(action)]}},
+        **options,
+    }
+    whole = bootstrap(
+        [virtual_host([{"match": {"prefix": "/"}, "route": {"cluster": "up"}}])],
+        [cluster("up", [backend]), cluster("quotas", [port])],
+        filters=[{"name": "envoy.filters.http.rate_limit_quota", "typed_config": config}],
+    )
+    path = folder / "quota.json"
+    path.write_text(json.dumps(whole))
+    return path
+
+
 @pytest.fixture
 def make_mesh(servers: Servers) -> Iterator[Callable[..., Mesh]]:
     """``make_mesh(backend port, quota server's port, settings)``."""
     made: list[Mesh] = []
 
-    def make(backend: int, port: int, action: dict[str, Any], **options: Any) -> Mesh:
-        config = {
-            "@type": f"{QUOTA}.RateLimitQuotaFilterConfig",
-            "rlqs_server": {"envoy_grpc": {"cluster_name": "quotas"}},
-            "domain": "shop",
-            "bucket_matchers": {"matcher_list": {"matchers": [_line(action)]}},
-            **options,
-        }
-        whole = bootstrap(
-            [virtual_host([{"match": {"prefix": "/"}, "route": {"cluster": "up"}}])],
-            [cluster("up", [backend]), cluster("quotas", [port])],
-            filters=[{"name": "envoy.filters.http.rate_limit_quota", "typed_config": config}],
-        )
-        path = servers.folder("quota") / "quota.json"
-        path.write_text(json.dumps(whole))
-        made.append(Mesh.from_file(path))
+    def make(*given: Any, **options: Any) -> Mesh:
+        made.append(Mesh.from_file(quotas(servers.folder("quota"), *given, **options)))
         return made[-1].start().wait_ready()
 
     yield make
@@ -189,38 +191,10 @@ def test_denied_requests_are_answered_as_configured(
     assert (response.status_code, response.text, response.headers["x-denied"]) == (403, "no", "yes")
 
 
-def _in_child(mesh: Mesh, told: Any) -> None:
-    with mesh.http.client() as client:
-        until = time.monotonic() + 20
-        while (found := statuses(client, 1, "bob")) != {429: 1} and time.monotonic() < until:
-            time.sleep(0.01)
-        told.put(dict(found))
-    mesh.close()
-
-
-SERVER = """
-import time
-from parts.quota_server import QuotaServer
-server = QuotaServer(lambda bucket: {"quota_assignment_action": {"rate_limit_strategy": {"blanket_rule": "DENY_ALL"}}})
-print("port", server.port, flush=True)
-time.sleep(120)
-"""
-
-
 def test_a_forked_child_has_a_stream_of_its_own(
-    make_mesh: Callable[..., Mesh], fast_backend: Callable[..., FastBackend], servers: Servers
+    quota_server: Callable[..., QuotaServer], fast_backend: Callable[..., FastBackend], servers: Servers
 ) -> None:
-    """The server is another process: a gRPC server in one that forks is in the way."""
-    environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    server = servers.keep(Process([sys.executable, "-c", SERVER], servers.folder("quota") / "server.log", environment))
-    port = int(server.wait_line(r"^port (\d+)$")[1])
-    mesh = make_mesh(fast_backend("up").port, port, settings())
-    with mesh.http.client() as client:
-        server.wait_for(lambda: statuses(client, 1) == {429: 1}, "assignment")
-        context = multiprocessing.get_context("fork")
-        told = context.Queue()
-        child = context.Process(target=_in_child, args=(mesh, told))
-        child.start()
-        assert told.get(timeout=40) == {429: 1}
-        child.join(40)
-        assert child.exitcode == 0
+    server = quota_server(lambda bucket: DENY)
+    path = quotas(servers.folder("quota"), fast_backend("up").port, server.port, settings())
+    assert forked(path, "quotas") == ["parent 429", "child 429", "ended 0", "parent 429 429"]
+    assert server.streams == 2
