@@ -203,6 +203,7 @@ PUBLIC: dict[str, set[str]] = {
         "GenericKey",
         "HeaderValueMatch",
         "HitsAddend",
+        "InputValue",
         "MaskedRemoteAddress",
         "MetadataLimit",
         "MetadataValue",

@@ -149,7 +149,7 @@ def test_what_stands_beside_the_actions() -> None:
     [
         (
             {"extension": {"name": "expr", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}}},
-            "extension",
+            "extension.typed_config",
         ),
         ({"metadata": {"descriptor_key": "k", "metadata_key": METADATA_KEY, "source": 2}}, "metadata.source"),
     ],
