@@ -131,6 +131,7 @@ PUBLIC: dict[str, set[str]] = {
         "CircuitBreakers",
         "Cluster",
         "ClusterType",
+        "ErrorMatcher",
         "OutlierDetection",
         "RetryBudget",
         "Thresholds",
