@@ -24,6 +24,7 @@ from meshlib.model.filters import LocalRateLimit
 from meshlib.model.global_rate_limit import GlobalRateLimit
 from meshlib.model.limiters import RequestLimit
 from meshlib.model.report import Issue
+from meshlib.policy.shared_limit import SharedRateLimit
 
 __all__ = [
     "SETTINGS",
@@ -80,7 +81,7 @@ def _is_seconds(value: object) -> bool:
 
 
 def _is_limit(value: object) -> bool:
-    return isinstance(value, LocalRateLimit | RequestLimit | GlobalRateLimit) or _is_text(value)
+    return isinstance(value, LocalRateLimit | RequestLimit | SharedRateLimit | GlobalRateLimit) or _is_text(value)
 
 
 def _is_mesh(value: object) -> bool:
@@ -110,11 +111,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("LOCALITY", "where this process runs: 'region/zone/sub_zone'", _is_text),
     Setting("LOCAL_CLUSTER", "the cluster this process is an endpoint of", _is_text),
     Setting("FAILOVER_TIMEOUT", "seconds, more than 0", lambda v: _is_seconds(v) and bool(v)),
-    Setting(
-        "RATE_LIMITS",
-        "a list of texts such as '100/minute', or of Local- or GlobalRateLimit",
-        _is_list_of(_is_limit),
-    ),
+    Setting("RATE_LIMITS", "a list of texts such as '100/minute', or of limits", _is_list_of(_is_limit)),
     Setting("READINESS_PATH", "a path that begins with '/'", lambda v: _is_text(v) and v.startswith("/")),
     Setting("ADMIN", "the path of the admin socket, with {pid} in it where there are several processes", _is_path),
     Setting("DRAIN_SECONDS", "seconds, 0 or more", _is_seconds),

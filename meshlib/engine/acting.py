@@ -99,7 +99,7 @@ class StickyAttempts(RequestedAttempts):
         if not session.wanted or self.tried:
             return super().pick(now)
         if now >= self.cluster.next_sweep:
-            sweep(self, now)
+            sweep(self.runtime, self.cluster, now)
         host = choose(self.cluster, session.wanted)
         return super().pick(now) if host is None and not session.strict else host
 

@@ -89,7 +89,7 @@ def pick_child(call: Attempts, now: float) -> Host | None:
     child = aggregate.children[choice.child]
     _turn_to(call, child)
     if now >= child.next_sweep:
-        sweep(call, now)
+        sweep(call.runtime, child, now)
     avoid, again = call.avoided() if call.tried else ((), 0)
     host = child.balancer.pick_in(
         choice.priority, choice.degraded, call.request_hash, call.share.criteria, rng, avoid, again

@@ -203,7 +203,7 @@ class Attempts:
         if now >= cluster.next_sweep:
             if cluster.aggregate is not None:
                 return pick_child(self, now)
-            sweep(self, now)
+            sweep(self.runtime, cluster, now)
         balancer = cluster.balancer
         if self.tried:
             host = self._pick_again()

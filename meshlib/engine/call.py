@@ -140,7 +140,11 @@ def _stages(  # noqa: C901, PLR0912  the stages in their order; a function for e
     for index, item in enumerate(filters) if filters else _NONE:
         verdict = item.on_request(head, now, runtime.rng)
         if verdict is not None:
-            refusal, now = yield from _settled(verdict, runtime, head, now, deadline, info)
+            refusal: LocalReply | Fail | Admit | None
+            if isinstance(verdict, Admit):
+                refusal = verdict
+            else:
+                refusal, now = yield from _settled(verdict, runtime, head, now, deadline, info)
             if isinstance(refusal, Admit):  # it follows the rest of the call from outside
                 rest = Admitted(host, decision, filters[index + 1 :])
                 head = refusal.head or head

@@ -9,6 +9,7 @@ from meshlib.balancing.aggregate import AggregateBalancer
 from meshlib.balancing.cluster import ClusterBalancer
 from meshlib.balancing.zones import Callers
 from meshlib.engine.by_request import by_request
+from meshlib.engine.error_matcher import compile_errors
 from meshlib.engine.lanes import by_labels
 from meshlib.engine.observing import observer_of, report_taker_of
 from meshlib.engine.reach import ReachLike, failing
@@ -18,7 +19,8 @@ from meshlib.model.route import RoutingPriority
 from meshlib.policy.breaker import Breaker, Listener, Permit
 from meshlib.policy.outlier import OutlierDetector
 from meshlib.policy.shared_limit import SharedRateLimit
-from meshlib.state.cells import ClusterState, PriorityState
+from meshlib.state.cells import ClusterState, EndpointState, PriorityState
+from meshlib.state.outliers import Window
 
 _NOWHERE = Locality()
 
@@ -43,7 +45,8 @@ class ClusterPlan:
     balancer learns nothing from them. `guarded`: calls have something to pass before they are balanced: limits from
     code, overload drops, (`awaited`) names that nobody has looked up yet; or the balancer asks something of them
     (`by_request`). `callers` are those whose zones count in zone aware routing. An aggregate cluster has `children`,
-    and `aggregate` chooses among them. `reach` hears of connections that fail, where failover goes by those.
+    and `aggregate` chooses among them. `reach` hears of connections that fail, where failover goes by those. `errors`
+    says which responses outlier detection takes for errors, where that does not go by the status.
     """
 
     __slots__ = (
@@ -63,6 +66,7 @@ class ClusterPlan:
         "connect_timeout",
         "detector",
         "drops",
+        "errors",
         "guarded",
         "lanes",
         "limits",
@@ -117,7 +121,9 @@ class ClusterPlan:
         before = previous.balancer if previous else None
         self.balancer = ClusterBalancer(balanced, endpoints, state, before, callers, locality)
         self.addresses = frozenset(host.address for host in self.balancer.hosts)
-        self.detector = OutlierDetector(config.outlier_detection) if config.outlier_detection else None
+        detection = config.outlier_detection
+        self.detector = OutlierDetector(detection, len(self.balancer.hosts)) if detection else None
+        self.errors = compile_errors(detection.error_matcher) if detection and detection.error_matcher else None
         self.next_sweep = 0.0
         observe = observer_of(config.lb_policy, config.load_aware)
         self.observe = observe if reach is None else failing(reach, observe)
@@ -127,20 +133,22 @@ class ClusterPlan:
         self.breaker = breaker or _own_breaker(config, state, on_transition)
         self._owns_breaker = breaker is None
 
-    def adopt(self, now: float | None = None) -> None:
+    def adopt(self, now: float | None = None) -> list[EndpointState]:
         """The plan is in force: only now does the state follow it, for a plan that is refused must change nothing.
-        `now` is when endpoints that it brings have joined; without it that is the next pick.
+        `now` is when endpoints that it brings have joined; without it that is the next pick. The endpoints that are let
+        back by that.
         """
         state = self.state
         if now is not None:
             self.balancer.begin(now)
         _forget_gone(state, self.addresses)
-        if self.detector is None and state.ejected:
-            _let_back(state)
+        state.detector = self.detector
+        returned = _let_back(state) if self.detector is None else []
         if self._owns_breaker:
             state.breaker = self.breaker
             if state.breaker is not None:
                 state.breaker.policy = self.config.circuit_breaker
+        return returned
 
     def thresholds(self, priority: RoutingPriority) -> tuple[PriorityState, Thresholds]:
         """The load and the limits of one routing priority."""
@@ -155,16 +163,23 @@ def _forget_gone(state: ClusterState, addresses: frozenset[str]) -> None:
         if address not in addresses:
             state.endpoints.pop(address, None)
             state.ejected.pop(cell, None)
-            state.forgive_at.pop(cell, None)
+            state.returned_at.pop(cell, None)
             state.streaks.pop(cell, None)
 
 
-def _let_back(state: ClusterState) -> None:
-    """Without outlier detection nothing would ever let an ejected endpoint return."""
-    for cell in list(state.ejected):
-        cell.ejection = None
+def _let_back(state: ClusterState) -> list[EndpointState]:
+    """Without outlier detection nothing would ever let an ejected endpoint return; should there be one again, it
+    begins anew.
+    """
+    ejected, returned = list(state.ejected), list(state.returned_at)
+    for cell in (*ejected, *returned):
+        cell.ejection, cell.ejections = None, 0
         state.ejected.pop(cell, None)
-    state.availability_changed()
+        state.returned_at.pop(cell, None)
+    state.window = Window()
+    if ejected:
+        state.availability_changed()
+    return ejected
 
 
 def _own_breaker(config: Cluster, state: ClusterState, on_transition: Listener | None) -> BreakerLike | None:

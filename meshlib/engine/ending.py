@@ -59,7 +59,7 @@ def finished(call: Attempts, start: Start, outcome: Outcome, end: BodyEnd) -> No
         judge(call, start, broken)
         info.flag = info.flag or classify(broken).flag
     elif end.grpc_status is not None:
-        trailers = Outcome(outcome.status, grpc_status=end.grpc_status)
+        trailers = Outcome(outcome.status, outcome.headers, grpc_status=end.grpc_status)
         trailers.at = end.at
         judge(call, start, trailers)
     if outcome.grpc_status is not None:

@@ -5,7 +5,6 @@ A route, or a server, whose filters never do pays nothing for it.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -137,5 +136,7 @@ def _add(command: Commit | Reply, headers: list[tuple[bytes, bytes]]) -> None:
 
 
 def _finish(flow: Flow, end: BodyEnd) -> None:
-    with contextlib.suppress(StopIteration):
+    try:
         flow.send(end)
+    except StopIteration:
+        return

@@ -63,22 +63,26 @@ class CallEnded:
 
 @dataclass(frozen=True, slots=True)
 class EndpointEjected:
-    """Outlier detection took an endpoint out of balancing for `seconds`."""
+    """Outlier detection took an endpoint out of balancing for `seconds`. `reason` is the detector, by the name its
+    counters have, and `details` are the figures that made it do so.
+    """
 
     at: float
     cluster: str
     endpoint: str
     reason: str
     seconds: float
+    details: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointReturned:
-    """An ejected endpoint is balanced to again."""
+    """An ejected endpoint is balanced to again. Its time is over, unless `reason` says otherwise."""
 
     at: float
     cluster: str
     endpoint: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

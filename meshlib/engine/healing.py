@@ -84,12 +84,13 @@ def _worst(held: dict[str, HealingState]) -> HealingState:
 
 
 def _ejected(event: EndpointEjected) -> _Told:
-    reason = f"{event.reason}, for {event.seconds:g} s"
+    found = f"{event.reason}: {event.details}" if event.details else event.reason
+    reason = f"{found}, for {event.seconds:g} s"
     return event.cluster, event.endpoint, "outlier detection", "isolated", reason
 
 
 def _returned(event: EndpointReturned) -> _Told:
-    return event.cluster, event.endpoint, "outlier detection", "healthy", "its time is over"
+    return event.cluster, event.endpoint, "outlier detection", "healthy", event.reason or "its time is over"
 
 
 def _unreachable(event: EndpointUnreachable) -> _Told:

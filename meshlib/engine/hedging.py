@@ -124,7 +124,7 @@ class _Race:
             del self.slow_at[start]
             start.cluster.stats["upstream_rq_per_try_timeout"].add()
             if start.cluster.detector is not None:
-                detect(call, start.cluster.detector, start, _SLOW, now)
+                detect(call, start, _SLOW, now)
             if start.cluster.observe is not None:  # it will be cancelled, and never be heard of again
                 start.cluster.observe(start, slow_at(now), _SLOW)
             if call.rules is None or not call.rules.policy.retry_on:
@@ -143,8 +143,8 @@ class _Race:
         """An attempt has ended. Whether the call has."""
         call, now = self.call, outcome.at
         sent = self.running[start]
-        self.slow_at.pop(start, None)
-        verdict = judge(call, start, outcome)
+        was_slow = self.slow_at.pop(start, None) is None and outcome.failure is Failure.TIMEOUT
+        verdict = judge(call, start, outcome, was_slow=was_slow)
         delay, reason, wanted = self._retry(start, outcome, verdict)
         if call.runtime.observers:
             note(call, start, outcome, sent, reason)
@@ -201,7 +201,7 @@ class _Race:
         late = Outcome(failure=Failure.TIMEOUT)
         late.at = now
         for start in list(self.running):
-            judge(self.call, start, late)
+            judge(self.call, start, late, was_slow=start not in self.slow_at)
         yield from self._cancel_all(now)
         yield exhausted(self.call, late, classify(late), now)
 

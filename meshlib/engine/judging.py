@@ -5,18 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshlib.engine.commands import Start
+from meshlib.engine.error_matcher import as_told
 from meshlib.engine.events import EndpointEjected, EndpointReturned
 from meshlib.engine.stats import count
 from meshlib.model.outcome import Outcome
 from meshlib.policy.classify import PENDING, Classification, classify
-from meshlib.policy.outlier import OutlierDetector
+from meshlib.policy.outlier import Change, OutlierDetector
+from meshlib.state.cells import EndpointState
+from meshlib.state.outliers import step
 
 if TYPE_CHECKING:
     from meshlib.engine.attempt import Attempts
+    from meshlib.engine.cluster import ClusterPlan
+    from meshlib.engine.runtime import Runtime
 
 
-def judge(call: Attempts, start: Start, outcome: Outcome) -> Classification:
-    """Classify once; breaker, outlier detection and counters read that one verdict."""
+def judge(call: Attempts, start: Start, outcome: Outcome, *, was_slow: bool = False) -> Classification:
+    """Classify once; breaker, outlier detection and counters read that one verdict. `was_slow`: outlier detection has
+    heard of this time-out already.
+    """
     verdict = classify(outcome)
     call.load.retries.pop(call, None)
     cluster = start.cluster
@@ -31,41 +38,60 @@ def judge(call: Attempts, start: Start, outcome: Outcome) -> Classification:
             breaker.release(permit)
         else:
             breaker.record(permit, not verdict.counts_as_5xx, outcome.at, outcome.error)
-    # A success that ends no streak of failures, which is what nearly all attempts are, tells most detectors nothing.
     detector = cluster.detector
-    if detector is not None and (
-        verdict.counts_as_5xx or detector.wants_successes or start.host.cell in cluster.state.streaks
-    ):
-        detect(call, detector, start, verdict, outcome.at)
+    if detector is not None and not was_slow:
+        now, state, cell = outcome.at, cluster.state, start.host.cell
+        if now >= cluster.next_sweep:
+            sweep(call.runtime, cluster, now)
+        # A success that ends no streak of failures, which is what nearly all attempts are, is only counted.
+        if verdict.success and cluster.errors is None and cell not in state.streaks:
+            if detector.counts:
+                step(state.window.successes, cell)
+        else:
+            detect(call, start, as_told(cluster.errors, outcome, verdict), now)
     count(cluster.stats, outcome)
     return verdict
 
 
-def detect(call: Attempts, detector: OutlierDetector, start: Start, verdict: Classification, now: float) -> None:
+def detect(call: Attempts, start: Start, verdict: Classification, now: float) -> None:
     """Tell outlier detection; it may eject the attempt's endpoint."""
     cluster, host = start.cluster, start.host
+    detector: OutlierDetector | None = cluster.state.detector  # not of a plan that has been replaced meanwhile
     hosts = len(cluster.balancer.hosts)
-    if not hosts:  # a stand-in, or endpoints that have all left meanwhile: there is nothing to eject
+    if detector is None or not hosts:  # a stand-in, or endpoints that have all left meanwhile: nothing is to be ejected
         return
     ejection = detector.record(cluster.state, host.cell, verdict, now, hosts, call.runtime.rng)
-    if ejection is None:
-        return
-    cluster.next_sweep = min(cluster.next_sweep, ejection.until)
-    seconds = ejection.until - now
-    call.runtime.turn(EndpointEjected(now, cluster.name, host.address, ejection.reason, seconds))
+    if ejection is not None:
+        cluster.next_sweep = min(cluster.next_sweep, ejection.until)
+        _tell(call.runtime, cluster, Change(now, host.cell, ejection))
 
 
-def sweep(call: Attempts, now: float) -> None:
-    """What time brings: weights that change, ejected endpoints that return. Cheap: the next time is remembered."""
-    cluster = call.cluster
+def sweep(runtime: Runtime, cluster: ClusterPlan, now: float) -> None:
+    """What time brings: weights that change, endpoints that stood out in an interval, and that return. Cheap: the next
+    time is remembered.
+    """
     tick = cluster.balancer.tick(now)
-    if cluster.detector is None:
+    detector: OutlierDetector | None = cluster.state.detector
+    if detector is None:
         cluster.next_sweep = tick
         return
-    before = list(cluster.state.ejected)
-    due = cluster.detector.sweep(cluster.state, now)
-    returns = [cell.ejection.until for cell in list(cluster.state.ejected) if cell.ejection is not None]
-    cluster.next_sweep = min(due, tick, *returns)
-    for cell in before:
-        if not cell.ejected:
-            call.runtime.turn(EndpointReturned(now, cluster.name, cell.address))
+    swept = detector.sweep(cluster.state, now, len(cluster.balancer.hosts), runtime.rng)
+    cluster.next_sweep = min(swept.due, tick)
+    for change in swept.changes:
+        _tell(runtime, cluster, change)
+
+
+def checked_healthy(runtime: Runtime, cluster: ClusterPlan, cell: EndpointState, now: float) -> None:
+    """An active health check of the endpoint has succeeded, which lets it back if outlier detection had ejected it."""
+    detector: OutlierDetector | None = cluster.state.detector
+    if detector is not None and detector.healthy(cluster.state, cell, now):
+        runtime.turn(EndpointReturned(now, cluster.name, cell.address, "a health check succeeded"))
+
+
+def _tell(runtime: Runtime, cluster: ClusterPlan, change: Change) -> None:
+    at, cell, ejection = change
+    if ejection is None:
+        runtime.turn(EndpointReturned(at, cluster.name, cell.address))
+        return
+    seconds = ejection.until - at
+    runtime.turn(EndpointEjected(at, cluster.name, cell.address, ejection.reason, seconds, ejection.details))

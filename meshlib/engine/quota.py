@@ -22,7 +22,7 @@ from meshlib.policy.quota import Limiter, QuotaBook, limiter_of
 from meshlib.policy.rng import Rng, happens
 from meshlib.routing.header_filter import compile_steps
 from meshlib.routing.headers import Mutate
-from meshlib.routing.matcher_tree import compile_matcher, reader
+from meshlib.routing.matcher_tree import compile_input, compile_matcher
 
 
 class Quotas(Protocol):
@@ -51,7 +51,9 @@ class _Bucket:
 
     def __init__(self, settings: BucketSettings) -> None:
         self.settings = settings
-        self._parts = [(key, value if isinstance(value, str) else reader(value)) for key, value in settings.bucket_id]
+        self._parts = [
+            (key, value if isinstance(value, str) else compile_input(value)) for key, value in settings.bucket_id
+        ]
         self.fallback: Limiter | None = None if settings.bucket_id else limiter_of(settings.no_assignment)
         self.mutate = _mutate(settings.response_headers, "response")
 

@@ -34,7 +34,7 @@ class RequestedAttempts(Attempts):
             host = balancer.host_at(address)
             if host is not None:
                 if now >= self.cluster.next_sweep:
-                    sweep(self, now)
+                    sweep(self.runtime, self.cluster, now)
                 return host
         return super().pick(now)
 

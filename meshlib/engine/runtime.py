@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import Question
-from meshlib.engine.events import Event, Observer
+from meshlib.engine.events import EndpointReturned, Event, Observer
 from meshlib.engine.filter_states import FilterStates
 from meshlib.engine.healing import HealingRecord
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.rng import Randomness
 from meshlib.model.snapshot import Snapshot
-from meshlib.state.cells import MeshState
+from meshlib.state.cells import EndpointState, MeshState
 from meshlib.telemetry.propagators import DEFAULT, Propagation
 from meshlib.telemetry.tracing import Tracing
 
@@ -100,7 +101,12 @@ class Runtime:
         self.healing.keep_only(lambda name, at: name in plan.clusters and at in plan.clusters[name].addresses)
         for name, cluster in plan.clusters.items():
             if before.get(name) is not cluster:  # what was taken over has been adopted, endpoint by endpoint, already
-                cluster.adopt(now)
+                self._let_back(cluster, cluster.adopt(now), now)
+
+    def _let_back(self, cluster: ClusterPlan, cells: Sequence[EndpointState], now: float | None) -> None:
+        if now is not None:
+            for cell in cells:
+                self.turn(EndpointReturned(now, cluster.name, cell.address, "outlier detection was taken away"))
 
     def turn(self, event: Event) -> None:
         """Something was isolated, is tried again, or is back: rare, so it is always recorded, logged and told."""

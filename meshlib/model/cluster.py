@@ -9,6 +9,7 @@ from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoint
 from meshlib.model.lanes import LaneGroup, Nearby
 from meshlib.model.lb import ROUND_ROBIN, LbPolicy, LbSubsetConfig, OverrideHost, RandomSubsetting
+from meshlib.model.matchers import HeaderMatcher
 from meshlib.model.metadata import EMPTY_METADATA, Metadata, Struct
 from meshlib.model.zones import ZONE_AWARE, LoadAware, ZoneAware
 
@@ -17,6 +18,7 @@ __all__ = [
     "CircuitBreakers",
     "Cluster",
     "ClusterType",
+    "ErrorMatcher",
     "OutlierDetection",
     "RetryBudget",
     "Thresholds",
@@ -55,10 +57,23 @@ class CircuitBreakers:
 
 
 @dataclass(frozen=True, slots=True)
-class OutlierDetection:
-    """`envoy.config.cluster.v3.OutlierDetection`, consecutive detectors (the statistical ones are not in this version).
+class ErrorMatcher:
+    """`envoy.config.common.matcher.v3.MatchPredicate` over a response's headers: an `and` or `or` of `rules`, the `not`
+    of the one rule, `headers` of which all must match, or `any`.
+    """
 
-    Times in seconds, `enforcing_*` in percent. Defaults are Envoy's.
+    kind: Literal["any", "headers", "and", "or", "not"]
+    rules: tuple[ErrorMatcher, ...] = ()
+    headers: tuple[HeaderMatcher, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierDetection:
+    """`envoy.config.cluster.v3.OutlierDetection`. Times in seconds, `enforcing_*` and thresholds in percent, the
+    `success_rate_stdev_factor` in thousandths. Defaults are Envoy's. A `consecutive_*` of 0 detects nothing.
+
+    `error_matcher` is that of the cluster's HttpProtocolOptions: the responses it matches are errors, all others are
+    not, whatever their status.
     """
 
     consecutive_5xx: int = 5
@@ -68,6 +83,24 @@ class OutlierDetection:
     max_ejection_time: float = 300.0
     max_ejection_percent: int = 10
     always_eject_one_host: bool = False
+    max_ejection_time_jitter: float = 0.0
+    consecutive_gateway_failure: int = 5
+    enforcing_consecutive_gateway_failure: int = 0
+    split_external_local_origin_errors: bool = False
+    consecutive_local_origin_failure: int = 5
+    enforcing_consecutive_local_origin_failure: int = 100
+    success_rate_minimum_hosts: int = 5
+    success_rate_request_volume: int = 100
+    success_rate_stdev_factor: int = 1900
+    enforcing_success_rate: int = 100
+    enforcing_local_origin_success_rate: int = 100
+    failure_percentage_threshold: int = 85
+    failure_percentage_minimum_hosts: int = 5
+    failure_percentage_request_volume: int = 50
+    enforcing_failure_percentage: int = 0
+    enforcing_failure_percentage_local_origin: int = 0
+    successful_active_health_check_uneject_host: bool = True
+    error_matcher: ErrorMatcher | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from meshlib.model.context_matchers import IpRanges
+from meshlib.model.matcher_tree import Input
 from meshlib.model.matchers import HeaderMatcher, QueryParameterMatcher
 from meshlib.model.metadata import Struct
 
@@ -24,6 +25,7 @@ __all__ = [
     "GenericKey",
     "HeaderValueMatch",
     "HitsAddend",
+    "InputValue",
     "MaskedRemoteAddress",
     "MetadataLimit",
     "MetadataValue",
@@ -177,6 +179,16 @@ class MetadataValue:
     skip_if_absent: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class InputValue:
+    """`extension` with an input of the unified matcher: its value under the extension's name. An empty one adds
+    nothing, and one that is not there leaves no descriptor.
+    """
+
+    key: str
+    input: Input
+
+
 Action: TypeAlias = (
     SourceCluster
     | DestinationCluster
@@ -189,6 +201,7 @@ Action: TypeAlias = (
     | HeaderValueMatch
     | QueryParameterValueMatch
     | MetadataValue
+    | InputValue
 )
 
 

@@ -70,7 +70,8 @@ class Classification:
     then neither `success` nor `counts_as_5xx` holds, and breaker and outlier detection must not count it.
 
     `counts_as_5xx` is the outlier detector's view without split errors: 5xx responses and local-origin failures.
-    `status` is the HTTP status the outcome counts as (a connect failure as 503, a timeout as 504).
+    `status` is the HTTP status the outcome counts as (a connect failure as 503, a timeout as 504). `connected`: there
+    was a connection to the endpoint; False only where that is known.
     """
 
     success: bool
@@ -81,6 +82,7 @@ class Classification:
     neutral: bool
     status: int
     flag: ResponseFlag | None
+    connected: bool = True
 
     def satisfies(self, word: str) -> bool:
         """Whether the outcome satisfies a `retry_on` word by itself."""
@@ -129,6 +131,8 @@ _FAILURES: dict[Failure, tuple[Condition, int, ResponseFlag]] = {
     Failure.NESTED: (Condition.NONE, 500, ResponseFlag.LR),
 }
 _NEVER_SENT = frozenset({Failure.CONNECT, Failure.CONNECT_TIMEOUT, Failure.RESET_BEFORE_REQUEST})
+_NEVER_CONNECTED = frozenset({Failure.CONNECT, Failure.CONNECT_TIMEOUT})
+_MAYBE_CONNECTING = frozenset({Failure.PER_TRY_TIMEOUT, Failure.TIMEOUT, Failure.IDLE})
 _NEUTRAL = frozenset({Failure.POOL_TIMEOUT, Failure.OVERFLOW, Failure.LOCAL, Failure.NESTED})
 
 
@@ -139,7 +143,9 @@ def _of_failure(failure: Failure, sent: bool, grpc_status: int = 0) -> Classific
     if conditions & Condition.RESET and (failure in _NEVER_SENT or not sent):
         conditions |= Condition.RESET_BEFORE_REQUEST
     neutral = failure in _NEUTRAL
-    return Classification(False, int(conditions), not neutral, not neutral, not neutral, neutral, status, flag)
+    connected = failure not in _NEVER_CONNECTED and (sent or failure not in _MAYBE_CONNECTING)
+    blamed = not neutral
+    return Classification(False, int(conditions), blamed, blamed, blamed, neutral, status, flag, connected)
 
 
 _BY_STATUS = tuple(_of_status(status) for status in range(1000))

@@ -17,7 +17,7 @@ from meshlib.policy.rate_limit import LocalTokenBucket
 
 
 class Taken(NamedTuple):
-    """`allowed`: there were tokens. `bucket` is the one that was empty, or else the one the request is held against
+    """`allowed`: there were tokens. `bucket` is the first that was empty, or else the one the request is held against
     first (None: there is none); `x_ratelimit` what its descriptor says of headers. `shadowed`: it is allowed, though
     the bucket of a descriptor in shadow mode was empty.
     """
@@ -75,20 +75,21 @@ class LocalLimiter:
         """Take the tokens of a request with these descriptors. Of a limit that `instances` share each token counts as
         many times.
         """
-        shadowed, found = False, self._find(descriptors, now)
+        shadowed, found = None, self._find(descriptors, now)
         for _, bucket, shadow, descriptor in found:
             hits = 1 if descriptor.hits_addend is None else descriptor.hits_addend
             if hits and bucket.take(now, hits * instances):  # as in Envoy, no hits at all are too many
                 continue
             if not shadow:
                 return Taken(False, bucket, descriptor.x_ratelimit)
-            shadowed = True
+            if shadowed is None:
+                shadowed = Taken(True, bucket, descriptor.x_ratelimit, shadowed=True)
         default = self.default
         if default is not None and (self._always or not found) and not default.take(now, instances):
             return Taken(False, default)
-        if found:
-            return Taken(True, found[0][1], found[0][3].x_ratelimit, shadowed)
-        return Taken(True, default)
+        if shadowed is not None:
+            return shadowed
+        return Taken(True, found[0][1], found[0][3].x_ratelimit) if found else Taken(True, default)
 
     def _find(
         self, descriptors: Sequence[Descriptor], now: float

@@ -24,6 +24,7 @@ from meshlib.model.rate_limits import (
     GenericKey,
     HeaderValueMatch,
     HitsAddend,
+    InputValue,
     MaskedRemoteAddress,
     MetadataLimit,
     MetadataValue,
@@ -42,6 +43,7 @@ from meshlib.routing.context_matchers import compile_ranges
 from meshlib.routing.facts import NOTHING, CallFacts, Scene
 from meshlib.routing.formatters import compile_format
 from meshlib.routing.located import at
+from meshlib.routing.matcher_tree import compile_input
 from meshlib.routing.matchers import HeaderPredicate
 from meshlib.routing.query import first_parameter
 from meshlib.routing.strings import compile_string
@@ -204,6 +206,8 @@ def _compile_action(action: Action, where: Surroundings) -> Make:  # noqa: C901,
             return _where(lambda head: all(test(head) for test in asked) is expected, action, where)
         case MetadataValue():
             return _metadata(action, where.facts)
+        case InputValue(key=key, input=source):
+            return _input(key, compile_input(source))
 
 
 def _destination(cluster: Callable[[RequestHead], str] | str) -> Make:
@@ -244,6 +248,14 @@ def _where(
             return None
         value = write(_scene(head, facts)) or default
         return (key, value) if value else None
+
+    return make
+
+
+def _input(key: str, read: Callable[[RequestHead], str | None]) -> Make:
+    def make(head: RequestHead) -> Entry | None:
+        value = read(head)
+        return (key, value) if value else SKIPPED if value is not None else None
 
     return make
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 from meshlib.state.counter import Counter
 from meshlib.state.latency import Latency
+from meshlib.state.outliers import Window
 
 
 class ReportedLoad(NamedTuple):
@@ -22,11 +24,12 @@ class ReportedLoad(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Ejection:
-    """An outlier ejection in force: `until` is monotonic seconds."""
+    """An outlier ejection in force: `until` is monotonic seconds, `reason` the detector, `details` its figures."""
 
     since: float
     until: float
     reason: str
+    details: str = ""
 
 
 class EndpointState:
@@ -132,8 +135,19 @@ STAT_NAMES = (
     "lb_zone_routing_all_directly",
     "lb_zone_routing_cross_zone",
     "lb_zone_routing_sampled",
-    "outlier_detection.ejections_detected_consecutive_5xx",
-    "outlier_detection.ejections_enforced_consecutive_5xx",
+    *(
+        f"outlier_detection.ejections_{what}_{detector}"
+        for what in ("detected", "enforced")
+        for detector in (
+            "consecutive_5xx",
+            "consecutive_gateway_failure",
+            "consecutive_local_origin_failure",
+            "success_rate",
+            "failure_percentage",
+            "local_origin_success_rate",
+            "local_origin_failure_percentage",
+        )
+    ),
     "outlier_detection.ejections_enforced_total",
     "outlier_detection.ejections_overflow",
 )
@@ -142,23 +156,28 @@ STAT_NAMES = (
 class ClusterState:
     """One cluster: its endpoints by address, its load by routing priority, its counters by Envoy's stat names.
 
-    `ejected` holds the cells that are ejected now. `epoch` changes whenever availability does, so that a balancer's
-    compiled view knows that it is out of date. `streaks` are the current streaks of consecutive 5xx, of
-    the cells that have one, as lists so that appending is atomic. `seed` is the mesh's.
+    `epoch` changes whenever availability does, so that a balancer's compiled view knows that it is out of date. `seed`
+    is the mesh's.
+
+    Of outlier detection: `ejected` holds the cells that are ejected now. `streaks` are the current streaks of failures,
+    by detector, of the cells that have one, as counts whose steps are atomic. `returned_at` is when the cells came back
+    whose multiplier is still to shrink. `window` is the interval under way. `detector` is that of the plan in force.
     """
 
     __slots__ = (
         "breaker",
         "default",
+        "detector",
         "ejected",
         "endpoints",
         "epoch",
-        "forgive_at",
         "high",
         "name",
+        "returned_at",
         "seed",
         "stats",
         "streaks",
+        "window",
     )
 
     def __init__(self, name: str, seed: int = 0) -> None:
@@ -166,8 +185,10 @@ class ClusterState:
         self.seed = seed
         self.endpoints: dict[str, EndpointState] = {}
         self.ejected: dict[EndpointState, object] = {}
-        self.forgive_at: dict[EndpointState, float] = {}
-        self.streaks: dict[EndpointState, list[None]] = {}
+        self.returned_at: dict[EndpointState, float] = {}
+        self.streaks: dict[EndpointState, dict[str, count[int]]] = {}
+        self.window = Window()
+        self.detector: Any = None
         self.default = PriorityState()
         self.high = PriorityState()
         self.breaker: Any = None

@@ -2,6 +2,7 @@
 refused, and both say and count the same.
 """
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,7 @@ def header(name: str, value: str) -> Json:
 
 USER = action(request_headers={"header_name": "x-user", "descriptor_key": "user"})
 A, B = descriptor("generic_key", "a", 2), descriptor("generic_key", "b", 3, "1200s")
+LAST = descriptor("generic_key", "c", 100, "100s")
 SLOW, SHADOWED = descriptor("generic_key", "a", 1, "99.5s"), descriptor("generic_key", "a", 1, shadow_mode=True)
 
 
@@ -125,6 +127,16 @@ SCENARIOS: dict[str, tuple[Json, Json, list[Call]]] = {
         route(generic("a"), generic("b")),
         SAME,
     ),
+    "two in shadow mode": (
+        limit(descriptors=[{**SHADOWED, "token_bucket": bucket(1, "1200s")}, {**B, "shadow_mode": True}, LAST]),
+        route(generic("a"), generic("b"), generic("c")),
+        SAME,
+    ),
+    "shadow mode after one that is not": (
+        limit(descriptors=[{**B, "token_bucket": bucket(9, "1500s")}, SHADOWED]),
+        route(generic("a"), generic("b")),
+        SAME,
+    ),
     "actions of the filter's own": (limit(descriptors=[A, B], rate_limits=[generic("a")]), route(generic("b")), SAME),
     "hits of the filter's own actions": (
         limit(descriptors=[B], rate_limits=[generic("b", hits_addend={"number": 2})]),
@@ -182,7 +194,13 @@ def test_the_same_requests_are_limited(name: str, make_twin: Make, fast_backend:
     assert [issue for issue in twin.mesh.issues if "rate_limit" in issue.path or "http_filters" in issue.path] == []
 
 
+INPUT = "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
 ACTIONS: dict[str, tuple[Json, str, str]] = {
+    "matcher input": (
+        action(extension={"name": "in", "typed_config": {"@type": INPUT, "header_name": "x-user"}}),
+        "in",
+        "ann",
+    ),
     "source": (action(source_cluster={}), "source_cluster", "twins"),
     "destination": (action(destination_cluster={}), "destination_cluster", "up"),
     "header": (USER, "user", "ann"),
@@ -377,3 +395,103 @@ def test_a_limit_of_the_local_cluster_has_as_many_shares(
     calls = [Call(str(number), path) for number, path in enumerate(["/a", "/", "/a", "/", "/", "/a", "/", "/"])]
     pairs = [(seen(theirs), seen(ours)) for theirs, ours in twin.both(calls)]
     assert [ours for _, ours in pairs] == [theirs for theirs, _ in pairs]
+
+
+# ---------------------------------------------------------------------------------------------------------- generated
+
+HEADERS = ("x-user", "x-plan")
+NAMES = ("ann", "bob", "eve", "")
+
+
+def drawn_action(rng: random.Random) -> Json:
+    """An action, of few words, so that many requests have equal descriptors."""
+    name = rng.choice(HEADERS)
+    said: list[Json] = [
+        {"request_headers": {"header_name": name, "descriptor_key": name, "skip_if_absent": rng.random() < 0.5}},
+        {
+            "query_parameters": {
+                "query_parameter_name": "q",
+                "descriptor_key": "q",
+                "skip_if_absent": rng.random() < 0.5,
+            }
+        },
+        {"generic_key": {"descriptor_value": rng.choice("ab")}},
+        {
+            "header_value_match": {
+                "descriptor_value": "m",
+                "expect_match": rng.random() < 0.7,
+                "headers": [{"name": name, "string_match": {"exact": rng.choice(NAMES[:3])}}],
+            }
+        },
+        {"destination_cluster": {}},
+        {"remote_address": {}},
+    ]
+    return rng.choice(said)
+
+
+def drawn_limits(rng: random.Random, most: int, *, embedded: bool = False) -> list[Json]:
+    limits: list[Json] = []
+    for _ in range(rng.randint(0, most)):
+        limit: Json = {"actions": [drawn_action(rng) for _ in range(rng.randint(1, 2))]}
+        if embedded and rng.random() < 0.4:
+            limit["hits_addend"] = {"number": rng.randint(1, 3)}
+        if not embedded and rng.random() < 0.4:
+            limit["stage"] = rng.randint(0, 1)
+        if rng.random() < 0.2:
+            limit["x_ratelimit_option"] = rng.choice(["OFF", "DRAFT_VERSION_03"])
+        limits.append(limit)
+    return limits
+
+
+KEYS = ("x-user", "x-plan", "q", "generic_key", "header_match", "destination_cluster", "remote_address")
+VALUES = {"generic_key": "ab", "header_match": "m", "destination_cluster": ["up"], "remote_address": ["127.0.0.1"]}
+
+
+def drawn_descriptors(rng: random.Random) -> list[Json]:
+    """Descriptors of one entry or two, of which at most one wildcard fits a request, and no two fill equally fast."""
+    found: dict[tuple[str, ...], Json] = {}
+    for number in range(rng.randint(1, 9)):
+        keys = [rng.choice(KEYS) for _ in range(rng.randint(1, 2))]
+        entries = [{"key": key, "value": rng.choice(VALUES.get(key, NAMES[:3]))} for key in keys]
+        if rng.random() < 0.3 and not any("*" in known and known[1:] == tuple(keys) for known in found):
+            entries[0]["value"] = ""
+            known = ("*", *keys)
+        else:
+            known = tuple(f"{entry['key']}={entry['value']}" for entry in entries)
+        found[known] = {
+            "entries": entries,
+            "token_bucket": bucket(rng.randint(1, 4), f"{600 + 10 * number}s"),
+            "shadow_mode": rng.random() < 0.15,
+        }
+    return list(found.values())
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_generated_limits_agree(seed: int, make_twin: Make, fast_backend: Backends) -> None:
+    rng = random.Random(seed)
+    embedded = drawn_limits(rng, 3, embedded=True) if rng.random() < 0.4 else []
+    config = limit(
+        rng.randint(5, 40),
+        descriptors=drawn_descriptors(rng),
+        rate_limits=embedded,
+        stage=rng.randint(0, 1),
+        vh_rate_limits=rng.choice(["OVERRIDE", "INCLUDE", "IGNORE"]),
+        always_consume_default_token_bucket=rng.random() < 0.5,
+        max_dynamic_descriptors=rng.randint(1, 3),
+        enable_retry_after_header=rng.random() < 0.5,
+        filter_enforced=rng.choice([ALL, ALL, ALL, NONE]),
+    )
+    backend = fast_backend("up")
+    host = virtual_host(
+        [route(*drawn_limits(rng, 3), include_vh_rate_limits=rng.random() < 0.3)], rate_limits=drawn_limits(rng, 2)
+    )
+    twin = make_twin([host], [cluster("up", [backend.port])], [{"name": NAME, "typed_config": config}])
+    calls = []
+    for number in range(60):
+        headers = tuple((name, rng.choice(NAMES)) for name in HEADERS)
+        path = rng.choice(["/", "/?q=ann", "/?q=b%6Fb", "/?p=1&q=eve"])
+        calls.append(Call(str(number), path, tuple(pair for pair in headers if pair[1])))
+    pairs = [(seen(theirs), seen(ours)) for theirs, ours in twin.both(calls)]
+    assert [ours for _, ours in pairs] == [theirs for theirs, _ in pairs], f"seed {seed}"
+    theirs = twin.envoy.stats("http_local_rate_limit")
+    assert {stat: value for stat, value in twin.mesh.stats().items() if stat in theirs} == theirs, f"seed {seed}"

@@ -48,6 +48,31 @@ def test_a_rate_that_warms_up_is_never_above_its_full_one(config: WarmUp, pauses
         assert taken <= max(1.0, config.rate) + config.rate * now + 1e-3
 
 
+STEPS = st.lists(st.floats(-4000.0, 4000.0), max_size=60)
+
+
+@given(st.builds(UniformRate, RATES, st.floats(0.0, 2.0)), STEPS)
+def test_steps_of_the_clock_bring_no_two_turns_together(config: UniformRate, steps: list[float]) -> None:
+    limits, now, turns = make_limits(config), 1e4, []
+    for step in steps:
+        now += step
+        place = limits.take(now)
+        if place is not None:
+            turns.append(now + place.wait)
+    assert all(later - sooner >= 1.0 / config.rate - 1e-6 for sooner, later in pairwise(turns))
+
+
+@given(st.builds(WarmUp, RATES, st.floats(0.5, 10.0), st.floats(1.0, 5.0)), STEPS)
+def test_steps_of_the_clock_give_a_warm_rate_nothing(config: WarmUp, steps: list[float]) -> None:
+    limits, now, taken = WarmUpLimits(config), 1e4, 0
+    seen: list[float] = []
+    for step in steps:
+        now += step
+        seen.append(now)
+        taken += limits.take(now) is not None
+        assert taken <= max(1.0, config.rate) + config.rate * (max(seen) - seen[0]) + 1e-3
+
+
 class InFlight(RuleBasedStateMachine):
     """Requests come and go in any order; some leave twice."""
 

@@ -112,15 +112,10 @@ _OUTLIER_DETECTION = Fields(
         "baseEjectionTime": DURATION,
         "maxEjectionPercent": _WHOLE_PERCENT,
         "minHealthPercent": _WHOLE_PERCENT,
-    },
-    partly={
-        "consecutiveGatewayErrors": "this detector is not in this version; it ejects no endpoint",
-        "splitExternalLocalOriginErrors": "local errors count as consecutive 5xx",
-        "consecutiveLocalOriginFailures": "local errors count as consecutive 5xx",
+        "outlierDetectionHttpErrorCodes": ListOf(WHOLE),
     },
     not_applied={
         "consecutiveErrors": "removed from Istio; use consecutive5xxErrors or consecutiveGatewayErrors",
-        "outlierDetectionHttpErrorCodes": "which answers count as errors is the classification of the call",
     },
 )
 _TLS = Fields(

@@ -107,7 +107,20 @@ def _apply_outlier_detection(cluster: Json, outlier: Json) -> None:
             detection["consecutive_local_origin_failure"] = outlier["consecutiveLocalOriginFailures"]
             detection["enforcing_consecutive_local_origin_failure"] = 100
     cluster["outlier_detection"] = detection
+    if outlier.get("outlierDetectionHttpErrorCodes"):
+        http_options(cluster)["outlier_detection"] = {
+            "error_matcher": _errors(outlier["outlierDetectionHttpErrorCodes"])
+        }
     cluster["common_lb_config"]["healthy_panic_threshold"] = {"value": outlier.get("minHealthPercent") or 0}
+
+
+def _errors(codes: list[int]) -> Json:
+    """Answers of these statuses, and of no other, are errors."""
+    rules: list[Json] = [
+        {"http_response_headers_match": {"headers": [{"name": ":status", "string_match": {"exact": str(code)}}]}}
+        for code in codes
+    ]
+    return rules[0] if len(rules) == 1 else {"or_match": {"rules": rules}}
 
 
 def _apply_localities(cluster: Json, policy: Mapping[str, Any]) -> None:

@@ -92,6 +92,15 @@ MEASURED = (
 
 # ---------------------------------------------------------------------- counters of clusters, under Envoy's stat names
 
+_OUTLIERS = {
+    "consecutive_5xx": "failing by answers of 5xx in a row",
+    "consecutive_gateway_failure": "failing by answers of 502, 503 or 504 in a row",
+    "consecutive_local_origin_failure": "out of reach several times in a row",
+    "success_rate": "to succeed far less often than the others",
+    "failure_percentage": "to fail more often than the threshold",
+    "local_origin_success_rate": "to be reached far less often than the others",
+    "local_origin_failure_percentage": "out of reach more often than the threshold",
+}
 _STATS = {
     "upstream_rq_total": "Attempts sent.",
     "upstream_rq_completed": "Attempts that brought a response.",
@@ -121,8 +130,11 @@ _STATS = {
     "lb_zone_routing_all_directly": "Picks in the caller's zone, which can carry all its requests.",
     "lb_zone_routing_cross_zone": "Picks in another zone.",
     "lb_zone_routing_sampled": "Picks in the caller's zone, which can carry a part of its requests.",
-    "outlier_detection.ejections_detected_consecutive_5xx": "Endpoints found failing.",
-    "outlier_detection.ejections_enforced_consecutive_5xx": "Of these, ejected.",
+    **{
+        f"outlier_detection.ejections_{what}_{detector}": text.format(found)
+        for what, text in (("detected", "Endpoints found {}."), ("enforced", "Endpoints ejected that were found {}."))
+        for detector, found in _OUTLIERS.items()
+    },
     "outlier_detection.ejections_enforced_total": "Endpoints ejected, for whatever reason.",
     "outlier_detection.ejections_overflow": "Ejections not made because too many endpoints were out already.",
 }

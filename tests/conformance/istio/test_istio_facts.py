@@ -67,7 +67,7 @@ def test_a_sidecar_s_clusters_are_unlimited_and_least_request(snapshots: dict[Ki
 
 def test_an_empty_outlier_detection_has_envoy_s_numbers_without_success_rate(snapshots: dict[Kind, Snapshot]) -> None:
     found = snapshots["sidecar"].clusters[RATINGS].outlier_detection
-    assert found == OutlierDetection(consecutive_5xx=5, interval=10.0, base_ejection_time=30.0, max_ejection_percent=10)
+    assert found == OutlierDetection(enforcing_success_rate=0)
 
 
 def test_a_proxyless_client_s_clusters_say_next_to_nothing(snapshots: dict[Kind, Snapshot]) -> None:

@@ -36,8 +36,6 @@ ROUTE_REPORTS = {
 # Reviewed: what of a full sidecar's configuration is left out, and told. Everything else is applied, or is about
 # things that a call cannot notice (the decoders' tables say why for each field).
 SIDECAR_REPORTS = ROUTE_REPORTS | {
-    ("Cluster", "outlier_detection.enforcing_consecutive_gateway_failure"),
-    ("Cluster", "outlier_detection.split_external_local_origin_errors"),
     ("Cluster", f"{VALIDATION}.crl"),
     ("Cluster", "transport_socket_matches[].transport_socket"),  # the PROXY protocol
     ("Cluster", f"{HTTP2}.connection_keepalive"),

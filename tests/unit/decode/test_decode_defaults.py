@@ -62,7 +62,19 @@ def test_a_retry_budget_is_20_percent_and_at_least_three() -> None:
 
 
 def test_outlier_detection() -> None:
-    assert cluster(outlier_detection={}).outlier_detection == OutlierDetection(5, 100, 10.0, 30.0, 300.0, 10, False)
+    found = cluster(outlier_detection={}).outlier_detection
+    assert found == OutlierDetection(5, 100, 10.0, 30.0, 300.0, 10, False)
+    assert (found.consecutive_gateway_failure, found.enforcing_consecutive_gateway_failure) == (5, 0)
+    assert (found.consecutive_local_origin_failure, found.enforcing_consecutive_local_origin_failure) == (5, 100)
+    assert (found.success_rate_minimum_hosts, found.success_rate_request_volume) == (5, 100)
+    assert (found.success_rate_stdev_factor, found.enforcing_success_rate) == (1900, 100)
+    assert found.enforcing_local_origin_success_rate == 100
+    assert (found.failure_percentage_minimum_hosts, found.failure_percentage_request_volume) == (5, 50)
+    assert (found.failure_percentage_threshold, found.enforcing_failure_percentage) == (85, 0)
+    assert found.enforcing_failure_percentage_local_origin == 0
+    assert (found.max_ejection_time_jitter, found.split_external_local_origin_errors) == (0.0, False)
+    assert found.successful_active_health_check_uneject_host is True
+    assert found.error_matcher is None
 
 
 def test_the_longest_ejection_is_never_below_the_base() -> None:

@@ -181,6 +181,11 @@ def _http_options(message: Any, edit: Edit) -> None:
     message.typed_extension_protocol_options["http"].Pack(options)
 
 
+def _error_matcher(message: Any, edit: Edit) -> None:
+    message.outlier_detection.SetInParent()
+    _http_options(message, lambda options: edit(options.outlier_detection.error_matcher))
+
+
 def _route(message: Any) -> Any:
     return message.virtual_hosts[0].routes[0]
 
@@ -256,6 +261,7 @@ PLACES: dict[str, Place] = {
         lambda m, edit: _tls(m, lambda c: edit(c.common_tls_context.validation_context)),
     ),
     "HttpProtocolOptions": (CLUSTER, _http_options),
+    "MatchPredicate": (CLUSTER, _error_matcher),
     "CommonHttpProtocolOptions": (
         CLUSTER,
         lambda m, edit: _http_options(m, lambda o: edit(_touch("common_http_protocol_options")(o))),
@@ -339,20 +345,7 @@ HARMLESS = {
     "CertificateValidationContext": {"watched_directory"},
     "CommonLbConfig": {"update_merge_window"},
     "Thresholds": {"track_remaining"},
-    "OutlierDetection": {
-        "consecutive_gateway_failure",
-        "consecutive_local_origin_failure",
-        "enforcing_consecutive_local_origin_failure",
-        "enforcing_failure_percentage_local_origin",
-        "enforcing_local_origin_success_rate",
-        "failure_percentage_minimum_hosts",
-        "failure_percentage_request_volume",
-        "failure_percentage_threshold",
-        "success_rate_minimum_hosts",
-        "success_rate_request_volume",
-        "success_rate_stdev_factor",
-        "successful_active_health_check_uneject_host",
-    },
+    "OutlierDetection": {"successful_active_health_check_uneject_host"},  # true, as it is by default
     "CommonTlsContext": {"alpn_protocols"},
     "HttpProtocolOptions": {"use_downstream_protocol_config"},
     "RouteConfiguration": {"metadata", "validate_clusters"},

@@ -148,8 +148,13 @@ def test_what_stands_beside_the_actions() -> None:
     "action,path",
     [
         (
-            {"extension": {"name": "expr", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}}},
-            "extension",
+            {
+                "extension": {
+                    "name": "expr",
+                    "typed_config": {"@type": "type.googleapis.com/google.protobuf.UInt32Value", "value": 1},
+                }
+            },
+            "extension.typed_config",
         ),
         ({"metadata": {"descriptor_key": "k", "metadata_key": METADATA_KEY, "source": 2}}, "metadata.source"),
     ],

@@ -207,6 +207,12 @@ TABLE: list[tuple[str, Json, str, str]] = [
         "outlier_detection.max_ejection_percent",
         "at most 100",
     ),
+    (
+        CLUSTER,
+        xds.eds_cluster(outlier_detection={"max_ejection_time": "29s"}),
+        "outlier_detection.max_ejection_time",
+        "29 s, shorter than base_ejection_time",
+    ),
     *(  # Envoy refuses all of these: `envoy --mode validate`
         (CLUSTER, {**kind, "lb_policy": "CLUSTER_PROVIDED"}, "lb_policy", "CLUSTER_PROVIDED is for clusters that say")
         for kind in (

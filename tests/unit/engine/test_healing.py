@@ -124,7 +124,7 @@ def test_it_is_logged_once_with_what_and_why(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.INFO, "meshlib"):
         failing()
     (message,) = [record.message for record in caplog.records]
-    assert "of payments: healthy -> isolated by outlier detection (consecutive_5xx, for 30 s)" in message
+    assert "of payments: healthy -> isolated by outlier detection (consecutive_5xx: 1 in a row, for 30 s)" in message
 
 
 def test_observers_hear_of_it_after_its_cause() -> None:
@@ -175,5 +175,5 @@ def test_the_admin_page() -> None:
         "old": "healthy",
         "new": "isolated",
         "by": "outlier detection",
-        "reason": "consecutive_5xx, for 30 s",
+        "reason": "consecutive_5xx: 1 in a row, for 30 s",
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from meshlib.engine.commands import BodyEnd, Cancel, Commit, Discard, Fail, Launch, Listen, Start
 from meshlib.flags import ResponseFlag
 from meshlib.model.cluster import OutlierDetection
@@ -197,6 +199,21 @@ def test_slowness_counts_for_outlier_detection_though_the_attempt_goes_on() -> N
     call.slow(1.0)
     assert call.attempts[0].host.cell.ejected
     assert call.attempts[1].host is not call.attempts[0].host
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_of_one_time_out_it_hears_once(ended: bool) -> None:
+    detection = OutlierDetection(consecutive_5xx=2 if ended else 3, max_ejection_percent=100)
+    cluster = static_cluster("payments", ADDRESSES[:1], outlier_detection=detection)
+    call = Hedged(snapshot=hedged({"payments": cluster}))
+    call.slow(1.0)
+    if ended:
+        call.ends(1, Outcome(failure=Failure.TIMEOUT), 10.0)
+    else:
+        call.send(10.0)  # of two attempts one has been slow and was told
+    assert isinstance(call.last, Cancel | Fail)
+    assert not call.attempts[0].host.cell.ejected
+    assert call.runtime.state.cluster("payments").streaks[call.attempts[0].host.cell]
 
 
 def test_closing_gives_everything_back() -> None:

@@ -15,10 +15,11 @@ from meshlib.engine.pauses import Delay
 from meshlib.engine.request_limit import RequestLimitFilter
 from meshlib.flags import ResponseFlag
 from meshlib.http import server, wsgi
-from meshlib.model.filters import HttpFilter, RouterFilter
+from meshlib.model.filters import HttpFilter, LocalRateLimit, RouterFilter, TokenBucket
+from meshlib.model.headers import HeaderValueOption
 from meshlib.model.limiters import Bucket, ConcurrencyLimit, LimitHeaders, RequestLimit, UniformRate
 from meshlib.model.listener import HttpConnectionManager, Listener
-from meshlib.model.matchers import PathMatcher, RouteMatch
+from meshlib.model.matchers import ALWAYS, NEVER, PathMatcher, RouteMatch
 from meshlib.model.request import RequestHead, ServedHead
 from meshlib.model.route import Route, RouteAction, RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Snapshot
@@ -302,4 +303,61 @@ async def test_a_server_whose_store_is_gone_does_as_it_was_told(on_error: Any, e
         await served(scope, None, send)  # type: ignore[arg-type]
     assert statuses == expected
     await shared.aclose()
+    mesh.close()
+
+
+# -------------------------------------------------------------------------------------- marks and figures on servers
+
+OVER = LocalRateLimit(
+    "over",
+    TokenBucket(1, 1, 60.0),
+    ALWAYS,
+    NEVER,
+    request_headers_to_add_when_not_enforced=(HeaderValueOption("x-over", "yes"),),
+    enable_x_ratelimit_headers=True,
+)
+
+
+async def test_an_asgi_application_sees_what_is_over_a_limit_that_is_not_enforced() -> None:
+    seen: list[Any] = []
+    told: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(dict(scope["headers"]).get(b"x-over"))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: Any) -> None:
+        told.append(dict(message["headers"])[b"x-ratelimit-remaining"])
+
+    mesh = Mesh.static({})
+    served = server.MeshMiddleware(app, mesh=mesh, rate_limits=[OVER])
+    for _ in range(2):
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"x-a", b"1")], "client": None}
+        await served(scope, None, send)  # type: ignore[arg-type]
+    assert (seen, told) == ([None, b"yes"], [b"0", b"0"])
+    mesh.close()
+
+
+def test_a_wsgi_application_does_too() -> None:
+    seen: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        seen.append((environ.get("HTTP_X_OVER"), environ["HTTP_X_A"], environ.get("CONTENT_TYPE")))
+        start_response("200 OK", [])
+        return []
+
+    mesh = Mesh.static({})
+    served = wsgi.MeshMiddleware(app, mesh=mesh, rate_limits=[OVER, OVER])
+    told: list[Any] = []
+    for _ in range(2):
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "wsgi.url_scheme": "http",
+            "PATH_INFO": "/",
+            "HTTP_X_A": "1",
+            "CONTENT_TYPE": "text/plain",
+        }
+        served(environ, lambda status, headers, exc_info=None: told.append(dict(headers)))  # type: ignore[arg-type,func-returns-value]
+    assert seen == [(None, "1", "text/plain"), ("yes,yes", "1", "text/plain")]
+    assert [each["x-ratelimit-limit"] for each in told] == ["1", "1"]
     mesh.close()

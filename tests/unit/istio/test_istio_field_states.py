@@ -66,8 +66,6 @@ def test_the_file_has_every_field_that_is_taken() -> None:
     [
         ("loadBalancer: {consistentHash: {useSourceIp: true}}", "hash_policy[0].connection_properties"),
         ("connectionPool: {http: {h2UpgradePolicy: UPGRADE, maxConcurrentStreams: 4}}", "max_concurrent_streams"),
-        ("outlierDetection: {consecutiveGatewayErrors: 1}", "enforcing_consecutive_gateway_failure"),
-        ("outlierDetection: {splitExternalLocalOriginErrors: true}", "split_external_local_origin_errors"),
         ("tls: {mode: SIMPLE, sni: a, caCertificates: a, caCrl: b}", "crl"),
     ],
 )

@@ -237,6 +237,31 @@ def test_connection_pool_outlier_detection_and_retry_budget() -> None:
     assert found["common_lb_config"]["healthy_panic_threshold"] == {}  # 0 %: panic is off
 
 
+@pytest.mark.parametrize("codes", [[503], [429, 503]])
+def test_outlier_detection_http_error_codes_are_the_errors_and_no_other_status_is(codes: list[int]) -> None:
+    found = cluster(ENTRY + rule(f"trafficPolicy: {{outlierDetection: {{outlierDetectionHttpErrorCodes: {codes}}}}}"))
+    (options,) = found["typed_extension_protocol_options"].values()
+    each = [
+        {"http_response_headers_match": {"headers": [{"name": ":status", "string_match": {"exact": str(code)}}]}}
+        for code in codes
+    ]
+    expected = each[0] if len(each) == 1 else {"or_match": {"rules": each}}
+    assert options["outlier_detection"] == {"error_matcher": expected}
+
+
+def test_gateway_errors_and_local_failures_eject_where_they_are_asked_for() -> None:
+    text = "{consecutiveGatewayErrors: 2, splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 4}"
+    assert cluster(ENTRY + rule(f"trafficPolicy: {{outlierDetection: {text}}}"))["outlier_detection"] == {
+        "consecutive_gateway_failure": 2,
+        "enforcing_consecutive_gateway_failure": 100,
+        "enforcing_success_rate": 0,
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 4,
+        "enforcing_consecutive_local_origin_failure": 100,
+        "enforcing_local_origin_success_rate": 0,
+    }
+
+
 @pytest.mark.parametrize(
     "balancer, policy, config",
     [

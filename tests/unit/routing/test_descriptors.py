@@ -8,6 +8,7 @@ import pytest
 
 from meshlib.context import CallHead, call_metadata
 from meshlib.model.context_matchers import IpRanges
+from meshlib.model.matcher_tree import Input
 from meshlib.model.matchers import HeaderMatcher, Present, QueryParameterMatcher, StringMatcher
 from meshlib.model.metadata import Metadata
 from meshlib.model.rate_limits import (
@@ -17,6 +18,7 @@ from meshlib.model.rate_limits import (
     GenericKey,
     HeaderValueMatch,
     HitsAddend,
+    InputValue,
     MaskedRemoteAddress,
     MetadataLimit,
     MetadataValue,
@@ -113,6 +115,9 @@ INSIDE, OUTSIDE = IpRanges(("10.0.0.0/8",)), IpRanges(("10.0.0.0/8",), invert=Tr
         (MetadataValue("k", "ns", ("size",), source="ROUTE_ENTRY"), head(), None),
         (MetadataValue("k", "ns", ("size",), "d", source="ROUTE_ENTRY"), head(), ("k", "d")),
         (MetadataValue("k", "ns", ("plan", "name")), head(), None),
+        (InputValue("k", Input("header", "x-user")), head(x_user="ann"), ("k", "ann")),
+        (InputValue("k", Input("header", "x-user")), head(), None),
+        (InputValue("k", Input("query_parameter", "q")), head(), ("k", "1")),
     ],
 )  # fmt: skip
 def test_what_each_action_adds(action: Any, request_head: RequestHead, expected: tuple[str, str] | None) -> None:

@@ -17,7 +17,8 @@ from meshlib.sources.xds.decode.endpoint import cluster_load_assignment
 from meshlib.sources.xds.decode.lanes import lane_group, nearby
 from meshlib.sources.xds.decode.lb_extension import Balancing, load_balancing_policy
 from meshlib.sources.xds.decode.lb_legacy import legacy_balancing
-from meshlib.sources.xds.decode.protection import circuit_breaker, circuit_breakers, outlier_detection
+from meshlib.sources.xds.decode.outlier import outlier_detection
+from meshlib.sources.xds.decode.protection import circuit_breaker, circuit_breakers
 from meshlib.sources.xds.decode.tls import transport_socket, transport_socket_matches
 from meshlib.sources.xds.decode.upstream_http import upstream_http
 
@@ -239,7 +240,9 @@ def cluster(ctx: Context, message: Any) -> Cluster:
         circuit_breakers=circuit_breakers(ctx, message.circuit_breakers, "circuit_breakers"),
         circuit_breaker=circuit_breaker(found),
         outlier_detection=(
-            outlier_detection(ctx, message.outlier_detection, "outlier_detection") if has("outlier_detection") else None
+            outlier_detection(ctx, message.outlier_detection, "outlier_detection", http.error_matcher)
+            if has("outlier_detection")
+            else None
         ),
         tls=http.apply(transport_socket(ctx, message.transport_socket, "transport_socket"))
         if has("transport_socket")

@@ -57,15 +57,6 @@ def matcher(
     return _Decoder(ctx, action, inputs, may_keep=may_keep).matcher(message, path)
 
 
-def input_of(ctx: Context, message: Any, path: str) -> Input:
-    """An input by itself (a TypedExtensionConfig). Raises `UnsupportedError` for one that is not supported."""
-
-    def no_action(message: Any, path: str) -> None:
-        """Inputs lead to none."""
-
-    return _Decoder(ctx, no_action, REQUEST_INPUTS, may_keep=False).input(message, path)
-
-
 class _Decoder(Generic[T]):
     def __init__(self, ctx: Context, action: Action[T], inputs: frozenset[str], *, may_keep: bool) -> None:
         self._ctx = ctx
@@ -112,7 +103,7 @@ class _Decoder(Generic[T]):
         if message.WhichOneof("matcher") == "custom_match":
             raise UnsupportedError(join(path, "custom_match"), "custom matchers are not supported")
         match = string_matcher(self._ctx, message.value_match, join(path, "value_match"))
-        return SinglePredicate(self.input(message.input, join(path, "input")), match)
+        return SinglePredicate(self._input(message.input, join(path, "input")), match)
 
     def _tree(self, message: Any, path: str, otherwise: OnMatch[T] | None) -> MatcherTree[T]:
         kind: Any = message.WhichOneof("tree_type")
@@ -121,18 +112,25 @@ class _Decoder(Generic[T]):
         where = join(path, f"{kind}.map")
         entries = getattr(message, kind).map
         found = ((key, self._on_match(entries[key], f'{where}["{key}"]')) for key in sorted(entries))
-        return MatcherTree(self.input(message.input, join(path, "input")), kind, tuple(found), otherwise)
+        return MatcherTree(self._input(message.input, join(path, "input")), kind, tuple(found), otherwise)
 
-    def input(self, message: Any, path: str) -> Input:
-        where = join(path, "typed_config")
-        name, found = unpack(message.typed_config, _INPUTS, where)
-        if found is None:
-            raise UnsupportedError(where, f"the input {name!r} is not supported")
-        if name not in self._inputs:
-            raise ResourceError(where, f"the input {name!r} has no place here")
-        match name:
-            case "envoy.type.matcher.v3.HttpRequestHeaderMatchInput":
-                return Input("header", found.header_name.lower())
-            case "envoy.type.matcher.v3.HttpRequestQueryParamMatchInput":
-                return Input("query_parameter", found.query_param)
-        return Input("filter_state", found.key)
+    def _input(self, message: Any, path: str) -> Input:
+        return match_input(message, path, self._inputs)
+
+
+def match_input(message: Any, path: str, inputs: frozenset[str] = REQUEST_INPUTS) -> Input:
+    """What a `TypedExtensionConfig` says to look at, which is among `inputs`. Raises `UnsupportedError` for what is not
+    supported at all.
+    """
+    where = join(path, "typed_config")
+    name, found = unpack(message.typed_config, _INPUTS, where)
+    if found is None:
+        raise UnsupportedError(where, f"the input {name!r} is not supported")
+    if name not in inputs:
+        raise ResourceError(where, f"the input {name!r} has no place here")
+    match name:
+        case "envoy.type.matcher.v3.HttpRequestHeaderMatchInput":
+            return Input("header", found.header_name.lower())
+        case "envoy.type.matcher.v3.HttpRequestQueryParamMatchInput":
+            return Input("query_parameter", found.query_param)
+    return Input("filter_state", found.key)

@@ -1,13 +1,13 @@
-"""What protects a cluster: circuit-breaker thresholds, outlier detection, and our breaker from the metadata."""
+"""What protects a cluster: circuit-breaker thresholds, and our breaker from the metadata."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from meshlib.model.cluster import CircuitBreaker, CircuitBreakers, OutlierDetection, RetryBudget, Thresholds
+from meshlib.model.cluster import CircuitBreaker, CircuitBreakers, RetryBudget, Thresholds
 from meshlib.model.metadata import EMPTY_STRUCT, Metadata, Value
 from meshlib.model.report import ResourceError
-from meshlib.sources.xds.decode.common import duration, enum_name, wrapped
+from meshlib.sources.xds.decode.common import enum_name, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
 
 BREAKER_NAMESPACE = "meshlib.circuit_breaker"
@@ -22,43 +22,6 @@ _THRESHOLDS = fields(
     harmless={"track_remaining": "the remaining room is always known"},
 )
 _RETRY_BUDGET = fields("budget_percent", "min_retry_concurrency")
-_OUTLIER = frozenset(
-    {
-        "consecutive_5xx",
-        "enforcing_consecutive_5xx",
-        "interval",
-        "base_ejection_time",
-        "max_ejection_time",
-        "max_ejection_percent",
-        "always_eject_one_host",
-    }
-)
-_NO_DETECTOR = "this detector is not in this version; it ejects no endpoint"
-_PARAMETERS = {  # parameters of detectors: they say nothing by themselves, the switch of their detector is reported
-    "success_rate_minimum_hosts",
-    "success_rate_request_volume",
-    "success_rate_stdev_factor",
-    "consecutive_gateway_failure",
-    "consecutive_local_origin_failure",
-    "enforcing_consecutive_local_origin_failure",
-    "enforcing_local_origin_success_rate",
-    "enforcing_failure_percentage_local_origin",
-    "failure_percentage_threshold",
-    "failure_percentage_minimum_hosts",
-    "failure_percentage_request_volume",
-    "successful_active_health_check_uneject_host",
-}
-_SWITCHES = {  # detector switch: its default in Envoy
-    "enforcing_success_rate": 100,
-    "enforcing_consecutive_gateway_failure": 0,
-    "enforcing_failure_percentage": 0,
-}
-_OUTLIER_FIELDS = fields(
-    *_OUTLIER,
-    *_SWITCHES,
-    harmless=dict.fromkeys(_PARAMETERS, "parameter of a detector whose switch is reported"),
-    instead={"split_external_local_origin_errors": "local errors count as consecutive 5xx"},
-)
 
 
 def _retry_budget(ctx: Context, message: Any, path: str) -> RetryBudget | None:
@@ -95,29 +58,6 @@ def circuit_breakers(ctx: Context, message: Any, path: str) -> CircuitBreakers:
         else:
             found[priority] = _thresholds(ctx, item, where)
     return CircuitBreakers(found.get("DEFAULT", Thresholds()), found.get("HIGH", Thresholds()))
-
-
-def outlier_detection(ctx: Context, message: Any, path: str) -> OutlierDetection:
-    """`OutlierDetection`. Envoy ejects by success rate unless that is switched off, so its absence is reported."""
-    ctx.check_fields(message, path, _OUTLIER_FIELDS)
-    for name, default in _SWITCHES.items():
-        if wrapped(message, name, default):
-            ctx.degraded(join(path, name), _NO_DETECTOR, f"set {name}: 0 to say so")
-
-    def seconds(name: str, default: float) -> float:
-        found = duration(message, name)
-        return default if found is None else found
-
-    base = seconds("base_ejection_time", 30.0)
-    return OutlierDetection(
-        consecutive_5xx=wrapped(message, "consecutive_5xx", 5),
-        enforcing_consecutive_5xx=wrapped(message, "enforcing_consecutive_5xx", 100),
-        interval=seconds("interval", 10.0),
-        base_ejection_time=base,
-        max_ejection_time=seconds("max_ejection_time", max(300.0, base)),
-        max_ejection_percent=wrapped(message, "max_ejection_percent", 10),
-        always_eject_one_host=wrapped(message, "always_eject_one_host", default=False),
-    )
 
 
 _BREAKER_PATH = f'metadata.filter_metadata["{BREAKER_NAMESPACE}"]'

@@ -21,7 +21,7 @@ from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import duration, enum_name, fractional_percent, header_options, unpack, wrapped
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
 from meshlib.sources.xds.decode.grpc_service import grpc_service
-from meshlib.sources.xds.decode.matcher_tree import input_of, matcher
+from meshlib.sources.xds.decode.matcher_tree import match_input, matcher
 
 _PACKAGE = "envoy.extensions.filters.http.rate_limit_quota.v3"
 QUOTA_TYPE = f"{_PACKAGE}.RateLimitQuotaFilterConfig"
@@ -122,7 +122,7 @@ def _bucket_id(ctx: Context, message: Any, path: str) -> tuple[tuple[str, str | 
         found, at = builders[key], f'{where}["{key}"]'
         if found.WhichOneof("value_specifier") == "string_value":
             return str(found.string_value)
-        return input_of(ctx, found.custom_value, join(at, "custom_value"))
+        return match_input(found.custom_value, join(at, "custom_value"))
 
     return tuple((key, value(key)) for key in sorted(builders))
 

@@ -18,6 +18,7 @@ from meshlib.model.rate_limits import (
     GenericKey,
     HeaderValueMatch,
     HitsAddend,
+    InputValue,
     MaskedRemoteAddress,
     MetadataLimit,
     MetadataValue,
@@ -32,6 +33,7 @@ from meshlib.model.rate_limits import (
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import enum_name, wrapped
 from meshlib.sources.xds.decode.context import Context, UnsupportedError, fields, join
+from meshlib.sources.xds.decode.matcher_tree import match_input
 from meshlib.sources.xds.decode.matchers import header_matcher, query_matcher
 from meshlib.sources.xds.decode.unknown import unknown_fields
 
@@ -147,7 +149,7 @@ def _action(ctx: Context, message: Any, path: str) -> Action:
         case "metadata":
             return _metadata(found, where, found.source, skip=found.skip_if_absent)
         case "extension":
-            raise UnsupportedError(where, f"the action {found.name!r} is not supported")
+            return InputValue(found.name, match_input(found, where))
     return _match(ctx, kind, found, where)
 
 

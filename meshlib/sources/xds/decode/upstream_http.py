@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meshlib.model.cluster import UpstreamTls
+from meshlib.model.cluster import ErrorMatcher, UpstreamTls
 from meshlib.sources.xds.decode.common import duration, unpack, wrapped
 from meshlib.sources.xds.decode.context import NOTHING, Context, fields, join
+from meshlib.sources.xds.decode.outlier import error_matcher
 
 _TYPE = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _MODULES = {_TYPE: "envoy.extensions.upstreams.http.v3.http_protocol_options_pb2"}
@@ -16,6 +17,7 @@ _OPTIONS = fields(
     "explicit_http_config",
     "auto_config",
     "upstream_http_protocol_options",
+    "outlier_detection",
     harmless={"use_downstream_protocol_config": "every door speaks its own protocol: HTTP/1.1 for httpx, 2 for gRPC"},
     instead={"http_filters": "upstream filters are not run"},
 )
@@ -35,6 +37,7 @@ class UpstreamHttp:
     max_stream_duration: float | None = None
     auto_sni: bool = False
     auto_san_validation: bool = False
+    error_matcher: ErrorMatcher | None = None
 
     def apply(self, tls: UpstreamTls | None) -> UpstreamTls | None:
         """The TLS of the same cluster, with what these options say of names."""
@@ -84,7 +87,10 @@ def _extension(ctx: Context, cluster: Any) -> UpstreamHttp | None:
         found = _common(ctx, message.common_http_protocol_options, common, http2=http2)
         names = message.upstream_http_protocol_options
         ctx.check_fields(names, join(path, "upstream_http_protocol_options"), _UPSTREAM)
-        found = replace(found, auto_sni=names.auto_sni, auto_san_validation=names.auto_san_validation)
+        errors = error_matcher(ctx, message.outlier_detection, join(path, "outlier_detection"))
+        found = replace(
+            found, auto_sni=names.auto_sni, auto_san_validation=names.auto_san_validation, error_matcher=errors
+        )
     return found
 
 
