@@ -51,6 +51,13 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_CORE}.GrpcService.GoogleGrpc", "grpc_service._GOOGLE_GRPC"),
     (f"{_CORE}.GrpcService.GoogleGrpc.ChannelCredentials", "grpc_service._CHANNEL"),
     (f"{_CORE}.GrpcService.GoogleGrpc.SslCredentials", "grpc_service._SSL"),
+    (f"{_FILTERS}.rate_limit_quota.v3.RateLimitQuotaFilterConfig", "rate_limit_quota._FILTER"),
+    (f"{_FILTERS}.rate_limit_quota.v3.RateLimitQuotaOverride", "rate_limit_quota._OVERRIDE"),
+    (f"{_FILTERS}.rate_limit_quota.v3.RateLimitQuotaBucketSettings", "rate_limit_quota._SETTINGS"),
+    (
+        f"{_FILTERS}.rate_limit_quota.v3.RateLimitQuotaBucketSettings.DenyResponseSettings",
+        "rate_limit_quota._DENY",
+    ),
     (f"{_FILTERS}.stateful_session.v3.StatefulSession", "session._SESSION"),
     (f"{_FILTERS}.stateful_session.v3.StatefulSessionPerRoute", "session._PER_ROUTE"),
     ("envoy.type.http.v3.Cookie", "session._COOKIE_FIELDS"),
