@@ -27,7 +27,7 @@ class FilterSite:
     runtime: Struct = EMPTY_STRUCT
 
 
-class FilterStates:
+class FilterStates(WeakValueDictionary[Hashable, Any]):
     """Filters, and their state, by (scope, name, configuration): a bucket survives a new plan as long as its
     configuration is the same, and some plan's route uses it.
 
@@ -36,10 +36,8 @@ class FilterStates:
     the prefix of their statistics. `attached` are filters from code, by the cluster that calls go to.
     """
 
-    __slots__ = ("_known", "attached", "instances", "limits", "source_cluster")
-
     def __init__(self) -> None:
-        self._known: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+        super().__init__()
         self.limits: dict[str, LimitStats] = {}
         self.attached: Mapping[str, Sequence[Any]] = {}
         self.instances = 1
@@ -47,16 +45,11 @@ class FilterStates:
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:
         """What is known under `key`, made if nothing is. None, of what has no state to keep, is not remembered."""
-        known: T | None = self._known.get(key)
+        known: T | None = self.get(key)
         if known is not None:
             return known
         made = make()
-        return made if made is None else self._known.setdefault(key, made)
-
-    @property
-    def count(self) -> int:
-        """How many filters and states are known."""
-        return len(self._known)
+        return made if made is None else self.setdefault(key, made)
 
     def limit_stats(self, prefix: str) -> LimitStats:
         """The counters of a prefix."""
