@@ -80,8 +80,64 @@ def breakers() -> Iterator[tuple[str, Work, float | None]]:
 
     yield "meshlib, closed", call, 1500.0
     yield "meshlib, open", lambda: refusing.permit(1.0), 1500.0
+    yield from windows()
     if importlib.util.find_spec("pybreaker"):
         yield from pybreakers()
+    if importlib.util.find_spec("purgatory"):
+        yield "purgatory, closed", purgatory_call(), None
+    if importlib.util.find_spec("hyx"):
+        yield "hyx, closed (asyncio)", hyx_call(), None
+
+
+def windows() -> Iterator[tuple[str, Work, float | None]]:
+    """The same with rates: every call is timed and goes into a window, one of twenty fails."""
+    for name, policy in (
+        ("the last 100 calls", CircuitBreaker(0, failure_rate=50, slow_call_rate=50)),
+        ("10 s", CircuitBreaker(0, failure_rate=50, slow_call_rate=50, window_type="time", window_size=10.0)),
+    ):
+        breaker, ticks = Breaker(policy, "bench"), iter(range(10**12))
+
+        def call(breaker: Breaker = breaker, ticks: Iterator[int] = ticks) -> None:
+            tick = next(ticks)
+            now = tick * 1e-4  # ten thousand calls a second
+            permit = breaker.permit(now)
+            if permit is not None:
+                breaker.record(permit, tick % 20 != 0, now)
+
+        yield f"meshlib, rates over {name}, 5 % fail", call, 1500.0
+
+
+def purgatory_call() -> Work:
+    """Purgatory's own way round a call."""
+    from purgatory import SyncCircuitBreakerFactory
+
+    factory = SyncCircuitBreakerFactory()
+    breaker = factory.get_breaker("bench")
+
+    def call() -> None:
+        with breaker:
+            pass
+
+    return call
+
+
+def hyx_call() -> Work:
+    """That of hyx, which is a coroutine: driven by hand, for it never waits."""
+    from hyx.circuitbreaker import consecutive_breaker
+
+    breaker = consecutive_breaker()
+
+    async def guarded() -> None:
+        async with breaker:
+            pass
+
+    def call() -> None:
+        try:
+            guarded().send(None)
+        except StopIteration:
+            return
+
+    return call
 
 
 def pybreakers() -> Iterator[tuple[str, Work, float | None]]:

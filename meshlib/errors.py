@@ -62,6 +62,11 @@ class CallFailure:
         """The HTTP status a proxy answers such a failure with."""
         return self.status or _STATUS.get(self.flag, 503)
 
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The headers a proxy answers with, beside those of any answer."""
+        return (("x-envoy-overloaded", "true"),) if self.flag is ResponseFlag.UO else ()
+
     def __str__(self) -> str:
         parts = [f"{self.flag}: {self.reason}"]
         named = {"route": self.route, "cluster": self.cluster, "endpoint": self.endpoint}
@@ -89,6 +94,11 @@ class CallError(MeshError):
     def status(self) -> int:
         """The HTTP status a proxy answers such a failure with: for handlers that pass it on to their own callers."""
         return self.failure.http_status
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The headers a proxy answers such a failure with, beside those of any answer: for the same handlers."""
+        return self.failure.headers
 
     def __str__(self) -> str:
         return str(self.failure)

@@ -14,19 +14,20 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from meshlib.engine.events import BreakerChanged, Observer, PlanChanged
+from meshlib.engine.events import Observer, PlanChanged
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.runtime import Runtime, UnknownHosts
 from meshlib.errors import NotReadyError
+from meshlib.mesh_breakers import breakers_of, event_of
 from meshlib.mesh_doors import Doors
+from meshlib.mesh_health import Checked
 from meshlib.mesh_names import FirstLookup, Named, local_of, positive
 from meshlib.mesh_sources import FromSources
 from meshlib.mesh_telemetry import Instrumented
-from meshlib.model.cluster import CircuitBreaker
 from meshlib.model.endpoint import Locality
 from meshlib.model.report import Issue
 from meshlib.model.snapshot import Snapshot
-from meshlib.policy.breaker import Breaker, Transition
+from meshlib.policy.breaker import Transition
 from meshlib.sources.base import Source
 from meshlib.telemetry import everywhere
 from meshlib.telemetry.metrics.cells import Cells
@@ -35,7 +36,6 @@ from meshlib.telemetry.propagators import Propagation
 if TYPE_CHECKING:
     from meshlib.admin.socket import AdminSocket
     from meshlib.drivers.mirrors import Mirrors
-    from meshlib.engine.cluster import BreakerLike
     from meshlib.engine.request_limit import RateLimitConfig
     from meshlib.grpc.load_report_client import OutOfBandReports
     from meshlib.grpc.quota_client import QuotaClient
@@ -48,7 +48,7 @@ _MAX_ISSUES = 10_000  # their texts come from the control plane; the oldest are 
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
 
-class Mesh(Doors, FromSources, Instrumented, Named):
+class Mesh(Doors, FromSources, Instrumented, Named, Checked):
     """A service's membership in the mesh.
 
     `source` says what the mesh looks like (`meshlib.sources`); the class methods make the usual ones. Nothing starts
@@ -162,6 +162,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             admin.close()
         if self._reach is not None:
             self._reach.close()
+        self._close_health_checks()
         load_reports: OutOfBandReports | None = self.__dict__.pop("load_reports", None)
         if load_reports is not None:
             load_reports.close()
@@ -208,7 +209,8 @@ class Mesh(Doors, FromSources, Instrumented, Named):
 
     def wait_ready(self, timeout: float = 15.0) -> Self:
         """Block until the first configuration is in force. Raises NotReadyError after `timeout` seconds. The names of
-        DNS clusters are waited for as long, but that one cannot be resolved is no error here: its calls fail (UH).
+        DNS clusters are waited for as long, but that one cannot be resolved is no error here: its calls fail (UH). So
+        are the first health checks, whatever comes of them.
         """
         until = time.monotonic() + timeout
         self.ensure_started()
@@ -217,6 +219,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             why = ": " + "; ".join(errors[:3]) if errors else ""
             raise NotReadyError(f"no usable configuration from {self.source!r} within {timeout:g} s{why}")
         self._names.wait_first(until - time.monotonic())
+        self._wait_first_checks(until - time.monotonic())
         return self
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -232,6 +235,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
             self._ready.set()
             self._names.follow(snapshot)
             self._follow_load_reports(plan)
+            self._follow_health_checks(plan)
         self._wake_waiting()
         self.runtime.emit(lambda: PlanChanged(time.monotonic(), snapshot.version))
 
@@ -287,6 +291,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         parents: OutOfBandReports | None = self.__dict__.pop("load_reports", None)
         if parents is not None:
             parents.keep()
+        self._keep_health_checks()
         self.__dict__.pop("mirrors", None)
         known: Runtime | None = self.__dict__.get("runtime")
         rng = random.Random(self._seed)  # noqa: S311  it balances, it keeps no secret
@@ -315,22 +320,16 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         return Reach(self.runtime, self._failover_timeout, rng)
 
     def _attached(self) -> Attached:
-        breakers = {name: self._breaker(name, given) for name, given in self._breakers.items()}
         from meshlib.engine.request_limit import limit_filter
         from meshlib.policy.shared_limit import SharedRateLimit
 
+        breakers = breakers_of(self._breakers, self._breaker_changed)
         shared, own = {}, {}
         for name, limits in self._limits.items():
             shared[name] = [limit for limit in limits if isinstance(limit, SharedRateLimit)]
             own[name] = [limit_filter(limit) for limit in limits if not isinstance(limit, SharedRateLimit)]
-        return Attached(shared, breakers, self._breaker_changed, self._local, filters=own)
-
-    def _breaker(self, name: str, given: Any) -> BreakerLike:
-        if isinstance(given, CircuitBreaker):
-            return Breaker(given, name, (self._breaker_changed,))
-        from meshlib.policy.pybreaker_bridge import PybreakerBridge
-
-        return PybreakerBridge(given, listeners=(self._breaker_changed,))
+        changed = self._breaker_changed
+        return Attached(shared, breakers, changed, self._local, take_out=self._take_out, filters=own)
 
     def _settled(self, authority: str) -> bool:
         """Whether nothing is to be waited for; what turns out to be missing on the way is asked for."""
@@ -343,7 +342,7 @@ class Mesh(Doors, FromSources, Instrumented, Named):
         return plan.find("http", authority) is not None or not plan.may_come("http", authority)
 
     def _breaker_changed(self, change: Transition) -> None:
-        self.runtime.turn(BreakerChanged(change.now, change.name, change.old, change.new, change.reason))
+        self.runtime.turn(event_of(change))
 
     def _after_fork(self) -> None:
         """In a forked child: the parent's thread, stream, connections and counts are not ours. Keep serving by what the

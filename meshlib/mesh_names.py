@@ -53,6 +53,7 @@ class Named:
         _waiting: dict[object, Callable[[], None]]
         report: Any
         _follow_load_reports: Any
+        _follow_health_checks: Any
 
     _names: Resolver
     _given: Snapshot | None  # as the source gave it: names, not addresses
@@ -73,6 +74,7 @@ class Named:
             plan = self.runtime.compile(snapshot, before)
             self.runtime.install(plan, time.monotonic())
             self._follow_load_reports(plan)
+            self._follow_health_checks(plan)
         self._wake_waiting()
         self.runtime.emit(lambda: PlanChanged(time.monotonic(), snapshot.version))
 

@@ -44,18 +44,18 @@ class Host:
 
     @property
     def availability(self) -> Availability:
-        """Health as balancing uses it: what is ejected or out of reach is unhealthy whatever the control plane says."""
+        """Health as balancing uses it: the worst of what the control plane says and what was learnt of the endpoint."""
         if not self.cell.usable:
             return "unhealthy"
         status = self.endpoint.health_status
         if status in NOT_SERVING:
             return "unhealthy"
-        return "degraded" if status == "DEGRADED" else "healthy"
+        return "degraded" if status == "DEGRADED" or self.cell.degraded else "healthy"
 
     @property
     def leaving(self) -> bool:
         """Whether it is not missed when the health of its priority is reckoned: it is draining, or as good as gone."""
-        return self.endpoint.health_status == "DRAINING" or self.cell.out_of_reach
+        return self.endpoint.health_status == "DRAINING" or self.cell.leaving
 
     def __repr__(self) -> str:
         return f"Host({self.address})"

@@ -14,8 +14,8 @@ from meshlib.model.lb import LbPolicy, UnsupportedLbPolicy
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """One endpoint. `availability` is what balancing makes of `health`, `ejected` and `out_of_reach`; `active` counts
-    requests.
+    """One endpoint. `availability` is what balancing makes of `health`, `ejected`, `out_of_reach` and `health_flags`,
+    which active health checks have set (Envoy's words); `active` counts requests.
     """
 
     address: str
@@ -26,6 +26,7 @@ class HostReport:
     out_of_reach: bool
     availability: Availability
     active: int
+    health_flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +71,5 @@ def _host(host: Host) -> HostReport:
         cell.out_of_reach,
         host.availability,
         cell.active,
+        cell.probed.flags() if cell.probed is not None else (),
     )

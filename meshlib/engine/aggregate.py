@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from meshlib.balancing.aggregate import AggregateBalancer
 from meshlib.balancing.base import Host
 from meshlib.balancing.cluster import ClusterBalancer
-from meshlib.engine.cluster import BreakerLike, ClusterPlan
+from meshlib.engine.circuits import BreakerLike, PerEndpoint
+from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.judging import sweep
 from meshlib.model.cluster import Cluster
 from meshlib.model.report import ResourceError
@@ -40,7 +41,7 @@ class AggregatePlan(ClusterPlan):
         state: ClusterState,
         previous: ClusterPlan | None,
         limits: Sequence[SharedRateLimit] = (),
-        breaker: BreakerLike | None = None,
+        breaker: BreakerLike | PerEndpoint | None = None,
         on_transition: Listener | None = None,
     ) -> None:
         super().__init__(config, None, state, previous, limits, breaker, on_transition)

@@ -9,6 +9,7 @@ from meshlib.balancing.base import Host
 from meshlib.engine import facts, grpc_status
 from meshlib.engine.aggregate import pick_child, refresh
 from meshlib.engine.avoiding import Avoided, PreviousPriorities
+from meshlib.engine.circuits import BreakerLike, give_back, permitted, take
 from meshlib.engine.commands import Abandoned, BodyEnd, CallInfo, Discard, Flow, Replayable, Start, Wait
 from meshlib.engine.decision import EXPECTED_TIMEOUT, Forward, rewrite_authority, upstream_head
 from meshlib.engine.ending import (
@@ -32,6 +33,7 @@ from meshlib.model.lb import takes_hash
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.model.request import RequestHead
 from meshlib.policy.asked import Asked, consumed, malformed, speaks
+from meshlib.policy.breaker import Permit
 from meshlib.policy.retry import RetryRules
 from meshlib.policy.thresholds import admit
 
@@ -42,6 +44,7 @@ _TIMEOUT = Failure.TIMEOUT  # looking up a member of an enum costs as much as a 
 class Attempts:
     """The attempts of one call, and what they share.
 
+    `held` are the permits of the endpoint's circuit breaker, where there are any, for the attempt that begins.
     `asked` is what the request asks for in `x-envoy-*` headers, `extras` what few routes use; both are None for nearly
     every call. `hedges`: at the per-try timeout another attempt begins beside the slow one.
     """
@@ -57,6 +60,7 @@ class Attempts:
         "extras",
         "head",
         "hedges",
+        "held",
         "info",
         "load",
         "priorities",
@@ -102,6 +106,7 @@ class Attempts:
         self.asked: Asked | None = None
         self.extras = route.extras
         self.hedges = False
+        self.held: tuple[tuple[BreakerLike, Permit], ...]
         spoken = head
         if self.extras is not None or speaks(head.headers):
             spoken, timeout = self._unusual(self.extras or NONE, None if deadline is None else deadline - now)
@@ -125,7 +130,7 @@ class Attempts:
             return _refuse(self, *wrong)
         return race(self) if self.hedges else self.run()
 
-    def run(self) -> Flow:
+    def run(self) -> Flow:  # noqa: C901  the stages of an attempt in their order
         """Attempt until a response is committed or nothing more may be tried."""
         now, number = self.began, 0
         try:
@@ -133,16 +138,18 @@ class Attempts:
                 number += 1
                 # a Who: balanced anew for each attempt, so that a retry may go elsewhere.
                 host = self.pick(now)
-                if host is None:
-                    yield fail(self, now, ResponseFlag.UH, f"no healthy endpoint in cluster {self.cluster.name!r}")
-                    return
+                if host is None or self.cluster.circuits is not None:
+                    host, refused = permitted(self, host, now)
+                    if host is None:
+                        yield fail(self, now, *refused)
+                        return
                 # b May it: deadline, breaker, thresholds; after the pick, because UH is the more telling answer.
                 start = self.start(number, host, now)
                 # The load is given back however this ends: refused, answered, failed, cancelled, dropped.
                 try:
-                    refused = self.admit(start, now)
-                    if refused is not None:
-                        yield fail(self, now, *refused)
+                    overflow = self.admit(start, now)
+                    if overflow is not None:
+                        yield fail(self, now, *overflow)
                         return
                     # c Send.
                     outcome: Outcome = yield start
@@ -258,7 +265,13 @@ class Attempts:
         self.info.attempts = number
         self.info.endpoint = host.address
         idle = decision.route.idle
-        return Start(number, self.cluster, host, head, deadline, on_deadline, final, idle, info=self.info)
+        priority = self.action.priority
+        start = Start(
+            number, self.cluster, host, head, deadline, on_deadline, final, idle, info=self.info, priority=priority
+        )
+        if self.cluster.circuits is not None:
+            start.permits = self.held
+        return start
 
     def admit(self, start: Start, now: float) -> Refused | None:
         """Deadline, circuit breaker, thresholds. What is taken here is given back in `give_back`."""
@@ -266,10 +279,10 @@ class Attempts:
         if self.deadline is not None and now >= self.deadline:
             self.info.attempts -= 1  # a back-off that took longer than it should have: this one is never made
             return ResponseFlag.UT, "the deadline had passed before the attempt", False
-        if cluster.breaker is not None:
-            start.permit = cluster.breaker.permit(now)
-            if start.permit is None:
-                return ResponseFlag.UO, f"the circuit breaker of cluster {cluster.name!r} is open", True
+        if cluster.breaker is not None or self.extras is not None:
+            refused = take(self, start, now)
+            if refused is not None:
+                return refused
         limit = self.thresholds.max_requests
         if not admit(self.load.requests, limit, start):
             cluster.stats["upstream_rq_active_overflow"].add()
@@ -286,10 +299,8 @@ class Attempts:
         else:  # beside it another attempt went to another child of an aggregate
             start.cluster.thresholds(self.action.priority)[0].requests.pop(start, None)
         start.host.cell.live.pop(start, None)
-        permit, breaker = start.permit, start.cluster.breaker
-        if permit is not None and breaker is not None:
-            start.permit = None
-            breaker.release(permit)
+        if start.permits:
+            give_back(start)
 
 
 def _refuse(call: Attempts, name: str, value: str) -> Flow:

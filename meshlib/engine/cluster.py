@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from meshlib.balancing.aggregate import AggregateBalancer
 from meshlib.balancing.cluster import ClusterBalancer
 from meshlib.balancing.zones import Callers
 from meshlib.engine.by_request import by_request
+from meshlib.engine.circuits import BreakerLike, PerEndpoint, adopt, compile_circuits
 from meshlib.engine.error_matcher import compile_errors
+from meshlib.engine.health import TakeOut, heeding
 from meshlib.engine.lanes import by_labels
 from meshlib.engine.observing import observer_of, report_taker_of
 from meshlib.engine.reach import ReachLike, failing
 from meshlib.model.cluster import Cluster, Thresholds
 from meshlib.model.endpoint import ClusterLoadAssignment, Locality
 from meshlib.model.route import RoutingPriority
-from meshlib.policy.breaker import Breaker, Listener, Permit
+from meshlib.policy.breaker import Listener
 from meshlib.policy.outlier import OutlierDetector
 from meshlib.policy.shared_limit import SharedRateLimit
 from meshlib.state.cells import ClusterState, EndpointState, PriorityState
 from meshlib.state.outliers import Window
 
 _NOWHERE = Locality()
-
-
-class BreakerLike(Protocol):
-    """A circuit breaker as calls use it: our own, or the bridge to a user's pybreaker object."""
-
-    def permit(self, now: float) -> Permit | None:
-        """Leave to send one attempt, or None while open."""
-
-    def record(self, permit: Permit, success: bool, now: float, error: BaseException | None = None) -> None:
-        """How the attempt ended; `error` for breakers that exclude some exceptions."""
-
-    def release(self, permit: Permit) -> None:
-        """The attempt ended in a way that says nothing about the upstream."""
 
 
 class ClusterPlan:
@@ -45,14 +33,15 @@ class ClusterPlan:
     balancer learns nothing from them. `guarded`: calls have something to pass before they are balanced: limits from
     code, overload drops, (`awaited`) names that nobody has looked up yet; or the balancer asks something of them
     (`by_request`). `callers` are those whose zones count in zone aware routing. An aggregate cluster has `children`,
-    and `aggregate` chooses among them. `reach` hears of connections that fail, where failover goes by those. `errors`
-    says which responses outlier detection takes for errors, where that does not go by the status.
+    and `aggregate` chooses among them. `reach` hears of connections that fail, where failover goes by those. `circuits`
+    are the circuit breakers of the endpoints, None where those have none; `given` is what code gave of breakers.
+    `errors` says which responses outlier detection takes for errors, where that does not go by the status. `lingering`
+    are the addresses of endpoints that are there because health checks find them well, and for no other reason.
     """
 
     __slots__ = (
         "_default",
         "_high",
-        "_owns_breaker",
         "addresses",
         "aggregate",
         "assignment",
@@ -62,14 +51,17 @@ class ClusterPlan:
         "by_request",
         "callers",
         "children",
+        "circuits",
         "config",
         "connect_timeout",
         "detector",
         "drops",
         "errors",
+        "given",
         "guarded",
         "lanes",
         "limits",
+        "lingering",
         "locality",
         "longest_stream",
         "name",
@@ -91,13 +83,15 @@ class ClusterPlan:
         state: ClusterState,
         previous: ClusterPlan | None,
         limits: Sequence[SharedRateLimit] = (),
-        breaker: BreakerLike | None = None,
+        breaker: BreakerLike | PerEndpoint | None = None,
         on_transition: Listener | None = None,
         *,
         callers: Callers | None = None,
         awaited: bool = False,
         locality: Locality = _NOWHERE,
         reach: ReachLike | None = None,
+        take_out: TakeOut | None = None,
+        lingering: frozenset[str] = frozenset(),
     ) -> None:
         self.name = config.name
         self.config = config
@@ -111,6 +105,7 @@ class ClusterPlan:
         self.limits = tuple(limits)
         self.drops = assignment.drop_overloads if assignment else ()
         self.awaited = awaited
+        self.lingering = lingering
         self.by_request = by_request(config)
         self.guarded = bool(self.limits or self.drops or awaited or self.by_request)
         self.children: tuple[ClusterPlan, ...] = ()
@@ -127,11 +122,15 @@ class ClusterPlan:
         self.next_sweep = 0.0
         observe = observer_of(config.lb_policy, config.load_aware)
         self.observe = observe if reach is None else failing(reach, observe)
+        if config.health_checks and take_out is not None:
+            self.observe = heeding(take_out, self.observe)
         self.take_report = report_taker_of(config.lb_policy, config.load_aware)
         self._default = (state.default, config.circuit_breakers.default)
         self._high = (state.high, config.circuit_breakers.high)
-        self.breaker = breaker or _own_breaker(config, state, on_transition)
-        self._owns_breaker = breaker is None
+        self.given = breaker
+        self.breaker, self.circuits = compile_circuits(
+            breaker, config.circuit_breaker, config.name, state, on_transition
+        )
 
     def adopt(self, now: float | None = None) -> list[EndpointState]:
         """The plan is in force: only now does the state follow it, for a plan that is refused must change nothing.
@@ -144,7 +143,8 @@ class ClusterPlan:
         _forget_gone(state, self.addresses)
         state.detector = self.detector
         returned = _let_back(state) if self.detector is None else []
-        if self._owns_breaker:
+        adopt(state, self.config.circuit_breaker, self.circuits, self.given is None)
+        if self.given is None:
             state.breaker = self.breaker
             if state.breaker is not None:
                 state.breaker.policy = self.config.circuit_breaker
@@ -165,6 +165,8 @@ def _forget_gone(state: ClusterState, addresses: frozenset[str]) -> None:
             state.ejected.pop(cell, None)
             state.returned_at.pop(cell, None)
             state.streaks.pop(cell, None)
+            state.circuits.pop(cell, None)
+            state.tripped.pop(cell, None)
 
 
 def _let_back(state: ClusterState) -> list[EndpointState]:
@@ -182,22 +184,12 @@ def _let_back(state: ClusterState) -> list[EndpointState]:
     return ejected
 
 
-def _own_breaker(config: Cluster, state: ClusterState, on_transition: Listener | None) -> BreakerLike | None:
-    """The cluster's own breaker: its state is kept across plans, a new policy counts from the next decision."""
-    if config.circuit_breaker is None:
-        return None
-    if state.breaker is not None:
-        known: BreakerLike = state.breaker
-        return known
-    return Breaker(config.circuit_breaker, config.name, (on_transition,) if on_transition else ())
-
-
 def reusable(
     previous: ClusterPlan | None,
     config: Cluster,
     assignment: ClusterLoadAssignment | None,
     limits: Mapping[str, Sequence[SharedRateLimit]],
-    breakers: Mapping[str, BreakerLike],
+    breakers: Mapping[str, BreakerLike | PerEndpoint],
     callers: Callers | None = None,
     awaited: bool = False,
     reach: ReachLike | None = None,
@@ -212,5 +204,5 @@ def reusable(
         and previous.awaited is awaited
         and previous.reach is reach
         and previous.limits == tuple(limits.get(config.name, ()))
-        and (config.name not in breakers or previous.breaker is breakers[config.name])
+        and (config.name not in breakers or previous.given is breakers[config.name])
     )

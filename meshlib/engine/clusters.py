@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from meshlib.balancing.zones import Callers, callers_of
 from meshlib.engine.aggregate import AggregatePlan, leaves
 from meshlib.engine.cluster import ClusterPlan, reusable
+from meshlib.engine.lingering import with_lingering
 from meshlib.engine.reach import ReachLike
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Locality
@@ -53,10 +54,12 @@ def _compiled(
 ) -> ClusterPlan:
     name, assignment = config.name, snapshot.assignment(config)
     awaited = assignment is None and snapshot.resolved is not None and config.by_dns
+    assignment, lingering = with_lingering(config, assignment, last.balancer.hosts if last is not None else ())
     here = locality if config.nearby is not None or config.load_aware is not None else _NOWHERE
     if (
         last is not None
         and last.locality == here
+        and last.lingering == lingering
         and reusable(last, config, assignment, attached.limits, attached.breakers, callers, awaited, reach)
     ):
         return last
@@ -73,6 +76,8 @@ def _compiled(
             awaited=awaited,
             locality=here,
             reach=reach,
+            take_out=attached.take_out,
+            lingering=lingering,
         )
 
 

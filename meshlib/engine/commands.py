@@ -32,8 +32,10 @@ from meshlib.policy.idle import IdleLimit
 
 if TYPE_CHECKING:
     from meshlib.balancing.base import Host
+    from meshlib.engine.circuits import BreakerLike
     from meshlib.engine.cluster import ClusterPlan
     from meshlib.engine.decision import Forward
+    from meshlib.model.route import RoutingPriority
     from meshlib.policy.breaker import Permit
 
 
@@ -74,7 +76,8 @@ class Start:
 
     `deadline` (None: none) ends the attempt with `on_deadline`; `final_deadline` takes its place once the response is
     committed. `idle` (None: none) bounds the silence of the endpoint, before the response and within its body. `info`
-    is the call's, still being filled. `permit` is what the cluster's circuit breaker gave for it.
+    is the call's, still being filled. `permits` are what circuit breakers gave for it, each with its breaker.
+    `priority` is the route's.
     """
 
     __slots__ = (
@@ -87,7 +90,8 @@ class Start:
         "idle",
         "info",
         "on_deadline",
-        "permit",
+        "permits",
+        "priority",
     )
 
     def __init__(
@@ -102,6 +106,7 @@ class Start:
         idle: IdleLimit | None = None,
         *,
         info: CallInfo | None = None,
+        priority: RoutingPriority = "DEFAULT",
     ) -> None:
         self.attempt = attempt
         self.cluster = cluster
@@ -112,7 +117,8 @@ class Start:
         self.final_deadline = final_deadline
         self.idle = idle
         self.info = info
-        self.permit: Permit | None = None
+        self.priority = priority
+        self.permits: tuple[tuple[BreakerLike, Permit], ...] = ()
 
 
 class Overlap:

@@ -6,18 +6,24 @@ from typing import TYPE_CHECKING
 
 from meshlib.engine import facts, grpc_status
 from meshlib.engine.commands import BodyEnd, Commit, Fail, Reply, Start
+from meshlib.engine.decision import with_route_headers
 from meshlib.engine.events import AttemptEnded, CallEnded
+from meshlib.engine.filters import LocalReply
 from meshlib.engine.judging import judge
 from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
+from meshlib.model.circuit_breaker import FallbackResponse
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.policy.classify import Classification, classify
 
 if TYPE_CHECKING:
     from meshlib.engine.attempt import Attempts
 
-Refused = tuple[ResponseFlag, str, bool]
-"""Why an attempt may not be made: the flag, the reason, and whether it is an open circuit breaker."""
+Refused = tuple[ResponseFlag, str, bool | FallbackResponse]
+"""Why an attempt may not be made: the flag, the reason, and whether it is an open circuit breaker, or what is answered
+in its place.
+"""
+OVERLOADED = (b"x-envoy-overloaded", b"true")
 ATTEMPT_COUNT = b"x-envoy-attempt-count"
 _NO_CONTENT, _BAD_REQUEST = 204, 400
 _TIMEOUT = Failure.TIMEOUT  # looking up a member of an enum costs as much as a call
@@ -84,21 +90,33 @@ def fail(
     now: float,
     flag: ResponseFlag,
     reason: str,
-    open_circuit: bool = False,
+    open_circuit: bool | FallbackResponse = False,
     outcome: Outcome | None = None,
-) -> Fail:
-    """The call failed; its end is told."""
+) -> Fail | Reply:
+    """The call failed; its end is told. A circuit breaker may have an answer for that."""
     info = call.info
+    if isinstance(open_circuit, FallbackResponse):
+        return answered(call, now, flag, _fallback(call, open_circuit))
     info.flag, info.grpc_status = flag, grpc_status.failed(call.head, flag, outcome)
     ended(call, now, None, flag)
     failure = CallFailure(flag, reason, info.route, info.cluster, info.endpoint, info.attempts, open_circuit)
     return Fail(failure, outcome)
 
 
+def _fallback(call: Attempts, response: FallbackResponse) -> Reply:
+    """As Envoy answers for an overflow, it says that the request was not sent on for too much load."""
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+    if call.share.tells_upstream:
+        headers.append(OVERLOADED)
+    reply = LocalReply(response.status, headers, response.body, call.info.flag, "circuit_breaker")
+    headers = with_route_headers(call.decision, reply, call.head, call.runtime.wall_clock)
+    return Reply(response.status, headers, response.body, call.info, response.grpc_status)
+
+
 def answered(call: Attempts, now: float, flag: ResponseFlag, reply: Reply) -> Reply:
     """The mesh answers in place of an endpoint."""
     info = call.info
-    info.flag, info.grpc_status = flag, grpc_status.answered(call.head, reply.status, None)
+    info.flag, info.grpc_status = flag, grpc_status.answered(call.head, reply.status, reply.grpc_status)
     ended(call, now, reply.status, flag)
     return reply
 

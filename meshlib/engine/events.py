@@ -6,8 +6,8 @@ is dropped, with a log line). Times are monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from meshlib.engine.commands import CallInfo
@@ -18,6 +18,8 @@ __all__ = [
     "BreakerChanged",
     "CallEnded",
     "EndpointEjected",
+    "EndpointHealth",
+    "EndpointHealthChanged",
     "EndpointReachable",
     "EndpointReturned",
     "EndpointUnreachable",
@@ -29,6 +31,8 @@ __all__ = [
     "RateLimited",
     "RequestServed",
 ]
+
+EndpointHealth = Literal["healthy", "degraded", "unhealthy"]
 
 
 HealingState = Literal["healthy", "isolated", "probing"]
@@ -86,6 +90,20 @@ class EndpointReturned:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointHealthChanged:
+    """Active health checks find an endpoint `healthy`, `degraded` or `unhealthy`, and it counted as something else
+    before; or an endpoint that has joined fails its first one.
+    """
+
+    at: float
+    cluster: str
+    endpoint: str
+    old: EndpointHealth
+    new: EndpointHealth
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointUnreachable:
     """Nothing can be connected to an endpoint: with a failover timeout it is out of balancing."""
 
@@ -105,13 +123,18 @@ class EndpointReachable:
 
 @dataclass(frozen=True, slots=True)
 class BreakerChanged:
-    """A circuit breaker moved between `closed`, `open` and `half-open`."""
+    """A circuit breaker moved between `closed`, `open` and `half-open`. `figures` are those that made it: counts of the
+    window, rates in percent, seconds. `cluster` and `endpoint` are those of an endpoint's breaker, else empty.
+    """
 
     at: float
     name: str
     old: str
     new: str
     reason: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+    cluster: str = ""
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +189,7 @@ Event = (
     AttemptEnded
     | CallEnded
     | EndpointEjected
+    | EndpointHealthChanged
     | EndpointReachable
     | EndpointReturned
     | EndpointUnreachable

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from meshlib.engine.circuits import RouteCircuit
 from meshlib.model.filters import RouterFilter
 from meshlib.model.matchers import HeaderMatcher, Present
 from meshlib.model.request import RequestHead
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Extras:
     """`request_tests`: of a policy's `retriable_request_headers`, one must hold for there to be retries at all; `muted`
-    are the rules without them. `body_limit` in bytes. `previous_priorities`: the update frequency.
+    are the rules without them. `body_limit` in bytes. `previous_priorities`: the update frequency. `circuit` is the
+    route's circuit breaker.
     """
 
     hedges: bool = False
@@ -37,13 +39,19 @@ class Extras:
     avoids_labels: bool = False
     respects_expected_timeout: bool = False
     strict_headers: tuple[str, ...] = ()
+    circuit: RouteCircuit | None = None
 
 
 NONE = Extras()
 
 
 def compile_extras(
-    action: RouteAction, host: VirtualHost, rules: RetryRules | None, body_limit: int | None, router: RouterFilter
+    action: RouteAction,
+    host: VirtualHost,
+    rules: RetryRules | None,
+    body_limit: int | None,
+    router: RouterFilter,
+    circuit: RouteCircuit | None = None,
 ) -> Extras | None:
     """The extras of a route, None when it has none."""
     policy = rules.policy if rules is not None else RetryPolicy()
@@ -61,6 +69,7 @@ def compile_extras(
         avoids_labels=policy.omit_canary_hosts or bool(policy.omit_host_metadata),
         respects_expected_timeout=router.respect_expected_rq_timeout,
         strict_headers=router.strict_check_headers,
+        circuit=circuit,
     )
     return None if found == NONE else found
 

@@ -32,7 +32,7 @@ class FilterSite:
     runtime: Struct = EMPTY_STRUCT
 
 
-class FilterStates:
+class FilterStates(WeakValueDictionary[Hashable, Any]):
     """Filters, and their state, by (scope, name, configuration): a bucket survives a new plan as long as its
     configuration is the same, and some plan's route uses it.
 
@@ -43,19 +43,8 @@ class FilterStates:
     from code, by the cluster that calls go to.
     """
 
-    __slots__ = (
-        "_known",
-        "attached",
-        "counters",
-        "instances",
-        "limits",
-        "quotas",
-        "services",
-        "source_cluster",
-    )
-
     def __init__(self) -> None:
-        self._known: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+        super().__init__()
         self.limits: dict[str, LimitStats] = {}
         self.counters: dict[str, Counter] = {}
         self.services: Callable[[], RateLimitServices] | None = None
@@ -66,16 +55,11 @@ class FilterStates:
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:
         """What is known under `key`, made if nothing is. None, of what has no state to keep, is not remembered."""
-        known: T | None = self._known.get(key)
+        known: T | None = self.get(key)
         if known is not None:
             return known
         made = make()
-        return made if made is None else self._known.setdefault(key, made)
-
-    @property
-    def count(self) -> int:
-        """How many filters and states are known."""
-        return len(self._known)
+        return made if made is None else self.setdefault(key, made)
 
     def limit_stats(self, prefix: str) -> LimitStats:
         """The counters of a prefix."""

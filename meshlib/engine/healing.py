@@ -1,7 +1,7 @@
 """The record of self-healing: what was isolated and why, how it was tried again, and when it was back.
 
-Several parts of the mesh protect callers from one endpoint: outlier detection, failover by connections, circuit
-breakers. Each says what it did by an event of its own; here they come to one state machine for each subject:
+Several parts of the mesh protect callers from one endpoint: outlier detection, failover by connections, health checks,
+circuit breakers. Each says what it did by an event of its own; here they come to one state machine for each subject:
 
     healthy ──(detected, isolated)──▶ isolated ──▶ probing ──▶ healthy (restored)
                                           ▲            │
@@ -19,6 +19,7 @@ from typing import Any
 from meshlib.engine.events import (
     BreakerChanged,
     EndpointEjected,
+    EndpointHealthChanged,
     EndpointReachable,
     EndpointReturned,
     EndpointUnreachable,
@@ -101,8 +102,15 @@ def _reachable(event: EndpointReachable) -> _Told:
     return event.cluster, event.endpoint, "connections", "healthy", "it can be connected to"
 
 
+def _checked(event: EndpointHealthChanged) -> _Told:
+    state: HealingState = "isolated" if event.new == "unhealthy" else "healthy"
+    return event.cluster, event.endpoint, "health checks", state, event.reason
+
+
 def _breaker(event: BreakerChanged) -> _Told:
-    return event.name, "", "circuit breaker", _BREAKER[event.new], event.reason
+    figures = ", ".join(f"{name}={value:g}" for name, value in event.figures.items())
+    reason = f"{event.reason}: {figures}" if figures else event.reason
+    return event.cluster or event.name, event.endpoint, "circuit breaker", _BREAKER[event.new], reason
 
 
 _READERS: dict[type, Callable[[Any], _Told]] = {
@@ -110,5 +118,6 @@ _READERS: dict[type, Callable[[Any], _Told]] = {
     EndpointReturned: _returned,
     EndpointUnreachable: _unreachable,
     EndpointReachable: _reachable,
+    EndpointHealthChanged: _checked,
     BreakerChanged: _breaker,
 }

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from meshlib.engine import grpc_status
+from meshlib.engine.circuits import permitted
 from meshlib.engine.commands import Abandoned, BodyEnd, Cancel, Command, Discard, Flow, Launch, Listen, Start
 from meshlib.engine.ending import Refused, commit, ended, exhausted, fail, finished, note
 from meshlib.engine.judging import detect, judge
@@ -102,8 +103,10 @@ class _Race:
         """The next attempt, admitted; or why there is none."""
         call = self.call
         host = call.pick(now)
-        if host is None:
-            return None, (ResponseFlag.UH, f"no healthy endpoint in cluster {call.cluster.name!r}", False)
+        if host is None or call.cluster.circuits is not None:
+            host, nobody = permitted(call, host, now)
+            if host is None:
+                return None, nobody
         self.number += 1
         start = call.start(self.number, host, now)
         self.running[start] = now

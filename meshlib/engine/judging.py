@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshlib.engine.circuits import settle
 from meshlib.engine.commands import Start
 from meshlib.engine.error_matcher import as_told
 from meshlib.engine.events import EndpointEjected, EndpointReturned
@@ -31,13 +32,8 @@ def judge(call: Attempts, start: Start, outcome: Outcome, *, was_slow: bool = Fa
         cluster.observe(start, outcome, verdict)
     if verdict is PENDING:  # judged by its status, when the stream has ended; a breaker's permit is kept until then
         return verdict
-    permit, breaker = start.permit, cluster.breaker
-    if breaker is not None and permit is not None:
-        start.permit = None
-        if verdict.neutral:
-            breaker.release(permit)
-        else:
-            breaker.record(permit, not verdict.counts_as_5xx, outcome.at, outcome.error)
+    if start.permits:
+        settle(start, outcome, verdict)
     detector = cluster.detector
     if detector is not None and not was_slow:
         now, state, cell = outcome.at, cluster.state, start.host.cell
@@ -71,6 +67,8 @@ def sweep(runtime: Runtime, cluster: ClusterPlan, now: float) -> None:
     time is remembered.
     """
     tick = cluster.balancer.tick(now)
+    if cluster.circuits is not None:
+        tick = min(tick, cluster.circuits.sweep(now))
     detector: OutlierDetector | None = cluster.state.detector
     if detector is None:
         cluster.next_sweep = tick

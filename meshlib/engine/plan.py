@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from meshlib.engine.cluster import BreakerLike, ClusterPlan
+from meshlib.engine.circuits import BreakerLike, PerEndpoint
+from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.clusters import compile_clusters
 from meshlib.engine.filter_states import FilterStates
 from meshlib.engine.filters import Filter
+from meshlib.engine.health import TakeOut
 from meshlib.engine.lanes import lane_rules
 from meshlib.engine.outbound import Outbound, listener_names
 from meshlib.engine.prepare import prepare_subsets
@@ -31,18 +33,21 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Attached:
-    """Policies from code, by cluster name: they stay whatever the control plane says.
+    """Policies from code, by cluster name: they stay whatever the control plane says. Breakers may be a route's,
+    too, by `virtual host/route`.
 
     `on_transition` hears of every breaker, whoever configured it. `local`: where this process is, before what the
-    source says of it. `reach`: who keeps track of connections, where failover goes by them. `filters` follow those of
-    the routes that lead to a cluster.
+    source says of it. `reach`: who keeps track of connections, where failover goes by them. `take_out`: who hears of
+    endpoints that take themselves out, where health is checked. `filters` follow those of the routes that lead to a
+    cluster.
     """
 
     limits: Mapping[str, Sequence[SharedRateLimit]] = field(default_factory=dict)
-    breakers: Mapping[str, BreakerLike] = field(default_factory=dict)
+    breakers: Mapping[str, BreakerLike | PerEndpoint] = field(default_factory=dict)
     on_transition: Listener | None = None
     local: Local = NOWHERE
     reach: ReachLike | None = None
+    take_out: TakeOut | None = None
     filters: Mapping[str, Sequence[Filter]] = field(default_factory=dict)
 
 

@@ -7,7 +7,9 @@ from zlib import crc32
 
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.runtime import Runtime
-from meshlib.state.cells import ClusterState
+from meshlib.model.cluster import Thresholds
+from meshlib.policy.budget import retry_limit
+from meshlib.state.cells import ClusterState, PriorityState
 from meshlib.telemetry.metrics import catalogue
 from meshlib.telemetry.metrics.metric import Sample
 
@@ -46,14 +48,34 @@ def _gauges(cluster: ClusterPlan, state: ClusterState) -> Iterator[Sample]:
     yield Sample(catalogue.CONNECTIONS, labels, sum(len(load.connections) for load in both))
     yield Sample(catalogue.MEMBERS, labels, len(hosts))
     yield Sample(catalogue.HEALTHY, labels, well)
+    if cluster.config.health_checks:
+        probed = [host.cell.probed for host in hosts]
+        failed, degraded = (sum(each is not None and each[flag] for each in probed) for flag in (0, 1))
+        yield Sample(catalogue.CHECKED_HEALTHY, labels, len(hosts) - failed)
+        yield Sample(catalogue.CHECKED_DEGRADED, labels, degraded)
     yield Sample(catalogue.EJECTED, labels, len(state.ejected))
-    limits, load = cluster.config.circuit_breakers.default, state.default
-    yield Sample(catalogue.CX_OPEN, labels, int(len(load.connections) >= limits.max_connections))
-    yield Sample(catalogue.RQ_PENDING_OPEN, labels, int(len(load.pending) >= limits.max_pending_requests))
-    yield Sample(catalogue.RQ_OPEN, labels, int(len(load.requests) >= limits.max_requests))
+    limits = cluster.config.circuit_breakers
+    yield from _thresholds("default", labels, state.default, limits.default)
+    yield from _thresholds("high", labels, state.high, limits.high)
     current = getattr(cluster.breaker, "current_state", None)
     if current in BREAKER_STATES:
         yield Sample(catalogue.BREAKER, labels, BREAKER_STATES[current])
+
+
+def _thresholds(priority: str, labels: tuple[str, ...], load: PriorityState, limits: Thresholds) -> Iterator[Sample]:
+    """Which thresholds are reached, and with `track_remaining` how much room they leave. Of a retry budget no room is
+    told, as in Envoy: it changes with the requests.
+    """
+    for short, count, limit in (
+        ("cx", len(load.connections), limits.max_connections),
+        ("rq_pending", len(load.pending), limits.max_pending_requests),
+        ("rq", len(load.requests), limits.max_requests),
+        ("rq_retry", len(load.retries), retry_limit(load, limits)),
+    ):
+        yield Sample(catalogue.THRESHOLD_OPEN[priority, short], labels, int(count >= limit))
+        if limits.track_remaining:
+            told = 0 if short == "rq_retry" and limits.retry_budget is not None else limit
+            yield Sample(catalogue.THRESHOLD_REMAINING[priority, short], labels, max(0, told - count))
 
 
 _WELL = frozenset(("HEALTHY", "UNKNOWN", "DEGRADED"))

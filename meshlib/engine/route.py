@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshlib.engine.actions import Actions, compile_actions
+from meshlib.engine.circuits import compile_circuit
 from meshlib.engine.extras import Extras, compile_extras, header_tests
 from meshlib.engine.filter_states import FilterSite, FilterStates
 from meshlib.engine.filters import Filter, compile_filters
@@ -198,7 +199,10 @@ class RoutePlan:
         self.retry = compile_retry(policy, header_tests(policy.retriable_headers) if policy else ())
         per_try_idle = self.retry.per_try_idle_timeout if self.retry else None
         self.idle = compile_idle(action.idle_timeout, scope.stream_idle_timeout, per_try_idle)
-        self.extras = compile_extras(action, self.virtual_host, self.retry, self._body_limit(), scope.router)
+        circuit = None
+        if scope.config.virtual_hosts:  # else it stands outside of them: the route of a copy has no breaker
+            circuit = compile_circuit(self.label, scope.config.name, self.config.circuit_breaker, states)
+        self.extras = compile_extras(action, self.virtual_host, self.retry, self._body_limit(), scope.router, circuit)
         self.hasher = compile_hash(action.hash_policies)
         self.rewrite_path = compile_path_rewrite(self.config)
         if isinstance(action.cluster, WeightedClusters):

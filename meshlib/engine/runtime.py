@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from meshlib.engine.circuits import given_circuits
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import Question
 from meshlib.engine.events import EndpointReturned, Event, Observer
@@ -36,13 +37,14 @@ class Runtime:
     `trust_envoy_headers`: whether a request may ask for timeouts, retries and hedging in `x-envoy-*` headers.
     `wall_clock` is Unix time, for responses that say when to come back.
     `first_lookup` makes the question whether a cluster's names have been looked up once, for calls that wait for it.
-    `healing` is the record of what was isolated, and when it was back.
+    `healing` is the record of what was isolated, and when it was back. `circuits` are the breakers of routes from code.
     `background` runs work that is too long for a call (a large cluster's balancer) elsewhere; without it, at once.
     """
 
     __slots__ = (
         "attached",
         "background",
+        "circuits",
         "fetch_timeout",
         "filters",
         "first_lookup",
@@ -86,6 +88,7 @@ class Runtime:
         # Weak: a bucket lives as long as some plan's route uses it, and no longer.
         self.filters = FilterStates()
         self.filters.attached = self.attached.filters
+        self.circuits = tuple(given_circuits(self.attached.breakers, self.filters))
         self.plan = self.compile(Snapshot(on_demand=True), None)
 
     def compile(self, snapshot: Snapshot, previous: Plan | None) -> Plan:

@@ -20,8 +20,9 @@ class Explanation:
     category. `request_hash` is the route's hash for balancers that need one. `balancing` is
     `{"policy", "subset", "priorities"}`, a priority
     `{"priority", "healthy_load", "degraded_load", "panic", "endpoints"}` (loads in percent), an endpoint
-    `{"address", "locality", "weight", "health", "availability", "ejected", "out_of_reach", "active"}`. `cluster_state`
-    is what the cluster is doing now, `{"requests", "ejected", "breaker"}`: at rest unless a live process was asked.
+    `{"address", "locality", "weight", "health", "availability", "ejected", "out_of_reach", "health_flags", "active"}`.
+    `cluster_state` is what the cluster is doing now, `{"requests", "ejected", "breaker"}`: at rest unless a live
+    process was asked.
     `chosen_because` says why the endpoint was chosen, in a sentence.
 
     Beside that: `mirrors` are the copies the request has, `{"cluster", "exists", "percent", "authority", "headers"}`;

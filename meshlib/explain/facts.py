@@ -105,6 +105,7 @@ def _endpoint(host: HostReport) -> dict[str, Any]:
         "availability": host.availability,
         "ejected": host.ejected,
         "out_of_reach": host.out_of_reach,
+        "health_flags": list(host.health_flags),
         "active": host.active,
     }
 

@@ -106,7 +106,8 @@ def _balancing(balancing: dict[str, Any], chosen: str | None) -> Iterator[str]:
 
 def _endpoint(entry: dict[str, Any], chosen: str | None) -> str:
     reasons = (("ejected", "ejected"), ("out_of_reach", "out of reach"))
-    state = ", ".join([entry["availability"], *(said for name, said in reasons if entry[name])])
+    said = (*(words for name, words in reasons if entry[name]), *entry["health_flags"])
+    state = ", ".join([entry["availability"], *said])
     state += f", {entry['active']} active" if entry["active"] else ""
     where = f" {entry['locality']}" if entry["locality"] else ""
     mark = "  <- first attempt" if entry["address"] == chosen else ""

@@ -52,7 +52,7 @@ def exception_for(fail: Fail, library: Library) -> Any:
         code = status_code(fail.outcome.grpc_status)
     debug = debug_string(rpc_error) if rpc_error is not None else None
     early = early_metadata(rpc_error) if rpc_error is not None else None
-    trailing = rpc_error.trailing_metadata() if rpc_error is not None else None
+    trailing = rpc_error.trailing_metadata() if rpc_error is not None else failure.headers
     made = _combined(errors.error_type(failure).__name__, library)(failure, code, str(failure), early, trailing, debug)
     made.__cause__ = rpc_error or cause
     return made

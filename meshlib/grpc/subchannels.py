@@ -133,6 +133,12 @@ class SubChannels:
             if self._found.get(key) is found:  # a new plan drained it meanwhile
                 self._found.pop(key, None)
 
+    def forget(self, start: Start, settings: Settings) -> None:
+        """Let go of an attempt's sub-channel: it closes with its last call."""
+        found = self._found.pop((start.cluster.name, start.host.address, start.head.authority, settings), None)
+        if found is not None:
+            found[1].drain()
+
     def close(self) -> None:
         """Close every sub-channel, calls in flight or not."""
         for key in list(self._found):

@@ -25,7 +25,8 @@ from meshlib.http.wire.types import (
 )
 from meshlib.identity.upstream import PLAIN, Secured, Upstreams
 from meshlib.model.cluster import UpstreamTls
-from meshlib.policy.thresholds import connection_gate, pending_gate
+from meshlib.model.route import RoutingPriority
+from meshlib.policy.thresholds import connection_gate, pending_gate, per_endpoint
 
 
 class Drainable(Protocol):
@@ -38,9 +39,9 @@ class Drainable(Protocol):
 
 
 P = TypeVar("P", bound=Drainable)
-Key = tuple[str, str, str | None]
-"""Cluster, endpoint, and the host where TLS goes by it: of an `https` URL to an endpoint that has no TLS of its own, or
-where the endpoint's TLS says so (else None).
+Key = tuple[str, str, str | None, RoutingPriority]
+"""Cluster, endpoint, the host where TLS goes by it (of an `https` URL to an endpoint that has no TLS of its own, or
+where the endpoint's TLS says so; else None), and the route's priority, which has thresholds of its own.
 """
 MAX_URL_HOSTS = 64
 """Pools of one endpoint that differ by the host of the URL only: callers choose that host, so it must have an end."""
@@ -136,7 +137,7 @@ class PoolRegistry(Generic[P]):
 
     def _new(self, key: Key, start: Start, secured: Secured) -> P:
         cluster, config, where = start.cluster, start.cluster.config, start.host.endpoint.address
-        load, thresholds = cluster.thresholds("DEFAULT")
+        load, thresholds = cluster.thresholds(key[3])
         stats = cluster.stats
 
         def count(event: ConnectionEvent) -> None:
@@ -148,7 +149,7 @@ class PoolRegistry(Generic[P]):
             ssl_context=secured.context,
             server_hostname=secured.server_name or _name(start),
             limits=PoolLimits(
-                max_connections=min(thresholds.max_connections, 1 << 30),
+                max_connections=min(per_endpoint(thresholds), 1 << 30),
                 max_pending=min(thresholds.max_pending_requests, 1 << 30),
                 max_requests_per_connection=config.max_requests_per_connection or 0,
                 idle_timeout=config.idle_timeout,
@@ -176,8 +177,8 @@ class PoolRegistry(Generic[P]):
 def _key(start: Start, server_name: str | None) -> Key:
     head, tls = start.head, start.cluster.config.tls_of(start.host.endpoint)
     if tls.by_host if tls is not None else head.scheme == "https":
-        return (start.cluster.name, start.host.address, server_name or _host(head.authority))
-    return (start.cluster.name, start.host.address, None)
+        return (start.cluster.name, start.host.address, server_name or _host(head.authority), start.priority)
+    return (start.cluster.name, start.host.address, None, start.priority)
 
 
 def _dialled(start: Start) -> tuple[Address, ...]:
@@ -197,12 +198,11 @@ def _host(authority: str) -> str:
 def _settings(cluster: ClusterPlan) -> tuple[object, ...]:
     """What of a cluster its connections depend on."""
     config = cluster.config
-    default = config.circuit_breakers.default
+    both = config.circuit_breakers.default, config.circuit_breakers.high
     return (
         id(cluster.state),  # what its gates count in: a cluster that left and came back counts anew
         config.idle_timeout,
         config.max_requests_per_connection,
         config.max_connection_duration,
-        default.max_connections,
-        default.max_pending_requests,
+        *((limits.max_connections, limits.max_pending_requests, limits.max_connections_per_host) for limits in both),
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from meshlib.model.circuit_breaker import CircuitBreaker
 from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment, HealthStatus, LbEndpoint
+from meshlib.model.health import HealthCheck, When
 from meshlib.model.lanes import LaneGroup, Nearby
 from meshlib.model.lb import ROUND_ROBIN, LbPolicy, LbSubsetConfig, OverrideHost, RandomSubsetting
 from meshlib.model.matchers import HeaderMatcher
@@ -39,13 +41,18 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """`envoy.config.cluster.v3.CircuitBreakers.Thresholds` for one priority; `retry_budget` replaces `max_retries`."""
+    """`envoy.config.cluster.v3.CircuitBreakers.Thresholds` for one priority; `retry_budget` replaces `max_retries`.
+    `max_connections_per_host` is that of `per_host_thresholds`, None: as many as the cluster may have. With
+    `track_remaining` there are gauges of the room that is left.
+    """
 
     max_connections: int = 1024
     max_pending_requests: int = 1024
     max_requests: int = 1024
     max_retries: int = 3
     retry_budget: RetryBudget | None = None
+    max_connections_per_host: int | None = None
+    track_remaining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +111,6 @@ class OutlierDetection:
 
 
 @dataclass(frozen=True, slots=True)
-class CircuitBreaker:
-    """A closed / open / half-open breaker per cluster, in pybreaker's words.
-
-    `fail_max` consecutive failures open it; after `reset_timeout` seconds it is half open and lets
-    `half_open_permits` probes through; `success_threshold` successes close it.
-    On the wire it is cluster metadata: `metadata.filter_metadata["meshlib.circuit_breaker"]`, because xDS has no such
-    resource; a data plane that does not know it ignores it.
-    """
-
-    fail_max: int = 5
-    reset_timeout: float = 60.0
-    success_threshold: int = 1
-    half_open_permits: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class UpstreamTls:
     """Client side TLS of a cluster. Without `trusted_ca` or `system_root_certs` a server is not verified, as in Envoy.
 
@@ -175,6 +166,10 @@ class Cluster:
     `idle_timeout` of upstream connections (Envoy 1 h, None = never); `max_requests_per_connection` None = unlimited.
     `max_connection_duration` (seconds, None = no limit): a connection takes no new request when it is that old.
     `max_stream_duration` (seconds, None = no limit) ends an attempt, its response's body included.
+    `health_checks`: an endpoint must pass all of them (docs/health.md). `health_checks_when` "ejected": only those that
+    outlier detection has ejected, or that are out of reach, are checked. `ignore_new_hosts_until_first_hc`: endpoints
+    that join later are not missed until they have been checked. `ignore_health_on_host_removal`: those that leave (EDS,
+    STRICT_DNS) are let go even if their checks find them well.
     `override_host_statuses`: of an endpoint that a session asks for; UNHEALTHY is one that is ejected, too.
     """
 
@@ -206,6 +201,10 @@ class Cluster:
     metadata: Metadata = EMPTY_METADATA
     lanes: LaneGroup | None = None
     nearby: Nearby | None = None
+    health_checks: tuple[HealthCheck, ...] = ()
+    health_checks_when: When = "always"
+    ignore_new_hosts_until_first_hc: bool = False
+    ignore_health_on_host_removal: bool = False
     override_host_statuses: frozenset[HealthStatus] = frozenset(("UNKNOWN", "HEALTHY", "DEGRADED"))
 
     def tls_of(self, endpoint: LbEndpoint) -> UpstreamTls | None:

@@ -12,6 +12,7 @@ __all__ = [
     "Address",
     "ClusterLoadAssignment",
     "DropOverload",
+    "EndpointHealthCheck",
     "HealthStatus",
     "LbEndpoint",
     "Locality",
@@ -56,11 +57,24 @@ class Locality:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointHealthCheck:
+    """`Endpoint.HealthCheckConfig`: where an endpoint is checked in place of its own address, and under which name.
+
+    `port` 0: the endpoint's own. `disabled`: the endpoint is not checked, and counts as healthy.
+    """
+
+    port: int = 0
+    hostname: str = ""
+    address: Address | None = None
+    disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LbEndpoint:
     """One upstream host. UNHEALTHY, DRAINING and TIMEOUT are not balanced to (outside panic); weight is at least 1.
 
     `dial` are the addresses connections are opened to, the first that answers, where `address` is a name of many
-    (LOGICAL_DNS); empty: `address` itself.
+    (LOGICAL_DNS); empty: `address` itself. `health_check` says where it is checked, unless that is there as well.
     """
 
     address: Address
@@ -69,6 +83,7 @@ class LbEndpoint:
     hostname: str = ""
     metadata: Metadata = EMPTY_METADATA
     dial: tuple[Address, ...] = ()
+    health_check: EndpointHealthCheck | None = None
 
     @property
     def targets(self) -> tuple[Address, ...]:

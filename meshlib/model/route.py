@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from meshlib.model.circuit_breaker import CircuitBreaker
 from meshlib.model.filters import PerFilterConfig
 from meshlib.model.headers import NO_MUTATIONS, HeaderMutations
 from meshlib.model.matcher_tree import Matcher
@@ -219,7 +220,7 @@ Action = RouteAction | RedirectAction | DirectResponseAction | NonForwardingActi
 @dataclass(frozen=True, slots=True)
 class Route:
     """One entry of a virtual host; the first whose `match` holds decides. `request_body_buffer_limit`: a longer body is
-    sent, and not sent again; None takes the virtual host's.
+    sent, and not sent again; None takes the virtual host's. `circuit_breaker`: its own, beside the cluster's.
     """
 
     match: RouteMatch
@@ -230,6 +231,7 @@ class Route:
     typed_per_filter_config: tuple[PerFilterConfig, ...] = ()
     metadata: Metadata = EMPTY_METADATA
     request_body_buffer_limit: int | None = None
+    circuit_breaker: CircuitBreaker | None = None
 
 
 @dataclass(frozen=True, slots=True)

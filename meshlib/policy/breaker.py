@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count as counting
 from typing import Literal
 
-from meshlib.model.cluster import CircuitBreaker
+from meshlib.model.circuit_breaker import CircuitBreaker, FallbackResponse
+from meshlib.policy.windows import Figures, Window, same_window, window_of
 
 State = Literal["closed", "open", "half-open"]
 STATE_CLOSED: State = "closed"  # the values of pybreaker.STATE_*
@@ -25,7 +27,8 @@ log = logging.getLogger("meshlib.breaker")
 @dataclass(frozen=True, slots=True)
 class Transition:
     """One change of state, with why and the figures that decided it. `number` counts the breaker's transitions from 1:
-    listeners of different threads may see two in a row in the wrong order.
+    listeners of different threads may see two in a row in the wrong order. `subject`: (cluster, endpoint) where the
+    breaker is an endpoint's, else empty.
     """
 
     name: str
@@ -35,18 +38,22 @@ class Transition:
     reason: str
     figures: Mapping[str, float]
     number: int
+    subject: tuple[str, str] = ("", "")
 
 
 Listener = Callable[[Transition], None]
 
 
 class Permit:
-    """Leave to make one call; to be given to `record` or `release` once."""
+    """Leave to make one call; to be given to `record` or `release` once. `began` is when it was given, None where
+    nobody wants to know.
+    """
 
-    __slots__ = ("period",)
+    __slots__ = ("began", "period")
 
-    def __init__(self, period: Period) -> None:
+    def __init__(self, period: Period, began: float | None = None) -> None:
         self.period = period
+        self.began = began
 
     @property
     def probe(self) -> bool:
@@ -57,7 +64,21 @@ class Permit:
 class Period:
     """One stay in one state. Lists and dicts are only changed by atomic operations."""
 
-    __slots__ = ("failures", "number", "permit", "probes", "since", "slots", "state", "successes", "successor")
+    __slots__ = (
+        "asked",
+        "failures",
+        "number",
+        "permit",
+        "plain",
+        "probes",
+        "ramp_end",
+        "since",
+        "slots",
+        "state",
+        "successes",
+        "successor",
+        "window",
+    )
 
     def __init__(self, state: State, since: float, number: int, slots: int = 0) -> None:
         self.state = state
@@ -69,14 +90,23 @@ class Period:
         self.probes: dict[Permit, Permit | None] = {}
         self.successor: dict[str, Period] = {}
         self.permit = Permit(self)  # shared by all calls of a closed period, so that a permit costs no allocation
+        self.plain = True  # while closed: every call passes, and nobody asks how long it takes
+        self.window: Window | None = None
+        self.ramp_end = since
+        self.asked = counting()  # who has asked during the ramp
 
-    def try_probe(self) -> Permit | None:
+    def follow(self, policy: CircuitBreaker) -> None:
+        """Count by this policy from now on, anew."""
+        self.window = window_of(policy)
+        self.plain = self.ramp_end <= self.since and policy.slow_call_rate is None
+
+    def try_probe(self, now: float | None = None) -> Permit | None:
         """A permit for one of the probes, if a slot is free."""
         try:
             self.slots.pop()
         except IndexError:
             return None
-        permit = Permit(self)
+        permit = Permit(self, now)
         self.probes[permit] = None
         return permit
 
@@ -90,21 +120,50 @@ class Period:
 
 
 class Breaker:
-    """One circuit breaker. `policy` may be replaced at any time and counts from the next decision.
+    """One circuit breaker. `policy` may be replaced at any time and counts from the next decision; a window of another
+    kind or size begins empty. It is called `name` where the policy does not say, or
+    in any case if it is an endpoint's, which `subject` says: (cluster, endpoint).
 
-    Listeners are called by the thread whose call caused the transition, after it happened, outside any lock; one that
-    raises is logged and does no harm to the call.
+    Listeners, and those of the policy, are called by the thread whose call caused the transition, after it happened,
+    outside any lock; one that raises is logged and does no harm to the call.
     """
 
-    __slots__ = ("_listeners", "_period", "name", "policy")
+    __slots__ = ("__weakref__", "_listeners", "_period", "_policy", "_subject", "name")
 
     def __init__(
-        self, policy: CircuitBreaker, name: str, listeners: Sequence[Listener] = (), *, now: float = 0.0
+        self,
+        policy: CircuitBreaker,
+        name: str,
+        listeners: Sequence[Listener] = (),
+        *,
+        now: float = 0.0,
+        subject: tuple[str, str] = ("", ""),
     ) -> None:
-        self.policy = policy
-        self.name = name
+        self._policy = policy
+        self.name = name if subject[1] else policy.name or name
+        self._subject = subject
         self._listeners = tuple(listeners)
         self._period = Period(STATE_CLOSED, now, 0)
+        self._period.follow(policy)
+
+    @property
+    def policy(self) -> CircuitBreaker:
+        """By what it decides."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: CircuitBreaker) -> None:
+        before, self._policy = self._policy, policy
+        period = self._current()
+        if not same_window(before, policy):
+            period.follow(policy)
+        elif period.window is not None:
+            period.window.follow(policy)
+
+    @property
+    def fallback(self) -> FallbackResponse | None:
+        """The policy's."""
+        return self._policy.fallback
 
     @property
     def current_state(self) -> State:
@@ -126,28 +185,44 @@ class Breaker:
         period = self._current()
         if period.state != STATE_OPEN:
             return 0.0
-        return max(0.0, period.since + self.policy.reset_timeout - now)
+        return max(0.0, period.since + self._policy.reset_timeout - now)
+
+    def refuses_until(self, now: float) -> float | None:
+        """Until when the next call would be refused, as far as is known: infinity where that is for others to end, the
+        probes under way. None: it would not be, but for a ramp.
+        """
+        period, policy = self._current(), self._policy
+        if period.state == STATE_OPEN:
+            until = period.since + policy.reset_timeout
+            return until if now < until else None
+        if period.state == STATE_CLOSED or period.slots:
+            return None
+        return period.since + policy.half_open_max_wait if policy.half_open_max_wait else _FOR_EVER
 
     def permit(self, now: float) -> Permit | None:
         """Leave to make one call, or None: the call must not be made."""
         period = self._period if not self._period.successor else self._current()
         if period.state == STATE_CLOSED:
-            return period.permit
+            return period.permit if period.plain else self._permit_closed(period, now)
         if period.state == STATE_OPEN:
-            if now < period.since + self.policy.reset_timeout:
+            if now < period.since + self._policy.reset_timeout:
                 return None
             period = self._move(period, STATE_HALF_OPEN, now, "reset timeout over", {"open_for": now - period.since})
-            if period.state != STATE_HALF_OPEN:
-                return None
-        return period.try_probe()
+        elif self._waited_too_long(period, now):
+            return None
+        if period.state != STATE_HALF_OPEN:
+            return None
+        return period.try_probe(now)
 
     def record(self, permit: Permit, success: bool, now: float, error: BaseException | None = None) -> None:
-        """How the call ended. `error` is for breakers that look at it (pybreaker's exclusions); this one does not."""
+        """How the call ended; an `error` that the policy excludes counts as a success."""
+        if not success and error is not None and self._policy.exclude:
+            success = not self._policy.is_system_error(error)
         period = permit.period
         if period.state == STATE_CLOSED:
-            self._record_closed(period, success, now)
+            self._record_closed(period, permit, success, now)
         elif period.end_probe(permit):
-            self._record_probe(period, success, now)
+            self._record_probe(period, permit, success, now)
             period.free_slot()  # after the decision, so that no probe starts in a period that has just failed
 
     def release(self, permit: Permit) -> None:
@@ -167,30 +242,88 @@ class Breaker:
         """Half-open it by hand: the next calls are probes."""
         self._force(STATE_HALF_OPEN, now)
 
-    def _record_closed(self, period: Period, success: bool, now: float) -> None:
+    def _permit_closed(self, period: Period, now: float) -> Permit | None:
+        """Of the calls of a ramp a growing share passes, spread evenly: the n-th does if the share of n + 1 is a whole
+        number more than that of n.
+        """
+        if now < period.ramp_end:
+            policy = self._policy
+            start = policy.ramp_up_from / 100.0
+            share = min(1.0, start + (1.0 - start) * (now - period.since) / (period.ramp_end - period.since))
+            number = next(period.asked)
+            if int((number + 1) * share) == int(number * share):
+                return None
+        elif self._policy.slow_call_rate is None:
+            period.plain = True
+        return period.permit if self._policy.slow_call_rate is None else Permit(period, now)
+
+    def _waited_too_long(self, period: Period, now: float) -> bool:
+        longest = self._policy.half_open_max_wait
+        if not longest or period.state != STATE_HALF_OPEN or now < period.since + longest:
+            return False
+        figures = {"half_open_for": now - period.since, "successes": len(period.successes)}
+        self._move(period, STATE_OPEN, now, "half-open for too long", figures)
+        return True
+
+    def _record_closed(self, period: Period, permit: Permit, success: bool, now: float) -> None:
+        window = period.window
+        if window is not None:
+            began = permit.began
+            slow = began is not None and now - began > self._policy.slow_call_duration
+            seen = window.add(not success, slow, now)
+            if seen is not None:
+                self._trip(period, seen, now)
         failures = period.failures
         if success:
             if failures:
                 failures.clear()
             return
+        fail_max = self._policy.fail_max
+        if not fail_max:
+            return
         failures.append(None)
         count = len(failures)
-        fail_max = self.policy.fail_max
         if count >= fail_max:
             figures = {"consecutive_failures": count, "fail_max": fail_max}
             self._move(period, STATE_OPEN, now, "consecutive failures", figures)
 
-    def _record_probe(self, period: Period, success: bool, now: float) -> None:
+    def _trip(self, period: Period, seen: Figures, now: float) -> None:
+        """A rate over the window is reached."""
+        policy = self._policy
+        for limit, count, name in (
+            (policy.failure_rate, seen.failures, "failure_rate"),
+            (policy.slow_call_rate, seen.slow_calls, "slow_call_rate"),
+        ):
+            rate = 100.0 * count / seen.calls
+            if limit is not None and rate >= limit:
+                reason = name.replace("_", " ")
+                self._move(period, STATE_OPEN, now, reason, {**_told(seen), name: rate, "threshold": limit})
+
+    def _slowness(self, permit: Permit, now: float) -> float | None:
+        """How long a slow call took; None of one that was not, or where slow calls are not looked at."""
+        policy = self._policy
+        if policy.slow_call_rate is None or permit.began is None:
+            return None
+        took = now - permit.began
+        return took if took > policy.slow_call_duration else None
+
+    def _record_probe(self, period: Period, permit: Permit, success: bool, now: float) -> None:
+        figures: dict[str, float] = {"successes": len(period.successes)}
+        took = self._slowness(permit, now)
         if not success:
-            figures = {"successes": len(period.successes)}
             self._move(period, STATE_OPEN, now, "a probe failed", figures)
+            return
+        if took is not None:
+            figures |= {"duration": took, "slow_call_duration": self._policy.slow_call_duration}
+            self._move(period, STATE_OPEN, now, "a probe was slow", figures)
             return
         period.successes.append(None)
         count = len(period.successes)
-        threshold = self.policy.success_threshold
+        threshold = self._policy.success_threshold
         if count >= threshold:
-            figures = {"successes": count, "success_threshold": threshold}
-            self._move(period, STATE_CLOSED, now, "probes succeeded", figures)
+            self._move(
+                period, STATE_CLOSED, now, "probes succeeded", {"successes": count, "success_threshold": threshold}
+            )
 
     def _current(self) -> Period:
         """The last period of the chain; remembers it, so that the chain stays short."""
@@ -202,11 +335,18 @@ class Breaker:
 
     def _move(self, period: Period, state: State, now: float, reason: str, figures: Mapping[str, float]) -> Period:
         """End `period`; the period that is current then, ours or another thread's."""
-        slots = max(1, self.policy.half_open_permits) if state == STATE_HALF_OPEN else 0
+        policy = self._policy
+        slots = max(1, policy.half_open_permits) if state == STATE_HALF_OPEN else 0
         candidate = Period(state, now, period.number + 1, slots)
+        if state == STATE_CLOSED:
+            if period.state == STATE_HALF_OPEN:
+                candidate.ramp_end = now + policy.ramp_up
+            candidate.follow(policy)
         if period.successor.setdefault("next", candidate) is candidate:
             self._period = candidate
-            self._report(Transition(self.name, period.state, state, now, reason, figures, candidate.number))
+            self._report(
+                Transition(self.name, period.state, state, now, reason, figures, candidate.number, self._subject)
+            )
         return self._current()
 
     def _force(self, state: State, now: float) -> None:
@@ -215,8 +355,15 @@ class Breaker:
             period = self._move(period, state, now, "by hand", {})
 
     def _report(self, transition: Transition) -> None:
-        for listener in self._listeners:
+        for listener in (*self._listeners, *self._policy.listeners):
             try:
                 listener(transition)
             except Exception:
                 log.exception("a listener of circuit breaker %s failed", self.name)
+
+
+def _told(seen: Figures) -> dict[str, float]:
+    return {"calls": seen.calls, "failures": seen.failures, "slow_calls": seen.slow_calls}
+
+
+_FOR_EVER = float("inf")

@@ -26,6 +26,7 @@ from meshlib.policy.breaker import (
     State,
     Transition,
 )
+from meshlib.policy.remote_storage import RemoteStorage
 
 if TYPE_CHECKING:
     import pybreaker
@@ -71,15 +72,21 @@ class _View(Period):
 class PybreakerBridge:
     """Drives `breaker` with the interface of `meshlib.policy.breaker.Breaker`.
 
-    At half-open exactly `half_open_permits` probes are in flight. The call that trips the breaker keeps its own result
-    (pybreaker would replace its error). With a Redis storage each call asks Redis, as pybreaker itself does, and blocks
-    while it does: not for an event loop.
+    At half-open exactly `half_open_permits` probes of this process are in flight. The call that trips the breaker keeps
+    its own result (pybreaker would replace its error). A storage outside of this process, such as Redis, is read and
+    written beside the calls (`meshlib.policy.remote_storage`), where pybreaker would have each call wait for it.
 
     Raises TypeError for an object that is not a pybreaker breaker of a version this can drive.
     """
 
     def __init__(
-        self, breaker: pybreaker.CircuitBreaker, *, half_open_permits: int = 1, listeners: Sequence[Listener] = ()
+        self,
+        breaker: pybreaker.CircuitBreaker,
+        *,
+        half_open_permits: int = 1,
+        listeners: Sequence[Listener] = (),
+        name: str = "",
+        subject: tuple[str, str] = ("", ""),
     ) -> None:
         missing = [name for name in (*PRIVATE_ATTRIBUTES, "is_system_error") if not hasattr(breaker, name)]
         if missing:
@@ -88,7 +95,9 @@ class PybreakerBridge:
                 f"it has no {', '.join(missing)}"
             )
         self.breaker = breaker
-        self.name = breaker.name or "pybreaker"
+        self.name = name or breaker.name or "pybreaker"
+        self._subject = subject
+        self._storage: Any = _near(breaker)
         self._permits = max(1, half_open_permits)
         self._listeners = tuple(listeners)
         # An open state found at the start is of unknown age: it is timed from the first call that sees it.
@@ -97,7 +106,21 @@ class PybreakerBridge:
     @property
     def current_state(self) -> str:
         """The storage's state."""
-        return self.breaker.current_state
+        return str(self._storage.state)
+
+    @property
+    def fallback(self) -> None:
+        """None: a call fails while it is open, as pybreaker's callers do."""
+
+    def refuses_until(self, now: float) -> float | None:
+        """Until when the next call would be refused, infinity while that is for the probes to end; None: it would not
+        be.
+        """
+        view = self._view(now)
+        if view.state == STATE_OPEN:
+            until = view.since + self.breaker.reset_timeout
+            return until if now < until else None
+        return None if view.state == STATE_CLOSED or view.slots else math.inf
 
     def retry_after(self, now: float) -> float:
         """Seconds until a probe is let through; 0 when the breaker is not open."""
@@ -138,7 +161,7 @@ class PybreakerBridge:
             permit.period.free_slot()
 
     def _record_closed(self, view: _View, failure: BaseException | None, now: float) -> None:
-        storage = self.breaker._state_storage
+        storage = self._storage
         if failure is None:
             view.failures.clear()
             storage.reset_counter()
@@ -152,7 +175,7 @@ class PybreakerBridge:
             self._move(view, STATE_OPEN, now, "consecutive failures")
 
     def _record_probe(self, view: _View, failure: BaseException | None, now: float) -> None:
-        storage = self.breaker._state_storage
+        storage = self._storage
         if failure is not None:
             storage.increment_counter()
             self._tell_end(failure)
@@ -170,12 +193,26 @@ class PybreakerBridge:
         view = self._current()
         if view.changing:
             return self._current()
-        state = self.breaker.current_state
+        state = self._storage.state
         if state == view.state and (state != STATE_OPEN or self._opened_at() == view.opened_at):
-            return view
+            return self._move(view, STATE_OPEN, now, "consecutive failures") if self._too_many(view) else view
         if self._current() is not view or view.changing:  # it was our own change, made while we looked
             return self._current()
         return self._move(view, cast("State", state), now, "changed elsewhere", write=False)
+
+    def _too_many(self, view: _View) -> bool:
+        """Whether failures of other processes have made it too many, of which this one hears only later."""
+        storage = self._storage
+        return (
+            isinstance(storage, RemoteStorage)
+            and view.state == STATE_CLOSED
+            and storage.counter >= self.breaker.fail_max
+        )
+
+    def settle(self) -> None:
+        """Wait until a storage outside of this process has all that calls have told it."""
+        if isinstance(self._storage, RemoteStorage):
+            self._storage.settle()
 
     def _current(self) -> _View:
         view = self._period
@@ -206,7 +243,7 @@ class PybreakerBridge:
 
     def _write(self, state: State) -> None:
         """What pybreaker's `open`, `half_open` and `close` write, without its lock and its listeners."""
-        storage = self.breaker._state_storage
+        storage = self._storage
         storage.reset_success_counter()
         if state == STATE_OPEN:
             storage.opened_at = datetime.now(UTC)
@@ -215,14 +252,15 @@ class PybreakerBridge:
         storage.state = state
 
     def _opened_at(self) -> datetime | None:
-        return self.breaker._state_storage.opened_at
+        found: datetime | None = self._storage.opened_at
+        return found
 
     def _report(self, old: _View, new: _View, old_state: pybreaker.CircuitBreakerState, reason: str) -> None:
         state = self.breaker._state
         if old_state is not state:
             self._tell(lambda listener: listener.state_change(self.breaker, old_state, state))
         figures = {"consecutive_failures": len(old.failures), "successes": len(old.successes)}
-        transition = Transition(self.name, old.state, new.state, new.since, reason, figures, new.number)
+        transition = Transition(self.name, old.state, new.state, new.since, reason, figures, new.number, self._subject)
         for listener in self._listeners:
             self._guard(listener, transition)
 
@@ -241,6 +279,14 @@ class PybreakerBridge:
             call(argument)
         except Exception:
             log.exception("a listener of circuit breaker %s failed", self.name)
+
+
+def _near(breaker: pybreaker.CircuitBreaker) -> Any:
+    """The breaker's storage, if it is in memory; else what stands for it here."""
+    import pybreaker
+
+    storage = breaker._state_storage
+    return storage if isinstance(storage, pybreaker.CircuitMemoryStorage) else RemoteStorage(storage)
 
 
 def _state_object(breaker: pybreaker.CircuitBreaker, state: State) -> Any:

@@ -26,6 +26,12 @@ def release(container: dict[object, None], token: object) -> None:
     container.pop(token, None)
 
 
+def per_endpoint(thresholds: Thresholds) -> int:
+    """How many connections one endpoint may have: no more than the cluster."""
+    own = thresholds.max_connections_per_host
+    return thresholds.max_connections if own is None else min(own, thresholds.max_connections)
+
+
 class Gate:
     """One threshold over one container, for whoever only needs to get in and out (the wire's pools).
 
@@ -55,6 +61,10 @@ class Gate:
             return True
         self.overflow.add()
         return False
+
+    def refuse(self) -> None:
+        """Count a refusal by a limit that lies within this one."""
+        self.overflow.add()
 
     def release(self, token: object) -> None:
         """Get out."""

@@ -43,7 +43,7 @@ class Certificate:
         """Read one certificate, or raise CertificateError."""
         try:
             return _certificate(der)
-        except (DerError, ValueError, StopIteration, IndexError) as error:
+        except (DerError, ValueError, IndexError) as error:
             raise CertificateError(f"not a certificate: {error}") from None
 
     def validity(self, now: float, skew: float = 0.0) -> str:
@@ -67,7 +67,7 @@ def certificates_in(pem: bytes) -> tuple[bytes, ...]:
 
 
 def _certificate(der: bytes) -> Certificate:
-    signed = next(Der.read(der).expect(_SEQUENCE).children()).expect(_SEQUENCE)
+    signed = _first(Der.read(der).expect(_SEQUENCE)).expect(_SEQUENCE)
     fields = [field for field in signed.children() if field.tag != _VERSION]
     serial, _algorithm, _issuer, validity = fields[:4]
     not_before, not_after = (_time(moment) for moment in validity.expect(_SEQUENCE).children())
@@ -88,9 +88,16 @@ _NOBODY: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 def _extensions(fields: list[Der]) -> Iterator[tuple[bytes, Der]]:
     for field in fields:
         if field.tag == _EXTENSIONS:
-            for extension in next(field.children()).expect(_SEQUENCE).children():
+            for extension in _first(field).expect(_SEQUENCE).children():
                 parts = list(extension.children())
                 yield parts[0].content, Der.read(parts[-1].expect(_OCTETS).content)
+
+
+def _first(outer: Der) -> Der:
+    """Its first element. (Inside a generator the end of another one must not pass for its own.)"""
+    for inner in outer.children():
+        return inner
+    raise DerError("nothing where something belongs")
 
 
 def _names(value: Der) -> tuple[tuple[str, ...], tuple[str, ...]]:

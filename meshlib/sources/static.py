@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from meshlib.model.cluster import CircuitBreaker, Cluster, OutlierDetection
 from meshlib.model.endpoint import Address, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
+from meshlib.model.health import HealthCheck
 from meshlib.model.lb import LbPolicy, RoundRobin
 from meshlib.model.matchers import PathMatcher, RouteMatch
 from meshlib.model.report import ResourceError
@@ -85,6 +86,7 @@ def static_cluster(
     connect_timeout: float | timedelta = 5.0,
     outlier_detection: OutlierDetection | None = None,
     circuit_breaker: CircuitBreaker | None = None,
+    health_checks: Sequence[HealthCheck] = (),
 ) -> Cluster:
     """A cluster of the given endpoints: STATIC when all are IP addresses or unix sockets, STRICT_DNS otherwise.
 
@@ -99,6 +101,7 @@ def static_cluster(
         connect_timeout=_seconds(connect_timeout) or 0.0,
         outlier_detection=outlier_detection,
         circuit_breaker=circuit_breaker,
+        health_checks=tuple(health_checks),
     )
 
 

@@ -22,6 +22,34 @@ class ReportedLoad(NamedTuple):
     at: float
 
 
+class ActiveHealth(NamedTuple):
+    """What active health checks make of an endpoint; the fields are Envoy's health flags. Replaced as a whole.
+
+    `failed` and `degraded` are what balancing goes by. An endpoint that is `pending` (new, not checked yet) or
+    `excluded` (it asked to be taken out at once) is not missed when the health of its priority is reckoned. `timeout`:
+    it failed because nothing came.
+    """
+
+    failed: bool = False
+    degraded: bool = False
+    pending: bool = False
+    excluded: bool = False
+    timeout: bool = False
+
+    def flags(self) -> tuple[str, ...]:
+        """Those that are set, in Envoy's words (its admin page `/clusters`)."""
+        return tuple(name for name, is_set in zip(_FLAGS, self, strict=True) if is_set)
+
+
+_FLAGS = (
+    "failed_active_hc",
+    "degraded_active_hc",
+    "pending_active_hc",
+    "excluded_via_immediate_hc_fail",
+    "active_hc_timeout",
+)
+
+
 @dataclass(slots=True, eq=False)
 class Ejection:
     """An outlier ejection in force: `until` is monotonic seconds, `reason` the detector, `details` its figures."""
@@ -41,7 +69,9 @@ class EndpointState:
     What balancers learn, None until one wants it: `seen_healthy` is when slow start first saw the endpoint healthy,
     `timing` is for peak EWMA, `reported` is what it last reported of its load, `used` how busy it then was, and when.
     For pick first: `unreached`, the last connection to it failed, and `place`, where it stands in the shuffled list.
-    `out_of_reach`, where failover goes by connections: no connection can be made to it.
+    `out_of_reach`, where failover goes by connections: no connection can be made to it. `tripped`: its circuit breaker
+    would refuse the next call.
+    `probed`, what active health checks make of it; None where there are none, or none has had an answer.
 
     Of 10 000 cells the one picked is seldom in the processor's cache, so what every pick looks at should lie together
     at its beginning. Slots lie in the order of their names: what few look at has names after `live`.
@@ -54,9 +84,11 @@ class EndpointState:
         "live",
         "out_of_reach",
         "place",
+        "probed",
         "reported",
         "seen_healthy",
         "timing",
+        "tripped",
         "unreached",
         "used",
     )
@@ -68,9 +100,11 @@ class EndpointState:
         self.ejections = 0
         self.out_of_reach = False
         self.place: float | None = None
+        self.probed: ActiveHealth | None = None
         self.reported: ReportedLoad | None = None
         self.seen_healthy: float | None = None
         self.timing: Latency | None = None
+        self.tripped = False
         self.unreached = False
         self.used: tuple[float, float] | None = None
 
@@ -87,7 +121,19 @@ class EndpointState:
     @property
     def usable(self) -> bool:
         """Whether nothing that was learnt of the endpoint holds it out of balancing."""
-        return self.ejection is None and not self.out_of_reach
+        if self.ejection is not None or self.out_of_reach or self.tripped:
+            return False
+        return self.probed is None or not self.probed.failed
+
+    @property
+    def degraded(self) -> bool:
+        """Whether its health checks say that it should be spared."""
+        return self.probed is not None and self.probed.degraded
+
+    @property
+    def leaving(self) -> bool:
+        """Whether what was learnt of it says that nobody should miss it."""
+        return self.out_of_reach or (self.probed is not None and (self.probed.pending or self.probed.excluded))
 
 
 class PriorityState:
@@ -150,6 +196,12 @@ STAT_NAMES = (
     ),
     "outlier_detection.ejections_enforced_total",
     "outlier_detection.ejections_overflow",
+    "health_check.attempt",
+    "health_check.success",
+    "health_check.failure",
+    "health_check.passive_failure",
+    "health_check.network_failure",
+    "health_check.verify_cluster",
 )
 
 
@@ -157,7 +209,8 @@ class ClusterState:
     """One cluster: its endpoints by address, its load by routing priority, its counters by Envoy's stat names.
 
     `epoch` changes whenever availability does, so that a balancer's compiled view knows that it is out of date. `seed`
-    is the mesh's.
+    is the mesh's. `circuits` are the endpoints' circuit breakers, and `tripped` says until when those that are out stay
+    so.
 
     Of outlier detection: `ejected` holds the cells that are ejected now. `streaks` are the current streaks of failures,
     by detector, of the cells that have one, as counts whose steps are atomic. `returned_at` is when the cells came back
@@ -166,6 +219,7 @@ class ClusterState:
 
     __slots__ = (
         "breaker",
+        "circuits",
         "default",
         "detector",
         "ejected",
@@ -177,6 +231,7 @@ class ClusterState:
         "seed",
         "stats",
         "streaks",
+        "tripped",
         "window",
     )
 
@@ -192,6 +247,8 @@ class ClusterState:
         self.default = PriorityState()
         self.high = PriorityState()
         self.breaker: Any = None
+        self.circuits: dict[EndpointState, Any] = {}
+        self.tripped: dict[EndpointState, float] = {}
         self.epoch: object = object()
         self.stats: dict[str, Counter] = {name: Counter() for name in STAT_NAMES}
 

@@ -115,6 +115,29 @@ _CLUSTER = {
     "common_lb_config": {"healthy_panic_threshold": {"value": 10}},
     "metadata": {"filter_metadata": {"meshlib.circuit_breaker": {"fail_max": 3}}},
 }
+_LEAST = {"timeout": "1s", "interval": "2s", "unhealthy_threshold": 3, "healthy_threshold": 2}
+_HTTP_CHECK = {
+    "path": "/healthz",
+    "method": "POST",
+    "send": {"text": "6869"},
+    "receive": [{"text": "6f6b"}, {"binary": "eWVz"}],
+    "expected_statuses": [{"start": 200, "end": 300}],
+    "retriable_statuses": [{"start": 429, "end": 430}],
+    "request_headers_to_add": [{"header": {"key": "x-a", "value": "%PROTOCOL%"}}],
+    "service_name_matcher": {"prefix": "pay"},
+}
+_CHECKED = {
+    "health_checks": [
+        {**_LEAST, "http_health_check": _HTTP_CHECK, "initial_jitter": "1s", "interval_jitter_percent": 10},
+        {**_LEAST, "tcp_health_check": {"send": {"text": "00"}, "proxy_protocol_config": {"version": "V2"}}},
+        {**_LEAST, "grpc_health_check": {"service_name": "s", "authority": "a"}, "tls_options": {}},
+        {**_LEAST, "custom_health_check": {"name": "envoy.health_checkers.redis"}},
+    ],
+    "metadata": {"filter_metadata": {"meshlib.health_check": {"when": "ejected"}}},
+}
+_CHECKED_ENDPOINT = {
+    "endpoint": {**xds.endpoint()["endpoint"], "health_check_config": {"port_value": 1, "hostname": "h"}}
+}
 SEEDS: list[tuple[str, Json]] = [
     (LISTENER, xds.api_listener(http_filters=[_LIMIT, _GLOBAL, xds.ROUTER])),
     (LISTENER, xds.socket_listener("0.0.0.0_80", 80, "routes")),
@@ -122,7 +145,9 @@ SEEDS: list[tuple[str, Json]] = [
     (ROUTE_CONFIGURATION, xds.route_configuration("routes", {"match": _TEMPLATE, "route": {"cluster": "a"}})),
     (ROUTE_CONFIGURATION, _TREE_HOST),
     (CLUSTER, xds.eds_cluster(**_CLUSTER)),
+    (CLUSTER, xds.eds_cluster(**_CHECKED)),
     (CLUSTER_LOAD_ASSIGNMENT, xds.assignment("a", xds.endpoint(load_balancing_weight=3), xds.endpoint("::1"))),
+    (CLUSTER_LOAD_ASSIGNMENT, xds.assignment("a", _CHECKED_ENDPOINT)),
 ]
 TYPES = [LISTENER, ROUTE_CONFIGURATION, CLUSTER, CLUSTER_LOAD_ASSIGNMENT]
 _SEED_BYTES = [(type_url, xds.message(type_url, body).SerializeToString()) for type_url, body in SEEDS]

@@ -71,9 +71,13 @@ def fast_backend(servers: Servers) -> Callable[..., FastBackend]:
     """``fast_backend("stable", Reply(503))``: a service on a thread of this process, scripted by values."""
 
     def start(
-        name: str = "backend", reply: Callable[[Request], Reply] | Reply | None = None, *, port: int = 0
+        name: str = "backend",
+        reply: Callable[[Request], Reply] | Reply | None = None,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
     ) -> FastBackend:
-        return servers.keep(FastBackend(name, reply or Reply(), port=port))
+        return servers.keep(FastBackend(name, reply or Reply(), host=host, port=port))
 
     return start
 

@@ -5,17 +5,20 @@ exceeded, and in the end nothing is held.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meshlib.engine.commands import BodyEnd, Cancel, Commit, Discard, Fail, Launch, Listen, Start, Wait
+from meshlib.engine.commands import BodyEnd, Cancel, Commit, Discard, Fail, Launch, Listen, Reply, Start, Wait
+from meshlib.model.circuit_breaker import FallbackResponse
 from meshlib.model.cluster import CircuitBreaker, OutlierDetection, RetryBudget
 from meshlib.model.outcome import Failure, Outcome
 from meshlib.model.route import RetryPolicy
 from meshlib.model.snapshot import Snapshot
+from meshlib.policy.breaker import Breaker
 from meshlib.policy.budget import retry_limit
 from meshlib.sources.static import static_snapshot
 from parts.flow import ADDRESSES, ENDED, Player, at_time, held, limited_cluster, runtime_of
@@ -32,6 +35,12 @@ breakers = st.none() | st.builds(
     reset_timeout=st.sampled_from([0.1, 5.0]),
     success_threshold=st.integers(1, 2),
     half_open_permits=st.integers(1, 2),
+    half_open_max_wait=st.sampled_from([0.0, 1.0]),
+    failure_rate=st.sampled_from([None, 50.0]),
+    minimum_calls=st.just(2),
+    ramp_up=st.sampled_from([0.0, 1.0]),
+    scope=st.sampled_from(["cluster", "endpoint"]),
+    fallback=st.none() | st.just(FallbackResponse()),
 )
 detections = st.none() | st.builds(
     OutlierDetection,
@@ -67,6 +76,7 @@ class World:
         timeout = draw(st.sampled_from([None, 2.0]))
         rng = random.Random(draw(st.integers(0, 1000)))
         snapshot = static_snapshot({"payments": cluster}, retries=self.policy, timeout=timeout)
+        snapshot = breaking(snapshot, draw(breakers))
         self.runtime = runtime_of(hedging(snapshot) if draw(st.booleans()) else snapshot, rng=rng)
         self.running: dict[Player, list[Start]] = {}
         self.thresholds = cluster.circuit_breakers.default
@@ -112,7 +122,7 @@ class World:
                 player.send(self.now)
             case Commit():
                 assert player.send(BodyEnd(self.now, self.draw(endings))) == ENDED
-            case Fail():
+            case Fail() | Reply():
                 assert player.send(None) == ENDED
 
     def hear(self, player: Player, until: float | None) -> None:
@@ -136,7 +146,9 @@ class World:
         for player in self.players:
             attempts = player.kinds.count("Start") + player.kinds.count("Launch")
             assert attempts <= 1 + (self.policy.num_retries if self.policy else 0)
-            assert player.kinds.count("Commit") + player.kinds.count("Fail") <= 1
+            assert sum(player.kinds.count(kind) for kind in ("Commit", "Fail", "Reply")) <= 1
+        for breaker in self.breakers():
+            assert len(breaker._current().probes) <= breaker.policy.half_open_permits
         overlapping = [player for player in self.players if self.overlaps(player)]
         if overlapping:
             sent = sum(len(self.running[player]) for player in overlapping)
@@ -147,8 +159,17 @@ class World:
             return
         assert len(self.load.requests) == len(active) <= self.thresholds.max_requests
         assert sum(cell.active for cell in self.runtime.state.cluster("payments").endpoints.values()) == len(active)
-        failing = [player for player in self.players if isinstance(player.last, Fail)]  # about to end
+        failing = [player for player in self.players if isinstance(player.last, Fail | Reply)]  # about to end
         assert len(backing_off) <= len(self.load.retries) <= len(backing_off) + len(active) + len(failing)
+
+    def breakers(self) -> Iterator[Breaker]:
+        """Every breaker there is."""
+        state = self.runtime.state.cluster("payments")
+        yield from state.circuits.values()
+        if state.breaker is not None:
+            yield state.breaker
+        for circuit in self.runtime.filters.values():
+            yield circuit.breaker(None)
 
     def overlaps(self, player: Player) -> bool:
         """Whether its attempts overlap, and it has not ended."""
@@ -166,7 +187,19 @@ def hedging(snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, routes=routes)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def breaking(snapshot: Snapshot, policy: CircuitBreaker | None) -> Snapshot:
+    """The same, with a breaker on each route."""
+    routes = {}
+    for name, table in snapshot.routes.items():
+        hosts = [
+            replace(host, routes=tuple(replace(route, circuit_breaker=policy) for route in host.routes))
+            for host in table.virtual_hosts
+        ]
+        routes[name] = replace(table, virtual_hosts=tuple(hosts))
+    return replace(snapshot, routes=routes)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_everything_is_given_back(data: st.DataObject) -> None:
     world = World(data.draw)
@@ -180,7 +213,11 @@ def test_everything_is_given_back(data: st.DataObject) -> None:
             world.answer(player)
             world.check()
     assert held(world.runtime) == {}
-    breaker = world.runtime.state.cluster("payments").breaker
-    if breaker is not None:
-        late = world.now + 1000.0
-        assert breaker.permit(late) is not None, "no probe's place was lost"
+    late = world.now + 1000.0
+    for breaker in world.breakers():
+        # One that has been half-open for too long opens once more.
+        given = breaker.permit(late) or breaker.permit(late + 100.0)
+        assert given is not None, "no probe's place was lost"
+    state = world.runtime.state.cluster("payments")
+    for cell in state.endpoints.values():
+        assert cell.tripped is (cell in state.tripped)

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "http": DOORS | {"identity", "load_reports"},
     "grpc": DOORS | {"identity", "load_reports"},
     "decorators": DOORS,
-    "health": ENGINE,  # what the mesh finds out about endpoints beside the calls to them
+    "health": ENGINE | {"http", "identity"},  # what the mesh finds out about endpoints beside the calls to them
     "explain": ENGINE | {"sources"},  # the hot path's own decision over a configuration just read
     "resolve": VALUES,  # names to addresses, on threads of its own; the mesh puts what it finds into snapshots
     "sources": VALUES | {"plugins"},
@@ -46,7 +46,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "control": VALUES | {"sources"},  # validates and decodes with what the sources decode with
     "admin": DOORS | {"explain", "sources"},
     "mesh": EVERYTHING,  # the one place that knows all parts, in a few files
+    "mesh_breakers": EVERYTHING,
     "mesh_doors": EVERYTHING,
+    "mesh_health": EVERYTHING,
     "mesh_names": EVERYTHING,
     "mesh_sources": EVERYTHING,
     "mesh_telemetry": EVERYTHING,
@@ -100,6 +102,7 @@ MAY_ACT: dict[str, set[str]] = {
     "policy/limiters.py": {"threading"},  # likewise
     "policy/keyed.py": {"threading"},  # a lock over a few steps of a dict
     "policy/limit_store.py": {"asyncio", "time"},  # the client of a store on the network: a shared limit is I/O
+    "policy/remote_storage.py": {"threading", "time"},  # asks a breaker's store on the network, beside the calls
     "policy/shared_limit.py": {"time"},  # measures that store, to stop asking it when it is gone
 }
 

@@ -16,7 +16,7 @@ from meshlib.model.cluster import CircuitBreaker
 from meshlib.policy.breaker import Breaker, Listener
 
 if TYPE_CHECKING:
-    from meshlib.engine.cluster import BreakerLike
+    from meshlib.engine.circuits import BreakerLike
     from meshlib.mesh import Mesh
 
 _SAYS_NOTHING = (UpstreamOverflowError, RateLimitedError)
@@ -39,9 +39,11 @@ class circuit_breaker(Decorator):  # noqa: N801
     seconds, then `half_open_permits` at a time try, and after `success_threshold` successes all are let through again.
     Refused calls raise `CircuitOpenError`, which is `pybreaker.CircuitBreakerError` as well.
 
-    Or `@circuit_breaker(breaker)` with a `pybreaker.CircuitBreaker` of yours: its listeners, storage and excluded
-    exceptions count, and its lock is never held over a call. `exclude`: exceptions that are an answer and no failure.
-    `listeners` hear of transitions. A call that was given up, or that a limit below refused, says nothing.
+    Or `@circuit_breaker(policy)` with a `CircuitBreaker`, which has failure rates, slow calls and more; or with a
+    `meshlib.policy.breaker.Breaker` that several functions share; or with a `pybreaker.CircuitBreaker` of yours: its
+    listeners, storage and excluded exceptions count, and its lock is never held over a call. `exclude`: exceptions that
+    are an answer and no failure. `listeners` hear of transitions. A call that was given up, or that a limit below
+    refused, says nothing.
     """
 
     def __init__(
@@ -63,7 +65,11 @@ class circuit_breaker(Decorator):  # noqa: N801
         self._own: Breaker | None = None
         self.breaker: BreakerLike
         """Its state: `current_state`, as pybreaker has it."""
-        if breaker is not None:
+        if isinstance(breaker, CircuitBreaker):
+            self.breaker = Breaker(breaker, name or "decorator", listeners)
+        elif hasattr(breaker, "permit"):
+            self.breaker = breaker
+        elif breaker is not None:
             from meshlib.policy.pybreaker_bridge import PybreakerBridge
 
             self.breaker = PybreakerBridge(breaker, half_open_permits=half_open_permits, listeners=listeners)

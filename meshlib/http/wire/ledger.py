@@ -92,6 +92,8 @@ class Ledger(Generic[C, W]):
         nothing.
         """
         if len(self._slots) >= self._limits.max_connections:
+            if self._connections is not None:
+                self._connections.refuse()
             return None
         slot = Slot()
         slot.gated = self._connections is None or self._connections.try_acquire(slot)

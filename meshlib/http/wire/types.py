@@ -148,6 +148,10 @@ class Gate(Protocol):
         """Stop counting the token."""
         ...
 
+    def refuse(self) -> None:
+        """Count a refusal by another limit than the gate's own: that of one endpoint."""
+        ...
+
 
 class ConnectionEventKind(enum.Enum):
     """What happened to a connection."""

@@ -137,6 +137,12 @@ _STATS = {
     },
     "outlier_detection.ejections_enforced_total": "Endpoints ejected, for whatever reason.",
     "outlier_detection.ejections_overflow": "Ejections not made because too many endpoints were out already.",
+    "health_check.attempt": "Active health checks made.",
+    "health_check.success": "Of these, passed.",
+    "health_check.failure": "Failed, and failures that a response's `x-envoy-immediate-health-check-fail` told of.",
+    "health_check.passive_failure": "Failures that a response told of.",
+    "health_check.network_failure": "Failures for want of an answer.",
+    "health_check.verify_cluster": "Checks that looked at the name of the service that answered.",
 }
 RESPONSES = Metric(
     "meshlib.cluster.upstream_rq_xx",
@@ -167,12 +173,30 @@ PENDING = _cluster_gauge("upstream_rq_pending_active", "Attempts waiting for a c
 CONNECTIONS = _cluster_gauge("upstream_cx_active", "Connections open.")
 MEMBERS = _cluster_gauge("membership_total", "Endpoints.")
 HEALTHY = _cluster_gauge("membership_healthy", "Endpoints that are healthy and not ejected.")
+CHECKED_HEALTHY = _cluster_gauge("health_check.healthy", "Endpoints that active health checks have not failed.")
+CHECKED_DEGRADED = _cluster_gauge("health_check.degraded", "Endpoints that active health checks call degraded.")
 EJECTED = _cluster_gauge("outlier_detection.ejections_active", "Endpoints ejected now.")
-CX_OPEN = _cluster_gauge("circuit_breakers.default.cx_open", "1 while `max_connections` is reached.")
-RQ_PENDING_OPEN = _cluster_gauge(
-    "circuit_breakers.default.rq_pending_open", "1 while `max_pending_requests` is reached."
-)
-RQ_OPEN = _cluster_gauge("circuit_breakers.default.rq_open", "1 while `max_requests` is reached.")
+_THRESHOLDS = {  # short name in a gauge of what is reached: the threshold, and its name in a gauge of what remains
+    "cx": ("max_connections", "cx"),
+    "rq_pending": ("max_pending_requests", "pending"),
+    "rq": ("max_requests", "rq"),
+    "rq_retry": ("max_retries", "retries"),
+}
+_PRIORITIES = ("default", "high")
+THRESHOLD_OPEN = {
+    (priority, short): _cluster_gauge(
+        f"circuit_breakers.{priority}.{short}_open", f"1 while `{field}` is reached, by requests of this priority."
+    )
+    for priority in _PRIORITIES
+    for short, (field, _) in _THRESHOLDS.items()
+}
+THRESHOLD_REMAINING = {
+    (priority, short): _cluster_gauge(
+        f"circuit_breakers.{priority}.remaining_{name}", f"Room that `{field}` leaves, with `track_remaining`."
+    )
+    for priority in _PRIORITIES
+    for short, (field, name) in _THRESHOLDS.items()
+}
 BREAKER = Metric(
     "meshlib.circuit_breaker.state",
     "gauge",
@@ -197,7 +221,8 @@ ISSUES = Metric(
     labels=("meshlib.severity",),
 )
 GAUGES = (
-    *(ACTIVE, PENDING, CONNECTIONS, MEMBERS, HEALTHY, EJECTED, CX_OPEN, RQ_PENDING_OPEN, RQ_OPEN, BREAKER),
+    *(ACTIVE, PENDING, CONNECTIONS, MEMBERS, HEALTHY, CHECKED_HEALTHY, CHECKED_DEGRADED, EJECTED, BREAKER),
+    *(*THRESHOLD_OPEN.values(), *THRESHOLD_REMAINING.values()),
     *(PLAN_AGE, PLAN_VERSION, PLAN_CLUSTERS, READY, ISSUES),
 )
 

@@ -19,12 +19,10 @@ from parts.registry import path_of
 Json = dict[str, Any]
 
 POLICY = "load_balancing_policy.policies[0].typed_extension_config.typed_config"
+OURS = 'metadata.filter_metadata["meshlib.circuit_breaker"]'  # Envoy ignores it
 STRICTER = {
     # path: why we refuse what a static Envoy takes
     "common_lb_config.healthy_panic_threshold.value": "NaN passes Envoy's comparisons and is no percentage",
-    'metadata.filter_metadata["meshlib.circuit_breaker"].fail_max': "ours; Envoy ignores it",
-    'metadata.filter_metadata["meshlib.circuit_breaker"].reset_timeout': "ours; Envoy ignores it",
-    'metadata.filter_metadata["meshlib.circuit_breaker"].fail_maximum': "ours; Envoy ignores it",
     "endpoints[0].lb_endpoints": "Envoy checks the sum for EDS, not for static clusters",
     "endpoints": "the same of the sum of the localities' weights",
     f"{POLICY}.subset_lb_policy.{POLICY.partition('.')[2]}": "no subset brings a balancer; Envoy does not look",
@@ -94,7 +92,7 @@ def test_envoy_refuses_the_same(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         refused = pool.map(lambda row: _is_refused(tmp_path / f"{row[0]}.json", *row[1][:2]), enumerate(table))
     taken = {path for (_, _, path, reason), is_refused in zip(table, refused, strict=True) if not is_refused}
-    assert taken == set(STRICTER)
+    assert {path for path in taken if OURS not in path} == set(STRICTER)
 
 
 @pytest.mark.needs("envoy")

@@ -164,3 +164,14 @@ def test_a_local_rate_limit_is_enabled_and_enforced_for_nobody() -> None:
         1,
         2.0,
     )
+
+
+def test_thresholds_per_host_are_those_of_their_priority_and_the_first_counts() -> None:
+    found = cluster(
+        circuit_breakers={
+            "thresholds": [{"max_requests": 7, "track_remaining": True}],
+            "per_host_thresholds": [{"max_connections": 2}, {"max_connections": 9}, {"priority": "HIGH"}],
+        }
+    ).circuit_breakers
+    assert found.default == Thresholds(max_requests=7, track_remaining=True, max_connections_per_host=2)
+    assert found.high == Thresholds()

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from meshlib.model.circuit_breaker import FallbackResponse
 from meshlib.model.cluster import CircuitBreaker, Cluster, UpstreamTls
 from meshlib.model.endpoint import (
     Address,
@@ -399,6 +400,74 @@ def test_the_breaker_of_the_metadata() -> None:
     found, _ = cluster(metadata={"filter_metadata": {"meshlib.circuit_breaker": values}})
     assert found.circuit_breaker == CircuitBreaker(3, 1.5, 2, 4)
     assert cluster(metadata={"filter_metadata": {"meshlib.circuit_breaker": {}}})[0].circuit_breaker == CircuitBreaker()
+
+
+WHOLE_BREAKER = {
+    "fail_max": 0,
+    "reset_timeout": 1.5,
+    "failure_rate": 50,
+    "slow_call_rate": 80,
+    "slow_call_duration": 0.5,
+    "window_type": "time",
+    "window_size": 12.5,
+    "minimum_calls": 7,
+    "half_open_max_wait": 9,
+    "ramp_up": 30,
+    "ramp_up_from": 5,
+    "scope": "endpoint",
+    "name": "tills",
+    "fallback": {"status": 200, "headers": {"x-from": "cache"}, "body": "[]", "grpc_status": 0},
+}
+WHOLE_MODEL = CircuitBreaker(
+    fail_max=0,
+    reset_timeout=1.5,
+    failure_rate=50,
+    slow_call_rate=80,
+    slow_call_duration=0.5,
+    window_type="time",
+    window_size=12.5,
+    minimum_calls=7,
+    half_open_max_wait=9,
+    ramp_up=30,
+    ramp_up_from=5,
+    scope="endpoint",
+    name="tills",
+    fallback=FallbackResponse(200, (("x-from", "cache"),), b"[]", 0),
+)
+
+
+def test_all_of_the_breaker() -> None:
+    found, _ = cluster(metadata={"filter_metadata": {"meshlib.circuit_breaker": WHOLE_BREAKER}})
+    assert found.circuit_breaker == WHOLE_MODEL
+
+
+STRUCT = {"@type": "type.googleapis.com/google.protobuf.Struct", "value": WHOLE_BREAKER}
+OPTIONAL = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "is_optional": True, "config": STRUCT}
+
+
+@pytest.mark.parametrize(
+    "more, expected",
+    [
+        ({}, None),
+        ({"metadata": {"filter_metadata": {"meshlib.circuit_breaker": WHOLE_BREAKER}}}, WHOLE_MODEL),
+        ({"typed_per_filter_config": {"meshlib.circuit_breaker": STRUCT}}, WHOLE_MODEL),
+        ({"typed_per_filter_config": {"meshlib.circuit_breaker": OPTIONAL}}, WHOLE_MODEL),
+        ({"typed_per_filter_config": {"meshlib.circuit_breaker": {**OPTIONAL, "disabled": True}}}, None),
+    ],
+)
+def test_the_breaker_of_a_route(more: Json, expected: CircuitBreaker | None) -> None:
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "a"}, **more}
+    found = decode_message(xds.message(ROUTE_CONFIGURATION, xds.route_configuration("routes", route)))
+    assert found.issues == ()
+    assert found.resource.virtual_hosts[0].routes[0].circuit_breaker == expected
+    assert found.resource.virtual_hosts[0].routes[0].typed_per_filter_config == ()
+
+
+def test_a_route_that_forwards_nothing_has_nothing_to_break() -> None:
+    more = {"metadata": {"filter_metadata": {"meshlib.circuit_breaker": {}}}}
+    route = {"match": {"prefix": "/"}, "direct_response": {"status": 200}, **more}
+    found = decode_message(xds.message(ROUTE_CONFIGURATION, xds.route_configuration("routes", route)))
+    assert [issue.reason for issue in found.issues] == ["the route forwards nothing, so there is nothing to break"]
 
 
 def http_options(**config: Any) -> Json:

@@ -241,6 +241,16 @@ def _threshold(message: Any) -> Any:
     return found[0] if found else found.add()
 
 
+def _health_check(message: Any) -> Any:
+    found = message.health_checks
+    if not found:
+        made = found.add()
+        made.timeout.seconds = made.interval.seconds = 1
+        made.healthy_threshold.value = made.unhealthy_threshold.value = 2
+        made.http_health_check.path = "/healthz"
+    return found[0]
+
+
 PLACES: dict[str, Place] = {
     "Cluster": _at(CLUSTER, lambda m: m),
     "CommonLbConfig": _at(CLUSTER, _touch("common_lb_config")),
@@ -248,6 +258,11 @@ PLACES: dict[str, Place] = {
     "Thresholds": _at(CLUSTER, _threshold),
     "RetryBudget": _at(CLUSTER, lambda m: _touch("retry_budget")(_threshold(m))),
     "OutlierDetection": _at(CLUSTER, _touch("outlier_detection")),
+    "HealthCheck": _at(CLUSTER, _health_check),
+    "HttpHealthCheck": _at(CLUSTER, lambda m: _health_check(m).http_health_check),
+    "TcpHealthCheck": _at(CLUSTER, lambda m: _touch("tcp_health_check")(_health_check(m))),
+    "GrpcHealthCheck": _at(CLUSTER, lambda m: _touch("grpc_health_check")(_health_check(m))),
+    "HealthCheckTlsOptions": _at(CLUSTER, lambda m: _touch("tls_options")(_health_check(m))),
     "LbSubsetConfig": _at(CLUSTER, _touch("lb_subset_config")),
     "EdsClusterConfig": _at(CLUSTER, _touch("eds_cluster_config")),
     "RoundRobinLbConfig": _at(CLUSTER, _lb("ROUND_ROBIN", "round_robin_lb_config")),
@@ -293,6 +308,10 @@ PLACES: dict[str, Place] = {
     "Policy": _at(CLUSTER_LOAD_ASSIGNMENT, _touch("policy")),
     "LocalityLbEndpoints": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0]),
     "LbEndpoint": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0].lb_endpoints[0]),
+    "HealthCheckConfig": _at(
+        CLUSTER_LOAD_ASSIGNMENT,
+        lambda m: _touch("health_check_config")(m.endpoints[0].lb_endpoints[0].endpoint),
+    ),
     "Endpoint": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0].lb_endpoints[0].endpoint),
     "SocketAddress": _at(
         CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0].lb_endpoints[0].endpoint.address.socket_address
@@ -306,8 +325,10 @@ EMPTY = {
     "LbSubsetConfig": {"subset_selectors"},
     "Cluster": {"circuit_breakers", "common_http_protocol_options", "common_lb_config", "round_robin_lb_config"},
     "CommonLbConfig": {"consistent_hashing_lb_config", "zone_aware_lb_config"},
-    "CircuitBreakers": {"thresholds"},
+    "CircuitBreakers": {"thresholds", "per_host_thresholds"},
     "Thresholds": {"priority"},
+    "HealthCheck": {"reuse_connection", "tls_options"},
+    "HttpHealthCheck": {"method"},
     "CommonTlsContext": {"tls_certificates", "tls_params"},
     "HttpProtocolOptions": {"common_http_protocol_options", "upstream_http_protocol_options"},
     "RouteConfiguration": {"max_direct_response_body_size_bytes"},
@@ -337,14 +358,12 @@ HARMLESS = {
         "dns_resolvers",
         "typed_dns_resolver_config",
         "use_tcp_for_dns_lookups",
-        "ignore_health_on_host_removal",
         "protocol_selection",
         "respect_dns_ttl",
         "wait_for_warm_on_init",
     },
     "CertificateValidationContext": {"watched_directory"},
     "CommonLbConfig": {"update_merge_window"},
-    "Thresholds": {"track_remaining"},
     "OutlierDetection": {"successful_active_health_check_uneject_host"},  # true, as it is by default
     "CommonTlsContext": {"alpn_protocols"},
     "HttpProtocolOptions": {"use_downstream_protocol_config"},
@@ -390,7 +409,6 @@ HARMLESS = {
         "xff_num_trusted_hops",
     },
     "LocalityLbEndpoints": {"metadata"},
-    "Endpoint": {"health_check_config"},  # there are no active health checks, and Cluster.health_checks is reported
     "SocketAddress": {"ipv4_compat"},  # about listening sockets
 }
 

@@ -67,6 +67,10 @@ def breaker(**values: Any) -> Json:
     return xds.eds_cluster(metadata={"filter_metadata": {"meshlib.circuit_breaker": values}})
 
 
+def typed(**values: Any) -> Json:
+    return {"@type": "type.googleapis.com/google.protobuf.Struct", "value": values}
+
+
 def limit(interval: str) -> Json:
     kind = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
     config = {"@type": kind, "stat_prefix": "x", "token_bucket": {"max_tokens": 5, "fill_interval": interval}}
@@ -88,6 +92,8 @@ HCM = "api_listener.api_listener"
 ROUTE = "virtual_hosts[0].routes[0]"
 ENDPOINT = "endpoints[0].lb_endpoints[0]"
 BREAKER = 'metadata.filter_metadata["meshlib.circuit_breaker"]'
+TYPED_BREAKER = 'typed_per_filter_config["meshlib.circuit_breaker"]'
+FORWARD = {"match": {"prefix": "/"}, "route": {"cluster": "a"}}
 
 TABLE: list[tuple[str, Json, str, str]] = [
     (ROUTE_CONFIGURATION, routes({"match": {}}), f"{ROUTE}.match", "path_separated_prefix"),
@@ -250,9 +256,56 @@ TABLE: list[tuple[str, Json, str, str]] = [
         (CLUSTER, logical(*localities), "load_assignment", "exactly one locality with one endpoint")
         for localities in ([["a.test", "a.test"]], [["a.test"], ["a.test"]], [["a.test"], []], [])
     ),
+    (
+        CLUSTER,
+        xds.eds_cluster(circuit_breakers={"per_host_thresholds": [{"max_requests": 1}]}),
+        "circuit_breakers.per_host_thresholds[0]",
+        "only max_connections",
+    ),
     (CLUSTER, breaker(fail_max=0), f"{BREAKER}.fail_max", "at least 1"),
     (CLUSTER, breaker(reset_timeout="30s"), f"{BREAKER}.reset_timeout", "number"),
     (CLUSTER, breaker(fail_maximum=1), f"{BREAKER}.fail_maximum", "valid are fail_max"),
+    (CLUSTER, breaker(failure_rate=101), f"{BREAKER}.failure_rate", "percentage"),
+    (CLUSTER, breaker(slow_call_rate=0), f"{BREAKER}.slow_call_rate", "percentage"),
+    (CLUSTER, breaker(failure_rate=5, window_size=1.5), f"{BREAKER}.window_size", "whole number"),
+    (CLUSTER, breaker(window_type="calls"), f"{BREAKER}.window_type", "count or time"),
+    (CLUSTER, breaker(scope="route"), f"{BREAKER}.scope", "cluster or endpoint"),
+    (CLUSTER, breaker(name=1), f"{BREAKER}.name", "text"),
+    (CLUSTER, breaker(fallback="no"), f"{BREAKER}.fallback", "object"),
+    (CLUSTER, breaker(fallback={"code": 1}), f"{BREAKER}.fallback.code", "valid are body"),
+    (CLUSTER, breaker(fallback={"status": 700}), f"{BREAKER}.fallback.status", "200 to 599"),
+    (CLUSTER, breaker(fallback={"grpc_status": 17}), f"{BREAKER}.fallback.grpc_status", "0 to 16"),
+    (CLUSTER, breaker(fallback={"headers": {"a b": "c"}}), f"{BREAKER}.fallback.headers.a b", "header"),
+    (
+        ROUTE_CONFIGURATION,
+        routes({**FORWARD, "metadata": {"filter_metadata": {"meshlib.circuit_breaker": {"reset_timeout": -1}}}}),
+        f"{ROUTE}.{BREAKER}.reset_timeout",
+        "not negative",
+    ),
+    (
+        ROUTE_CONFIGURATION,
+        routes({**FORWARD, "typed_per_filter_config": {"meshlib.circuit_breaker": typed(fail_max="3")}}),
+        f"{ROUTE}.{TYPED_BREAKER}.fail_max",
+        "number",
+    ),
+    (
+        ROUTE_CONFIGURATION,
+        routes(
+            {
+                **FORWARD,
+                "metadata": {"filter_metadata": {"meshlib.circuit_breaker": {}}},
+                "typed_per_filter_config": {"meshlib.circuit_breaker": typed()},
+            }
+        ),
+        f"{ROUTE}.{TYPED_BREAKER}",
+        "say it once",
+    ),
+    (
+        ROUTE_CONFIGURATION,
+        routes({**FORWARD, "typed_per_filter_config": {"meshlib.circuit_breaker": xds.ROUTER["typed_config"]}}),
+        f"{ROUTE}.{TYPED_BREAKER}",
+        "must be a google.protobuf.Struct",
+    ),
     (CLUSTER_LOAD_ASSIGNMENT, {"endpoints": []}, "cluster_name", "must not be empty"),
     (CLUSTER_LOAD_ASSIGNMENT, xds.assignment("a", {}), ENDPOINT, "required"),
     (CLUSTER_LOAD_ASSIGNMENT, at({}), f"{ENDPOINT}.endpoint.address", "required"),

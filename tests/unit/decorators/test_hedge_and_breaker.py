@@ -10,12 +10,14 @@ from typing import Any
 import pybreaker
 import pytest
 
-from meshlib import CircuitOpenError, RateLimitedError
+from meshlib import CircuitBreaker, CircuitOpenError, RateLimitedError
 from meshlib.decorators import (
     circuit_breaker,
+    fallback,
     hedge,
     rate_limit,
 )
+from meshlib.policy.breaker import Breaker
 from parts.stage_clock import StageClock
 
 KINDS = ("sync", "async")
@@ -177,3 +179,30 @@ def test_a_users_pybreaker(made: Make) -> None:
     with pytest.raises(pybreaker.CircuitBreakerError):
         function()
     assert (own.current_state, heard) == ("open", ["closed -> open"])
+
+
+def test_a_policy_with_rates_and_slow_calls() -> None:
+    clock = StageClock()  # on which every call takes a second
+    policy = circuit_breaker(CircuitBreaker(0, slow_call_rate=100, slow_call_duration=0.5, window_size=3))
+    assert [clock.run(policy, number) for number in range(3)] == [0, 1, 2]
+    with pytest.raises(CircuitOpenError):
+        clock.run(policy)
+
+
+async def test_a_breaker_that_functions_share_lets_as_many_of_a_thousand_tasks_probe_as_are_permitted() -> None:
+    breaker = Breaker(CircuitBreaker(1, 0.0, success_threshold=5, half_open_permits=5), "shared")
+    breaker.open(0.0)
+    inside = most = 0
+
+    async def work() -> bool:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.01)
+        inside -= 1
+        return True
+
+    functions = [fallback(lambda: False)(circuit_breaker(breaker)(work)) for _ in range(2)]
+    answers = await asyncio.gather(*(functions[number % 2]() for number in range(1000)))
+    assert (most, sum(answers)) == (5, 5)
+    assert breaker.current_state == "closed"

@@ -18,6 +18,7 @@ from meshlib.admin.pages import pages
 from meshlib.engine.events import (
     BreakerChanged,
     EndpointEjected,
+    EndpointHealthChanged,
     EndpointReachable,
     EndpointReturned,
     EndpointUnreachable,
@@ -43,6 +44,17 @@ def returned(at: float = 31.0) -> EndpointReturned:
 
 def breaker(old: str, new: str) -> BreakerChanged:
     return BreakerChanged(2.0, "up", old, new, "5 failures in a row")
+
+
+def test_health_checks_hold_out_whom_they_find_unhealthy() -> None:
+    record = HealingRecord()
+    sick = EndpointHealthChanged(1.0, *ONE, "degraded", "unhealthy", "status 503")
+    assert record.take(sick) == HealingChanged(1.0, *ONE, "healthy", "isolated", "health checks", "status 503")
+    assert record.take(ejected()) is None
+    assert record.take(EndpointHealthChanged(2.0, *ONE, "unhealthy", "degraded", "degraded")) is None
+    change = record.take(EndpointReturned(3.0, *ONE, "a health check succeeded"))
+    assert change is not None
+    assert (change.new, change.reason) == ("healthy", "a health check succeeded")
 
 
 def test_an_endpoint_goes_out_and_comes_back() -> None:
@@ -177,3 +189,15 @@ def test_the_admin_page() -> None:
         "by": "outlier detection",
         "reason": "consecutive_5xx: 1 in a row, for 30 s",
     }
+
+
+def test_the_breaker_of_an_endpoint_is_about_the_endpoint_and_tells_its_figures() -> None:
+    record = HealingRecord()
+    figures = {"calls": 20.0, "failure_rate": 55.0}
+    opened = BreakerChanged(
+        1.0, "payments@10.0.0.1:80", "closed", "open", "failure rate", figures, "payments", "10.0.0.1:80"
+    )
+    change = record.take(opened)
+    assert change is not None
+    assert (change.cluster, change.endpoint, change.new) == ("payments", "10.0.0.1:80", "isolated")
+    assert change.reason == "failure rate: calls=20, failure_rate=55"

@@ -35,7 +35,7 @@ def test_clusters_endpoints_and_buckets_of_old_versions_are_let_go() -> None:
     gc.collect()
     assert list(runtime.state.clusters) == ["v49"]
     assert list(runtime.state.clusters["v49"].endpoints) == ["10.0.49.1:80"]
-    assert runtime.filters.count == 2, "a filter, and its buckets"
+    assert len(runtime.filters) == 2, "a filter, and its buckets"
 
 
 def test_a_bucket_outlives_a_plan_that_does_not_change_it() -> None:

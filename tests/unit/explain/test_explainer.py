@@ -279,6 +279,7 @@ def test_filters_and_endpoints_are_told() -> None:
         "availability": "healthy",
         "ejected": False,
         "out_of_reach": False,
+        "health_flags": [],
         "active": 0,
     }
 

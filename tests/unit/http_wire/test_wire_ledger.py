@@ -23,6 +23,10 @@ class Conn:
 class CountingGate:
     limit: int
     held: set[object] = field(default_factory=set)
+    refused: int = 0
+
+    def refuse(self) -> None:
+        self.refused += 1
 
     def try_acquire(self, token: object) -> bool:
         if len(self.held) >= self.limit:

@@ -4,11 +4,13 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any
 
 import pybreaker
 import pytest
 
+from meshlib.policy import pybreaker_bridge
 from meshlib.policy.breaker import Permit, Transition
 from meshlib.policy.pybreaker_bridge import (
     PRIVATE_ATTRIBUTES,
@@ -138,6 +140,45 @@ def test_a_breaker_that_is_open_already_is_timed_from_the_first_sight() -> None:
     assert bridge.permit(1000.0) is None
     assert bridge.permit(1009.9) is None
     assert permit(bridge, 1010.0).probe
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_steps_of_the_wall_clock_change_nothing(monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    class Stepped(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    bridge = PybreakerBridge(user_breaker(success_threshold=2))
+    fail(bridge, 0.0)
+    monkeypatch.setattr(pybreaker_bridge, "datetime", Stepped)
+    assert bridge.permit(9.9) is None
+    bridge.record(permit(bridge, 10.0), False, 10.0)
+    assert bridge.permit(19.9) is None
+    for at in (20.0, 20.5):
+        bridge.record(permit(bridge, at), True, at)
+    assert bridge.current_state == "closed"
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_where_pybreaker_itself_goes_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    """What the test above is worth: with the same step pybreaker calls at once, or not for another hour."""
+
+    class Stepped(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    theirs = user_breaker(fail_max=1, reset_timeout=0.01)
+    theirs.open()
+    time.sleep(0.02)
+    monkeypatch.setattr(pybreaker, "datetime", Stepped)
+    if hours > 0:
+        theirs.reset_timeout = 3000
+        assert theirs.call(lambda: "called") == "called"
+    else:
+        with pytest.raises(pybreaker.CircuitBreakerError):
+            theirs.call(lambda: "called")
 
 
 def test_a_storage_shared_with_another_breaker_is_one_breaker() -> None:

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meshlib.identity.dev_ca import DevCA
@@ -118,6 +118,7 @@ WHOLE = made(uri(ME), x509.DNSName("me.test"))
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
+@example(160, 0)  # extensions without any
 def test_a_certificate_with_a_wrong_byte_is_read_or_refused(at: int, byte: int) -> None:
     try:
         peer = Peer.of(WHOLE[:at] + bytes((byte,)) + WHOLE[at + 1 :])

@@ -9,16 +9,18 @@ from meshlib.model.cluster import Cluster, ClusterType
 from meshlib.model.dns import DEFAULT_DNS, Dns
 from meshlib.model.endpoint import ClusterLoadAssignment
 from meshlib.model.report import ResourceError
+from meshlib.sources.xds.decode.circuit_breaker import circuit_breaker
 from meshlib.sources.xds.decode.common import duration, enum_name, metadata, unpack
 from meshlib.sources.xds.decode.config_source import check_config_source
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.dns import CLUSTER_FIELDS, dns_of_cluster, dns_of_extension
 from meshlib.sources.xds.decode.endpoint import cluster_load_assignment
+from meshlib.sources.xds.decode.health import health_checks, health_checks_when
 from meshlib.sources.xds.decode.lanes import lane_group, nearby
 from meshlib.sources.xds.decode.lb_extension import Balancing, load_balancing_policy
 from meshlib.sources.xds.decode.lb_legacy import legacy_balancing
 from meshlib.sources.xds.decode.outlier import outlier_detection
-from meshlib.sources.xds.decode.protection import circuit_breaker, circuit_breakers
+from meshlib.sources.xds.decode.protection import circuit_breakers
 from meshlib.sources.xds.decode.tls import transport_socket, transport_socket_matches
 from meshlib.sources.xds.decode.upstream_http import upstream_http
 
@@ -59,16 +61,16 @@ _CLUSTER = fields(
     "metadata",
     "load_balancing_policy",
     "filters",
+    "health_checks",
+    "ignore_health_on_host_removal",
     *CLUSTER_FIELDS,
     harmless={
         "alt_stat_name": "a name for metrics only",
         "protocol_selection": "every door speaks its own protocol",
         "wait_for_warm_on_init": "endpoints are always waited for before a cluster is used",
-        "ignore_health_on_host_removal": "an endpoint that is removed is always let go",
         "cleanup_interval": "hosts of an original destination are not kept",
     },
     instead={
-        "health_checks": "endpoints are not probed; their EDS health status and outlier detection count",
         "upstream_bind_config": "connections leave from the address the system chooses",
         "upstream_connection_options": "TCP keepalive is the system's",
     },
@@ -79,6 +81,7 @@ _COMMON_LB = fields(
     "consistent_hashing_lb_config",
     "zone_aware_lb_config",
     "override_host_status",
+    "ignore_new_hosts_until_first_hc",
     harmless={"update_merge_window": "updates are applied at once"},
     instead={"close_connections_on_host_set_change": "only connections to endpoints that leave are closed"},
 )
@@ -257,6 +260,10 @@ def cluster(ctx: Context, message: Any) -> Cluster:
         max_connection_duration=http.max_connection_duration,
         max_stream_duration=http.max_stream_duration,
         metadata=found,
+        health_checks=health_checks(ctx, message.health_checks, "health_checks"),
+        health_checks_when=health_checks_when(ctx, found),
+        ignore_new_hosts_until_first_hc=message.common_lb_config.ignore_new_hosts_until_first_hc,
+        ignore_health_on_host_removal=message.ignore_health_on_host_removal,
         lanes=lane_group(ctx, found),
         nearby=nearby(found),
         override_host_statuses=_override_host_statuses(message),

@@ -10,6 +10,7 @@ from meshlib.model.endpoint import (
     Address,
     ClusterLoadAssignment,
     DropOverload,
+    EndpointHealthCheck,
     HealthStatus,
     LbEndpoint,
     Locality,
@@ -73,7 +74,16 @@ class _Endpoints:
             raise ResourceError(f"{path}[{index}].load_balancing_weight", "must be at least 1, is 0")
         found = self._metadata_of(message.metadata, path, index) if message.HasField("metadata") else EMPTY_METADATA
         address = self._address(endpoint.address, path, index)
-        return LbEndpoint(address, weight, _HEALTH[status], endpoint.hostname, found)
+        checked = self._health_check(endpoint, path, index) if endpoint.HasField("health_check_config") else None
+        return LbEndpoint(address, weight, _HEALTH[status], endpoint.hostname, found, health_check=checked)
+
+    def _health_check(self, endpoint: Any, path: str, index: int) -> EndpointHealthCheck:
+        config, where = endpoint.health_check_config, f"{path}[{index}].endpoint.health_check_config"
+        validate(config, where)
+        address = self._unusual_address(config.address, join(where, "address")) if config.HasField("address") else None
+        return EndpointHealthCheck(
+            config.port_value, config.hostname, address, bool(config.disable_active_health_check)
+        )
 
     def _metadata_of(self, message: Any, path: str, index: int) -> Metadata:
         key = message.SerializeToString()

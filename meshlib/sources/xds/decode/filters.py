@@ -163,8 +163,10 @@ def _per_filter(ctx: Context, name: str, typed_config: Any, path: str) -> PerFil
     return PerFilterConfig(name, inner.config, message.disabled or inner.disabled)
 
 
-def per_filter_configs(ctx: Context, message: Any, path: str) -> tuple[PerFilterConfig, ...]:
-    """`typed_per_filter_config` of a route configuration, virtual host, route or weighted cluster, by filter name."""
+def per_filter_configs(ctx: Context, message: Any, path: str, but: str = "") -> tuple[PerFilterConfig, ...]:
+    """`typed_per_filter_config` of a route configuration, virtual host, route or weighted cluster, by filter name; not
+    that of the name `but`, which is no filter.
+    """
     configs = message.typed_per_filter_config
     where = join(path, "typed_per_filter_config")
-    return tuple(_per_filter(ctx, name, configs[name], f'{where}["{name}"]') for name in sorted(configs))
+    return tuple(_per_filter(ctx, name, configs[name], f'{where}["{name}"]') for name in sorted(configs) if name != but)

@@ -1,17 +1,18 @@
-"""What protects a cluster: circuit-breaker thresholds, and our breaker from the metadata."""
+"""What protects a cluster: circuit-breaker thresholds."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from meshlib.model.cluster import CircuitBreaker, CircuitBreakers, RetryBudget, Thresholds
-from meshlib.model.metadata import EMPTY_STRUCT, Metadata, Value
+from meshlib.model.cluster import CircuitBreakers, RetryBudget, Thresholds
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.common import enum_name, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
 
-BREAKER_NAMESPACE = "meshlib.circuit_breaker"
-_BREAKERS = fields("thresholds", instead={"per_host_thresholds": "the thresholds of the cluster apply"})
+_BREAKERS = fields("thresholds", "per_host_thresholds")
+_PER_HOST = fields("priority", "max_connections", harmless={"track_remaining": "Envoy tracks nothing per host"})
+_NOT_PER_HOST = {"max_pending_requests", "max_requests", "max_retries", "retry_budget", "max_connection_pools"}
 _THRESHOLDS = fields(
     "priority",
     "max_connections",
@@ -19,7 +20,8 @@ _THRESHOLDS = fields(
     "max_requests",
     "max_retries",
     "retry_budget",
-    harmless={"track_remaining": "the remaining room is always known"},
+    "track_remaining",
+    instead={"max_connection_pools": "a cluster has a pool for each endpoint, and no more are made"},
 )
 _RETRY_BUDGET = fields("budget_percent", "min_retry_concurrency")
 
@@ -43,6 +45,7 @@ def _thresholds(ctx: Context, message: Any, path: str) -> Thresholds:
         max_requests=wrapped(message, "max_requests", 1024),
         max_retries=wrapped(message, "max_retries", 3),
         retry_budget=_retry_budget(ctx, message, path),
+        track_remaining=message.track_remaining,
     )
 
 
@@ -57,34 +60,25 @@ def circuit_breakers(ctx: Context, message: Any, path: str) -> CircuitBreakers:
             ctx.degraded(where, f"priority {priority} is there twice; the first entry counts")
         else:
             found[priority] = _thresholds(ctx, item, where)
-    return CircuitBreakers(found.get("DEFAULT", Thresholds()), found.get("HIGH", Thresholds()))
+    per_host = _per_host(ctx, message, path)
+    default, high = (
+        replace(found.get(priority, Thresholds()), max_connections_per_host=per_host.get(priority))
+        for priority in ("DEFAULT", "HIGH")
+    )
+    return CircuitBreakers(default, high)
 
 
-_BREAKER_PATH = f'metadata.filter_metadata["{BREAKER_NAMESPACE}"]'
-_COUNTS = frozenset({"fail_max", "success_threshold", "half_open_permits"})
-
-
-def _breaker_value(name: str, value: Value) -> float:
-    where = f"{_BREAKER_PATH}.{name}"
-    if not isinstance(value, float) or isinstance(value, bool):
-        raise ResourceError(where, "must be a number")
-    if name in _COUNTS and (value < 1 or not value.is_integer()):
-        raise ResourceError(where, f"must be a whole number of at least 1, is {value:g}")
-    if name == "reset_timeout" and value < 0:
-        raise ResourceError(where, f"must be a number of seconds, not negative, is {value:g}")
-    return value
-
-
-def circuit_breaker(metadata: Metadata) -> CircuitBreaker | None:
-    """The breaker of the namespace `meshlib.circuit_breaker`; None when there is no such namespace."""
-    found = metadata.namespace(BREAKER_NAMESPACE)
-    if found is EMPTY_STRUCT and BREAKER_NAMESPACE not in dict(metadata.namespaces):
-        return None
-    known: dict[str, Any] = {}
-    for name, value in found.items:
-        if name != "reset_timeout" and name not in _COUNTS:
-            names = ", ".join(sorted({*_COUNTS, "reset_timeout"}))
-            raise ResourceError(f"{_BREAKER_PATH}.{name}", f"is not known; valid are {names}")
-        number = _breaker_value(name, value)
-        known[name] = int(number) if name in _COUNTS else number
-    return CircuitBreaker(**known)
+def _per_host(ctx: Context, message: Any, path: str) -> dict[str, int | None]:
+    """`per_host_thresholds`, of which Envoy too knows `max_connections` only; the first entry of a priority counts."""
+    found: dict[str, int | None] = {}
+    for index, item in enumerate(message.per_host_thresholds):
+        where = f"{join(path, 'per_host_thresholds')}[{index}]"
+        priority = enum_name(item, "priority", where)
+        if priority in found:
+            ctx.degraded(where, f"priority {priority} is there twice; the first entry counts")
+            continue
+        if any(field.name in _NOT_PER_HOST for field, _ in item.ListFields()):
+            raise ResourceError(where, "only max_connections may be bounded per host")
+        ctx.check_fields(item, where, _PER_HOST)
+        found[priority] = item.max_connections.value if item.HasField("max_connections") else None
+    return found

@@ -20,6 +20,7 @@ from meshlib.model.route import (
     VirtualHost,
 )
 from meshlib.model.uri_template import parse_template, rewrite_parts
+from meshlib.sources.xds.decode.circuit_breaker import BREAKER_NAMESPACE, route_circuit_breaker
 from meshlib.sources.xds.decode.cluster_specifier import named_plugins
 from meshlib.sources.xds.decode.common import MUTATION_FIELDS, enum_name, metadata, mutations, unpack, wrapped
 from meshlib.sources.xds.decode.config_source import check_config_source
@@ -134,6 +135,7 @@ def _route(ctx: Context, message: Any, path: str, max_body: int) -> Route:
     match = route_match(ctx, message.match, join(path, "match"))
     action = _action(ctx, message, path, max_body)
     _check_rewrite(match.path, action, path)
+    found = _metadata(message)
     return Route(
         match=match,
         action=action,
@@ -142,10 +144,11 @@ def _route(ctx: Context, message: Any, path: str, max_body: int) -> Route:
         response_headers=mutations(ctx, message, "response", path),
         typed_per_filter_config=(
             *(legacy_cors(ctx, message.route, join(path, "route")) if message.HasField("route") else ()),
-            *per_filter_configs(ctx, message, path),
+            *per_filter_configs(ctx, message, path, BREAKER_NAMESPACE),
         ),
-        metadata=_metadata(message),
+        metadata=found,
         request_body_buffer_limit=body_buffer_limit(message),
+        circuit_breaker=route_circuit_breaker(ctx, message, path, found),
     )
 
 
