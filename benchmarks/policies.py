@@ -15,24 +15,32 @@ import random
 import sys
 import timeit
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 
+from meshlib.engine.ends import Admit, End
+from meshlib.engine.local_limit import LocalRateLimitFilter
+from meshlib.engine.request_limit import RequestLimitFilter
 from meshlib.model.cluster import CircuitBreaker, OutlierDetection, RetryBudget, Thresholds
-from meshlib.model.filters import LocalRateLimit, TokenBucket
+from meshlib.model.filters import LocalRateLimit, LocalRateLimitDescriptor, TokenBucket
+from meshlib.model.limiters import Bucket, ConcurrencyLimit, RequestLimit, UniformRate
 from meshlib.model.matchers import FractionalPercent
 from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.rate_limits import RateLimit, RequestHeader
+from meshlib.model.request import RequestHead
 from meshlib.model.route import RetryPolicy
 from meshlib.policy import budget, thresholds
 from meshlib.policy.backoff import backoff
 from meshlib.policy.breaker import Breaker
 from meshlib.policy.classify import classify
 from meshlib.policy.outlier import OutlierDetector
-from meshlib.policy.rate_limit import LocalRateLimiter, LocalTokenBucket
+from meshlib.policy.rate_limit import LocalTokenBucket
 from meshlib.policy.retry import RetryRules
 from meshlib.state.cells import ClusterState, PriorityState
 
 ROUNDS = 7
 SECONDS_PER_ROUND = 0.05
+END = End(1.0)
 PLENTY = TokenBucket(max_tokens=10**9, tokens_per_fill=10**9)
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"12"), (b"date", b"today"), (b"server", b"x")]
 
@@ -158,10 +166,36 @@ def limits() -> Iterator[tuple[str, Work, float | None]]:
     now = iter(range(10**12)).__next__
     bucket = LocalTokenBucket(PLENTY)
     everything = FractionalPercent(100)
-    limiter = LocalRateLimiter(LocalRateLimit("bench", PLENTY, everything, everything))
+    plain = LocalRateLimit("bench", PLENTY, everything, everything)
+    described = replace(
+        plain,
+        descriptors=(LocalRateLimitDescriptor((("user", ""),), PLENTY),),
+        max_dynamic_descriptors=1000,
+        rate_limits=(RateLimit((RequestHeader("x-user", "user"),)),),
+    )
+    quick, by_user = LocalRateLimitFilter(plain), LocalRateLimitFilter(described)
+    hot = RequestLimitFilter(RequestLimit("hot", Bucket(1e9), key="header:x-user"))
+    queue = RequestLimitFilter(RequestLimit("queue", UniformRate(1e9)))
+    few = RequestLimitFilter(RequestLimit("few", ConcurrencyLimit(10**9)))
     rng = random.Random(1)
+    heads = [RequestHead("GET", "http", "a", "/", [(b"x-user", b"%d" % number)]) for number in range(1000)]
+    users = cycle(heads).__next__
     yield "meshlib token bucket", lambda: bucket.take(now()), 1000.0
-    yield "meshlib local_ratelimit filter", lambda: limiter.check(now(), rng), 1000.0
+    yield "meshlib local_ratelimit filter", lambda: quick.on_request(heads[0], now(), rng), 1000.0
+    yield (
+        "meshlib local_ratelimit, a descriptor for each of 1000 users",
+        lambda: by_user.on_request(users(), now(), rng),
+        None,
+    )
+    yield "meshlib rate_limit, a bucket for each of 1000 users", lambda: hot.on_request(users(), now(), rng), None
+    yield "meshlib rate_limit, uniform rate", lambda: queue.on_request(heads[0], now(), rng), None
+
+    def in_flight() -> None:
+        admitted = few.on_request(heads[0], 1.0, rng)
+        if isinstance(admitted, Admit) and admitted.on_end is not None:
+            admitted.on_end(END)
+
+    yield "meshlib rate_limit, in flight, in and out", in_flight, None
     if importlib.util.find_spec("limits"):
         yield from limits_library()
 

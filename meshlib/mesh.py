@@ -37,10 +37,12 @@ from meshlib.telemetry.propagators import Propagation
 if TYPE_CHECKING:
     from meshlib.admin.socket import AdminSocket
     from meshlib.drivers.mirrors import Mirrors
+    from meshlib.engine.request_limit import RateLimitConfig
     from meshlib.grpc.load_report_client import OutOfBandReports
+    from meshlib.grpc.quota_client import QuotaClient
+    from meshlib.grpc.rate_limit_client import RateLimitClient
     from meshlib.health.reach import Reach
     from meshlib.identity.identity import Identity
-    from meshlib.policy.shared_limit import SharedRateLimit
 
 log = logging.getLogger("meshlib")
 _MAX_ISSUES = 10_000  # their texts come from the control plane; the oldest are forgotten
@@ -55,7 +57,8 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
 
     `unknown_hosts`: what happens to hosts nothing speaks for, "pass_through" (default) or "reject".
     `breakers`: circuit breakers from code by cluster name, a `CircuitBreaker` policy or a `pybreaker.CircuitBreaker`.
-    `rate_limits`: shared limits from code by cluster name. `fetch_timeout`: seconds a call waits for configuration that
+    `rate_limits`: limits from code by cluster name, shared ones (`SharedRateLimit`) or this process's own, as a server
+    takes them. `fetch_timeout`: seconds a call waits for configuration that
     has not arrived (15, as gRPC and Envoy). `identity`: the workload's certificates for mutual TLS, one
     (`meshlib.identity.Identity`) or several by certificate provider instance (gRFC A29).
     `trust_envoy_headers`: whether calls may ask for timeouts, retries and hedging in `x-envoy-*` headers (true: they
@@ -89,7 +92,7 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         *,
         unknown_hosts: UnknownHosts = "pass_through",
         breakers: Mapping[str, Any] | None = None,
-        rate_limits: Mapping[str, SharedRateLimit | Sequence[SharedRateLimit]] | None = None,
+        rate_limits: Mapping[str, RateLimitConfig | Sequence[RateLimitConfig]] | None = None,
         fetch_timeout: float = 15.0,
         identity: Identity | Mapping[str, Identity] | None = None,
         propagators: Sequence[str] | None = None,
@@ -167,6 +170,10 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         load_reports: OutOfBandReports | None = self.__dict__.pop("load_reports", None)
         if load_reports is not None:
             load_reports.close()
+        for name in ("rate_limit_client", "quota_client"):
+            asking: RateLimitClient | QuotaClient | None = self.__dict__.pop(name, None)
+            if asking is not None:
+                asking.close()
         mirrors: Mirrors | None = self.__dict__.pop("mirrors", None)
         if mirrors is not None:
             mirrors.close()
@@ -266,14 +273,14 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         self.runtime.observers = (*self.runtime.observers, observer)
 
     def stats(self) -> dict[str, int]:
-        """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, ..."""
+        """Counters under Envoy's names: `cluster.<name>.upstream_rq_total`, `<prefix>.http_local_rate_limit.ok`, ..."""
         clusters = list(self.runtime.state.clusters.values())
         counted = {
             f"cluster.{cluster.name}.{name}": counter.value
             for cluster in clusters
             for name, counter in cluster.stats.items()
         }
-        return counted | self.runtime.faults.stats()
+        return counted | self.runtime.faults.stats() | dict(self.runtime.filters.counts())
 
     # ------------------------------------------------------------------ inside
 
@@ -300,6 +307,7 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         self.runtime = Runtime(rng, attached=self._attached(), background=_in_background, **self._options)
         self.runtime.state.seed = random.Random(self._seed).getrandbits(64)  # noqa: S311  nor does this
         self.runtime.first_lookup = partial(FirstLookup, self)
+        self.runtime.filters.services, self.runtime.filters.quotas = self._rate_limit_services, self._quotas
         parents_reach: Reach | None = self.__dict__.get("_reach")
         if parents_reach is not None:
             parents_reach.keep()
@@ -321,8 +329,16 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         return Reach(self.runtime, self._failover_timeout, rng)
 
     def _attached(self) -> Attached:
+        from meshlib.engine.request_limit import limit_filter
+        from meshlib.policy.shared_limit import SharedRateLimit
+
         breakers = breakers_of(self._breakers, self._breaker_changed)
-        return Attached(self._limits, breakers, self._breaker_changed, self._local, take_out=self._take_out)
+        shared, own = {}, {}
+        for name, limits in self._limits.items():
+            shared[name] = [limit for limit in limits if isinstance(limit, SharedRateLimit)]
+            own[name] = [limit_filter(limit) for limit in limits if not isinstance(limit, SharedRateLimit)]
+        changed = self._breaker_changed
+        return Attached(shared, breakers, changed, self._local, take_out=self._take_out, filters=own)
 
     def _settled(self, authority: str) -> bool:
         """Whether nothing is to be waited for; what turns out to be missing on the way is asked for."""
@@ -361,8 +377,8 @@ def _in_background(work: Callable[[], None]) -> None:
     threading.Thread(target=work, name="meshlib-refresh", daemon=True).start()
 
 
-def _several(limit: SharedRateLimit | Sequence[SharedRateLimit]) -> Sequence[SharedRateLimit]:
-    return tuple(limit) if isinstance(limit, Sequence) else (limit,)
+def _several(limit: RateLimitConfig | Sequence[RateLimitConfig]) -> Sequence[RateLimitConfig]:
+    return (limit,) if isinstance(limit, str) or not isinstance(limit, Sequence) else tuple(limit)
 
 
 def _after_fork_in_child() -> None:

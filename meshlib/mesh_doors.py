@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from meshlib.decorators.guard import Guard
     from meshlib.decorators.policy import Classify, Headers
     from meshlib.drivers.mirrors import Mirrors
+    from meshlib.engine.global_limit import RateLimitServices
     from meshlib.engine.plan import Plan
+    from meshlib.engine.quota import Quotas, Untold
     from meshlib.grpc.factory import GrpcFactory
     from meshlib.grpc.load_report_client import OutOfBandReports
+    from meshlib.grpc.quota_client import QuotaClient
+    from meshlib.grpc.rate_limit_client import RateLimitClient
     from meshlib.http.factory import HttpFactory
     from meshlib.identity.upstream import Upstreams
     from meshlib.mesh import Mesh
@@ -24,6 +28,8 @@ log = logging.getLogger("meshlib")
 
 class Doors:
     """What `Mesh` has of factories."""
+
+    _misses_grpc = False
 
     @cached_property
     def http(self: Mesh) -> HttpFactory:  # type: ignore[misc]  # only Mesh is made of this class
@@ -78,6 +84,49 @@ class Doors:
         from meshlib.drivers.mirrors import Mirrors
 
         return Mirrors()
+
+    @cached_property
+    def rate_limit_client(self: Mesh) -> RateLimitClient:  # type: ignore[misc]  # only Mesh is made of this class
+        """What asks rate limit services."""
+        from meshlib.grpc.rate_limit_client import RateLimitClient
+
+        return RateLimitClient(self)
+
+    @cached_property
+    def quota_client(self: Mesh) -> QuotaClient:  # type: ignore[misc]  # only Mesh is made of this class
+        """What keeps the quotas that services assign."""
+        from meshlib.grpc.quota_client import QuotaClient
+
+        return QuotaClient(self)
+
+    def _quotas(self: Mesh) -> Quotas:  # type: ignore[misc]
+        """For filters that take from quotas; without grpcio none is ever assigned."""
+        try:
+            return self.quota_client
+        except ImportError as error:
+            self._tell_of_grpc(error)
+            return self._untold
+
+    @cached_property
+    def _untold(self: Mesh) -> Untold:  # type: ignore[misc]
+        from meshlib.engine.quota import Untold
+
+        return Untold()
+
+    def _tell_of_grpc(self, error: ImportError) -> None:
+        if not self._misses_grpc:
+            self._misses_grpc = True
+            log.error("rate limit services are spoken to by grpcio, which is not there: %s", error)
+
+    def _rate_limit_services(self: Mesh) -> RateLimitServices:  # type: ignore[misc]
+        """For filters that ask; without grpcio nobody is asked, and they do as they were told for that."""
+        try:
+            return self.rate_limit_client
+        except ImportError as error:
+            self._tell_of_grpc(error)
+            from meshlib.engine.global_limit import Unreachable
+
+            return Unreachable()
 
     @cached_property
     def load_reports(self: Mesh) -> OutOfBandReports:  # type: ignore[misc]  # only Mesh is made of this class

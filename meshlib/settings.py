@@ -22,9 +22,12 @@ from meshlib.errors import ConfigurationError
 from meshlib.mesh import Mesh
 from meshlib.model.fault import HttpFault
 from meshlib.model.filters import LocalRateLimit
+from meshlib.model.global_rate_limit import GlobalRateLimit
+from meshlib.model.limiters import RequestLimit
 from meshlib.model.report import Issue
 from meshlib.model.shedding import NOTATION, Shedding, shedding
 from meshlib.policy.fault import Fault
+from meshlib.policy.shared_limit import SharedRateLimit
 
 __all__ = [
     "SETTINGS",
@@ -81,7 +84,7 @@ def _is_seconds(value: object) -> bool:
 
 
 def _is_limit(value: object) -> bool:
-    return isinstance(value, LocalRateLimit) or _is_text(value)
+    return isinstance(value, LocalRateLimit | RequestLimit | SharedRateLimit | GlobalRateLimit) or _is_text(value)
 
 
 def _is_shed(value: object) -> bool:
@@ -129,7 +132,7 @@ SETTINGS: tuple[Setting, ...] = (
         lambda v: isinstance(v, bool) or _is_list_of(_is_fault)(v),
     ),
     Setting("FAILOVER_TIMEOUT", "seconds, more than 0", lambda v: _is_seconds(v) and bool(v)),
-    Setting("RATE_LIMITS", "a list of texts such as '100/minute', or of LocalRateLimit", _is_list_of(_is_limit)),
+    Setting("RATE_LIMITS", "a list of texts such as '100/minute', or of limits", _is_list_of(_is_limit)),
     Setting("SHED", f"a text or a list of texts such as {NOTATION}, or of policies", _is_shed),
     Setting("READINESS_PATH", "a path that begins with '/'", lambda v: _is_text(v) and v.startswith("/")),
     Setting("ADMIN", "the path of the admin socket, with {pid} in it where there are several processes", _is_path),

@@ -35,7 +35,6 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_HCM}.HttpFilter", "filters._HTTP_FILTER"),
     (f"{_ROUTE}.FilterConfig", "filters._FILTER_CONFIG"),
     (f"{_FILTERS}.router.v3.Router", "filters._ROUTER"),
-    (f"{_FILTERS}.local_ratelimit.v3.LocalRateLimit", "filters._LOCAL_RATE_LIMIT"),
     (f"{_FILTERS}.adaptive_concurrency.v3.AdaptiveConcurrency", "shedding._ADAPTIVE"),
     (f"{_FILTERS}.adaptive_concurrency.v3.GradientControllerConfig", "shedding._GRADIENT"),
     (
@@ -46,6 +45,9 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_FILTERS}.admission_control.v3.AdmissionControl", "shedding._ADMISSION"),
     (f"{_FILTERS}.admission_control.v3.AdmissionControl.SuccessCriteria", "shedding._CRITERIA"),
     (f"{_CORE}.RuntimeDouble", "shedding._RUNTIME_VALUE"),
+    (f"{_FILTERS}.local_ratelimit.v3.LocalRateLimit", "local_rate_limit._LOCAL_RATE_LIMIT"),
+    ("envoy.extensions.common.ratelimit.v3.LocalRateLimitDescriptor", "local_rate_limit._DESCRIPTOR"),
+    (f"{_ROUTE}.RateLimit", "rate_limits._RATE_LIMIT"),
     (f"{_FILTERS}.cors.v3.CorsPolicy", "cors._POLICY"),
     (f"{_FILTERS}.fault.v3.HTTPFault", "fault._FAULT"),
     (f"{_FILTERS}.fault.v3.FaultAbort", "fault._ABORT"),
@@ -55,6 +57,21 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_FILTERS}.header_mutation.v3.Mutations", "header_mutation._MUTATIONS"),
     ("envoy.config.common.mutation_rules.v3.HeaderMutation", "header_mutation._HEADER"),
     (f"{_CORE}.KeyValueMutation", "header_mutation._PARAMETER"),
+    (f"{_FILTERS}.ratelimit.v3.RateLimit", "global_rate_limit._FILTER"),
+    (f"{_FILTERS}.ratelimit.v3.RateLimitPerRoute", "global_rate_limit._PER_ROUTE"),
+    ("envoy.config.ratelimit.v3.RateLimitServiceConfig", "global_rate_limit._SERVICE"),
+    (f"{_CORE}.GrpcService", "grpc_service._GRPC_SERVICE"),
+    (f"{_CORE}.GrpcService.EnvoyGrpc", "grpc_service._ENVOY_GRPC"),
+    (f"{_CORE}.GrpcService.GoogleGrpc", "grpc_service._GOOGLE_GRPC"),
+    (f"{_CORE}.GrpcService.GoogleGrpc.ChannelCredentials", "grpc_service._CHANNEL"),
+    (f"{_CORE}.GrpcService.GoogleGrpc.SslCredentials", "grpc_service._SSL"),
+    (f"{_FILTERS}.rate_limit_quota.v3.RateLimitQuotaFilterConfig", "rate_limit_quota._FILTER"),
+    (f"{_FILTERS}.rate_limit_quota.v3.RateLimitQuotaOverride", "rate_limit_quota._OVERRIDE"),
+    (f"{_FILTERS}.rate_limit_quota.v3.RateLimitQuotaBucketSettings", "rate_limit_quota._SETTINGS"),
+    (
+        f"{_FILTERS}.rate_limit_quota.v3.RateLimitQuotaBucketSettings.DenyResponseSettings",
+        "rate_limit_quota._DENY",
+    ),
     (f"{_FILTERS}.stateful_session.v3.StatefulSession", "session._SESSION"),
     (f"{_FILTERS}.stateful_session.v3.StatefulSessionPerRoute", "session._PER_ROUTE"),
     ("envoy.type.http.v3.Cookie", "session._COOKIE_FIELDS"),
@@ -82,6 +99,7 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (f"{_CORE}.HeaderValueOption", "common._HEADER_OPTION"),
     (f"{_CORE}.RuntimeFractionalPercent", "common._RUNTIME_FRACTION"),
     (f"{_CORE}.RuntimeFractionalPercent", "mirror._FRACTION"),
+    (f"{_CORE}.RuntimeFractionalPercent", "local_rate_limit._FRACTION"),
     ("envoy.service.runtime.v3.Runtime", "runtime._RUNTIME"),
     ("envoy.type.matcher.v3.RegexMatcher", "regex._MATCHER"),
     ("envoy.type.matcher.v3.RegexMatchAndSubstitute", "regex._REWRITE"),
@@ -143,6 +161,7 @@ _WHERE = {
     "connection_manager._COMMON": " (of a listener)",
     "upstream_http._COMMON": " (of a cluster)",
     "mirror._FRACTION": " (of a mirror policy)",
+    "local_rate_limit._FRACTION": " (of a local rate limit)",
 }
 _EMPTY = {"context.NOTHING", "upstream_http.NOTHING"}  # for messages of which every field is reported
 
@@ -154,7 +173,7 @@ def tables() -> str:
     for name, _ in MESSAGES:
         message_class(name)  # imports it
     pool = descriptor_pool.Default()
-    sections = [_section(pool.FindMessageTypeByName(name), known[where], where) for name, where in MESSAGES]
+    sections = [_section(newest(pool.FindMessageTypeByName(name)), known[where], where) for name, where in MESSAGES]
     return "\n\n".join([*sections, _route_match(newest(pool.FindMessageTypeByName(f"{_ROUTE}.RouteMatch")))])
 
 

@@ -95,6 +95,8 @@ def _marked(response: Any, admission: Any) -> HttpResponseBase:
     """The response with the request id, unless a view set one."""
     marked: HttpResponseBase = response
     marked.headers.setdefault(REQUEST_ID, admission.context.request_id)
+    for name, value in admission.headers:
+        marked.headers[name.decode("latin-1")] = value.decode("latin-1")
     return marked
 
 

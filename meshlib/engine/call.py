@@ -151,6 +151,7 @@ def _stages(  # noqa: C901, PLR0912, PLR0915  the stages in their order: a funct
                     info.response_limit = lasting.response_limit
                 elif isinstance(refusal, Admit):  # it follows the rest of the call from outside
                     left = Admitted(host, decision, info, filters[index + 1 :])
+                    head = refusal.head or head
                     rest = _stages(
                         runtime, head, now, deadline, replayable, source_ip, stand_in, redirected, admitted=left
                     )

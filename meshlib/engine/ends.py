@@ -5,7 +5,6 @@ A route, or a server, whose filters never do pays nothing for it.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,12 +51,23 @@ class Admit:
     """The request may pass, and `on_end` is to hear of its end: exactly once, however it ends, on whichever thread it
     ends. It must be quick and must not raise. A filter that holds nothing of the one request may give the same Admit
     each time.
+
+    `head` is the request as whoever comes after this filter is to see it, None where it stays as it is. `on_response`
+    is given the time of the response, if there is one, and gives headers that are added to it.
     """
 
-    __slots__ = ("on_end",)
+    __slots__ = ("head", "on_end", "on_response")
 
-    def __init__(self, on_end: Callable[[End], None]) -> None:
+    def __init__(
+        self,
+        on_end: Callable[[End], None] | None = None,
+        *,
+        head: RequestHead | None = None,
+        on_response: Callable[[float], list[tuple[bytes, bytes]]] | None = None,
+    ) -> None:
         self.on_end = on_end
+        self.head = head
+        self.on_response = on_response
 
 
 @dataclass(slots=True)
@@ -79,6 +89,9 @@ def followed(admit: Admit, flow: Flow, head: RequestHead, now: float) -> Flow:
             answer: Any = yield command
             end.at = _time(answer)
             command = flow.send(answer)
+        if admit.on_response is not None and isinstance(command, Commit | Reply):
+            end.at = command.outcome.at if isinstance(command, Commit) else end.at
+            _add(command, admit.on_response(end.at))
         if isinstance(command, Commit):
             end.status = command.outcome.status
             over: BodyEnd = yield command
@@ -88,14 +101,15 @@ def followed(admit: Admit, flow: Flow, head: RequestHead, now: float) -> Flow:
         else:
             _answered(end, command, head)
             told = True
-            admit.on_end(end)
+            if admit.on_end is not None:
+                admit.on_end(end)
             yield command
     except Abandoned as gone:
         end.at = gone.at
         flow.throw(gone)
     finally:
         flow.close()
-        if not told:
+        if not told and admit.on_end is not None:
             admit.on_end(end)
 
 
@@ -125,6 +139,15 @@ def _answered(end: End, command: Command, head: RequestHead) -> None:
         end.grpc_status = grpc_status.failed(head, failure.flag, command.outcome, failure.status)
 
 
+def _add(command: Commit | Reply, headers: list[tuple[bytes, bytes]]) -> None:
+    before = command.headers
+    if before is None and isinstance(command, Commit):
+        before = list(command.outcome.headers or ())
+    command.headers = [*(before or ()), *headers]
+
+
 def _finish(flow: Flow, end: BodyEnd) -> None:
-    with contextlib.suppress(StopIteration):
+    try:
         flow.send(end)
+    except StopIteration:
+        return

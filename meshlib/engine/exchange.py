@@ -45,20 +45,22 @@ them at once: `READ | {...}`.
 class Admission:
     """The context to serve the request in, and the answer if it is not to be served. `watch` wants to be told of the
     request's end, whether it is telemetry's (`watched_by`) or that of filters that said `Admit`. `headers` are set on
-    the application's response, in the place of those of the same names.
+    the application's response, in the place of those of the same names; `head` is the request as the application is to
+    see it, None where no filter changed it.
 
     While there is a `pause` neither is known: a driver (`meshlib.drivers.inbound`) does what it asks for, and tells
     `go_on`. `decided` is called when it is known. `lasting`: what is in force until the request is over, of which
     `ended` is to be told.
     """
 
-    __slots__ = ("_rest", "context", "decided", "headers", "lasting", "pause", "reply", "watch")
+    __slots__ = ("_rest", "context", "decided", "head", "headers", "lasting", "pause", "reply", "watch")
 
     def __init__(self, context: CallContext, reply: LocalReply | None) -> None:
         self.context = context
         self.reply = reply
         self.watch: Watch | None = None
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        self.head: RequestHead | None = None
         self.pause: Pause | None = None
         self.decided: Callable[[], None] | None = None
         self.lasting: Lasting | None = None
@@ -74,12 +76,13 @@ class Admission:
                 self.lasting = verdict.beside(self.lasting)
             elif isinstance(verdict, Admit):
                 self._hear(verdict, now)
+                head = verdict.head or head
             else:
                 self._take(verdict, partial(self._resume, filters[index + 1 :], head, rng))
                 return
 
     def _resume(self, filters: Sequence[Filter], head: RequestHead, rng: Randomness, now: float) -> None:
-        self.begin(filters, head, now, rng)
+        self.begin(filters, self.head or head, now, rng)
 
     def go_on(self, answer: Any, now: float) -> None:
         """What came of the pause, and what time it is now."""
@@ -131,6 +134,12 @@ class Admission:
             self.watch = watch
 
     def _hear(self, admit: Admit, now: float) -> None:
+        if admit.head is not None:
+            self.head = admit.head
+        if admit.on_response is not None:
+            self.headers = (*self.headers, *admit.on_response(now))
+        if admit.on_end is None:
+            return
         watch = self.watch
         if isinstance(watch, Endings):
             watch.add(admit)
@@ -146,6 +155,8 @@ class Admission:
         if isinstance(verdict, Pause):
             self.pause, self._rest = verdict, rest
         else:
+            if self.headers:  # of filters before it, which see every response
+                verdict.headers = [*verdict.headers, *self.headers]
             self.reply = verdict
             self.ended()
 

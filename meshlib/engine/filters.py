@@ -8,28 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakValueDictionary
+from typing import Protocol
 
 from meshlib.engine.ends import Admit
+from meshlib.engine.filter_states import FilterSite, FilterStates
 from meshlib.engine.pauses import Lasting, Pause
 from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
 from meshlib.model.fault import HttpFault
 from meshlib.model.filters import FilterConfig, HttpFilter, LocalRateLimit, PerFilterConfig
-from meshlib.model.header_mutation import MutationStep
+from meshlib.model.global_rate_limit import GlobalRateLimit, GlobalRateLimitPerRoute
+from meshlib.model.limiters import RequestLimit
+from meshlib.model.rate_limit_quota import RateLimitQuota, RateLimitQuotaOverride
 from meshlib.model.request import RequestHead
 from meshlib.model.session import StatefulSession
 from meshlib.model.shedding import AdaptiveConcurrency, AdmissionControl
-from meshlib.policy.rate_limit import LocalRateLimiter
 from meshlib.policy.rng import Rng
-from meshlib.routing.header_filter import compile_steps
-from meshlib.routing.headers import Headers
-
-if TYPE_CHECKING:
-    from meshlib.engine.faults import Faults
-
-_RESOURCE_EXHAUSTED = 8
 
 
 @dataclass(slots=True)
@@ -60,38 +54,30 @@ class Filter(Protocol):
         """Decide about a request before it is balanced, or served."""
 
 
-class FilterStates(WeakValueDictionary[Hashable, Any]):
-    """Filters by (scope, configuration): a bucket survives a new plan as long as its configuration is the same. So do
-    the circuit breakers of routes. Weak: it lives as long as some plan's route uses it, and no longer. `faults` are the
-    mesh's.
-    """
+def _local_rate_limit(config: LocalRateLimit, key: Hashable, states: FilterStates, site: FilterSite) -> Filter | None:
+    from meshlib.engine.local_limit import local_rate_limit
 
-    def __init__(self, faults: Faults) -> None:
-        super().__init__()
-        self.faults = faults
+    return local_rate_limit(config, key, states, site)
 
 
-class LocalRateLimitFilter:
-    """Client and server side local rate limit; answers with the configured status and RL."""
+def _global_rate_limit(config: GlobalRateLimit, key: Hashable, states: FilterStates, site: FilterSite) -> Filter | None:
+    from meshlib.engine.global_limit import global_rate_limit
 
-    def __init__(self, config: LocalRateLimit) -> None:
-        self.config = config
-        self._limiter = LocalRateLimiter(config)
-        self._bucket = self._limiter.asks_all  # as nearly every limit has it
-        self._grpc_status = _RESOURCE_EXHAUSTED if config.rate_limited_as_resource_exhausted else None
-        self._mutate = compile_steps([MutationStep(append=option) for option in config.response_headers], "response")
+    del key  # it has no state: the service has
+    return global_rate_limit(config, states, site)
 
-    def on_request(self, head: RequestHead, now: float, rng: Rng) -> LocalReply | None:
-        """Take a token; over the limit, answer."""
-        bucket = self._bucket
-        if bucket is not None and bucket.take(now):
-            return None
-        verdict = self._limiter.check(now, rng) if bucket is None else self._limiter.over(rng)
-        if verdict.allowed:
-            return None
-        name = self.config.stat_prefix or "local_rate_limit"
-        headers: Headers = [] if self._mutate is None else self._mutate([], head)
-        return LocalReply(self.config.status, headers, b"local_rate_limited", ResponseFlag.RL, name, self._grpc_status)
+
+def _rate_limit_quota(config: RateLimitQuota, key: Hashable, states: FilterStates, site: FilterSite) -> Filter | None:
+    from meshlib.engine.quota import quota_filter
+
+    del key  # its buckets are the domain's, whatever route they are of
+    return quota_filter(config, states, site)
+
+
+def _request_limit(config: RequestLimit) -> Filter:
+    from meshlib.engine.request_limit import RequestLimitFilter
+
+    return RequestLimitFilter(config)
 
 
 def _shedder(config: FilterConfig) -> Filter | None:
@@ -101,11 +87,31 @@ def _shedder(config: FilterConfig) -> Filter | None:
 
 
 _BUILDERS: dict[type[FilterConfig], Callable[..., Filter | None]] = {
-    LocalRateLimit: lambda config: LocalRateLimitFilter(config) if config.token_bucket else None,
     AdaptiveConcurrency: _shedder,
     AdmissionControl: _shedder,
+    RequestLimit: _request_limit,
     StatefulSession: lambda config: SessionFilter(config, config.state) if config.state else None,
 }
+
+
+def _fault(
+    config: HttpFault, key: tuple[Hashable, str, FilterConfig], states: FilterStates, site: FilterSite
+) -> Filter | None:
+    del site
+    faults = states.faults
+    if faults is None or not config.injects:
+        return None
+    where = "/".join(map(str, key[0])) if isinstance(key[0], tuple) else str(key[0])
+    return states.kept(key, lambda: faults.filter(config, f"{key[1]} of {where}"))
+
+
+_SITED: dict[type[FilterConfig], Callable[..., Filter | None]] = {
+    HttpFault: _fault,
+    LocalRateLimit: _local_rate_limit,
+    GlobalRateLimit: _global_rate_limit,
+    RateLimitQuota: _rate_limit_quota,
+}
+"""Filters that read what their route says: made of (configuration, key of their state, states, site)."""
 
 
 def compile_filters(
@@ -113,8 +119,9 @@ def compile_filters(
     filters: Iterable[HttpFilter],
     overrides: tuple[tuple[Hashable, Iterable[PerFilterConfig]], ...],
     states: FilterStates,
+    site: FilterSite,
 ) -> tuple[Filter, ...]:
-    """The chain of one route: `overrides` go from the widest scope to the most specific, which wins.
+    """The chain of one route, which is `site`: `overrides` go from the widest scope to the most specific, which wins.
 
     Filters without a runtime (the router, unsupported ones) cost nothing: they are left out.
     """
@@ -127,25 +134,19 @@ def compile_filters(
                     disabled = override.disabled
                     if override.config is not None:
                         owner, config = override_scope, override.config
-        if not disabled and (built := _runtime((owner, entry.name, config), states)):
+        if isinstance(config, GlobalRateLimitPerRoute) and isinstance(entry.config, GlobalRateLimit):
+            config = entry.config.on_route(config)
+        if isinstance(config, RateLimitQuotaOverride) and isinstance(entry.config, RateLimitQuota):
+            config = entry.config.on_route(config)
+        if not disabled and (built := _runtime((owner, entry.name, config), states, site)):
             chain.append(built)
     return tuple(chain)
 
 
-def _runtime(key: tuple[Hashable, str, FilterConfig], states: FilterStates) -> Filter | None:
-    existing: Filter | None = states.get(key)
-    if existing is not None:
-        return existing
+def _runtime(key: tuple[Hashable, str, FilterConfig], states: FilterStates, site: FilterSite) -> Filter | None:
     config = key[2]
+    sited = _SITED.get(type(config))
+    if sited is not None:
+        return sited(config, key, states, site)
     builder = _BUILDERS.get(type(config))
-    if isinstance(config, HttpFault):
-        built = _fault(config, key, states.faults)
-    else:
-        built = builder(config) if builder else None
-    known: Filter | None = states.setdefault(key, built) if built else None
-    return known
-
-
-def _fault(config: HttpFault, key: tuple[Hashable, str, FilterConfig], faults: Faults) -> Filter | None:
-    where = "/".join(map(str, key[0])) if isinstance(key[0], tuple) else str(key[0])
-    return faults.filter(config, f"{key[1]} of {where}") if config.injects else None
+    return None if builder is None else states.kept(key, lambda: builder(config))

@@ -15,16 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from meshlib.engine.filters import FilterStates
+from meshlib.engine.filter_states import FilterStates
 from meshlib.engine.scoped import ScopedTables
 from meshlib.engine.table import OutboundTable, VirtualHostPlan, split_port
+from meshlib.model.filters import HttpFilter, RouterFilter
 from meshlib.model.listener import HttpConnectionManager, Listener
-from meshlib.model.route import RouteConfiguration
+from meshlib.model.matchers import PathMatcher, RouteMatch
+from meshlib.model.route import HostRewrite, Route, RouteAction, RouteConfiguration, VirtualHost
 from meshlib.model.scoped_routes import ScopedRoutes
 from meshlib.model.snapshot import Snapshot
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "grpc": 80}
 _REMEMBERED = 4096
+_TO_CLUSTER = "cluster://"  # which no authority of HTTP begins with
 
 
 class Outbound:
@@ -120,11 +123,21 @@ class Outbound:
         try:
             return self._memory[key]
         except KeyError:
-            found = next(self._candidates(scheme, authority), None)
+            cluster = self._cluster(authority) if authority.startswith(_TO_CLUSTER) else None
+            found = cluster or next(self._candidates(scheme, authority), None)
             if len(self._memory) >= _REMEMBERED:
                 self._memory = {}
             self._memory[key] = found
             return found
+
+    def _cluster(self, authority: str) -> VirtualHostPlan | None:
+        """The way to a cluster that is called by its own name: a virtual host with one route, and no filters."""
+        told, _, name = authority.removeprefix(_TO_CLUSTER).partition("@")
+        action = RouteAction(name, host_rewrite=HostRewrite("literal", told or name))
+        host = VirtualHost(name, ("*",), (Route(RouteMatch(PathMatcher("prefix", "/")), action),))
+        config = RouteConfiguration(_TO_CLUSTER + name, (host,))
+        router = HttpFilter("envoy.filters.http.router", RouterFilter(suppress_envoy_headers=True))
+        return OutboundTable(config, "", HttpConnectionManager(config, (router,)), self._states).find(authority)
 
     def awaited(self, scheme: str, authority: str) -> tuple[str, ...]:
         """The virtual hosts that may still come for an authority that nothing speaks for, by what they are asked for
@@ -168,6 +181,13 @@ class Outbound:
             if self._has_vhds and any(True for _ in self._on_demand(tables, authority)):
                 yield None
         yield from fitting
+
+
+def cluster_authority(cluster: str, authority: str = "") -> str:
+    """What stands for a cluster where a call names an authority: it goes there whatever routes there are. The endpoint
+    is told `authority`, by default the cluster's name.
+    """
+    return f"{_TO_CLUSTER}{authority}@{cluster}"
 
 
 def _matches(tables: Iterable[OutboundTable], authority: str) -> Iterator[VirtualHostPlan]:

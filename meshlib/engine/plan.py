@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from meshlib.engine.circuits import BreakerLike, PerEndpoint
 from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.clusters import compile_clusters
-from meshlib.engine.filters import FilterStates
+from meshlib.engine.filter_states import FilterStates
+from meshlib.engine.filters import Filter
 from meshlib.engine.health import TakeOut
 from meshlib.engine.lanes import lane_rules
 from meshlib.engine.outbound import Outbound, listener_names
@@ -37,7 +38,8 @@ class Attached:
 
     `on_transition` hears of every breaker, whoever configured it. `local`: where this process is, before what the
     source says of it. `reach`: who keeps track of connections, where failover goes by them. `take_out`: who hears of
-    endpoints that take themselves out, where health is checked.
+    endpoints that take themselves out, where health is checked. `filters` follow those of the routes that lead to a
+    cluster.
     """
 
     limits: Mapping[str, Sequence[SharedRateLimit]] = field(default_factory=dict)
@@ -46,6 +48,7 @@ class Attached:
     local: Local = NOWHERE
     reach: ReachLike | None = None
     take_out: TakeOut | None = None
+    filters: Mapping[str, Sequence[Filter]] = field(default_factory=dict)
 
 
 class Plan:
@@ -71,6 +74,8 @@ class Plan:
         self.version = snapshot.version
         self.on_demand = snapshot.on_demand
         self.absent = snapshot.absent
+        filters.instances = _instances(snapshot, attached)
+        filters.source_cluster = snapshot.local.service or attached.local.cluster or snapshot.local.cluster
         self.outbound = Outbound(snapshot, filters, previous.outbound if previous else None)
         self.lanes = lane_rules(snapshot.clusters.values())
         self.clusters = compile_clusters(snapshot, state, attached, previous.clusters if previous else {})
@@ -95,3 +100,10 @@ class Plan:
         where none of its virtual hosts speaks for it.
         """
         return any(name in self.outbound.named for name in listener_names(scheme, authority))
+
+
+def _instances(snapshot: Snapshot, attached: Attached) -> int:
+    """How many endpoints the cluster has that this process is one of, 1 where it is not known."""
+    own = snapshot.clusters.get(attached.local.cluster or snapshot.local.cluster)
+    assignment = snapshot.assignment(own) if own is not None else None
+    return max(1, sum(len(group.endpoints) for group in assignment.localities)) if assignment is not None else 1

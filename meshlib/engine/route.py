@@ -12,7 +12,8 @@ from meshlib.engine.actions import Actions, compile_actions
 from meshlib.engine.circuits import compile_circuit
 from meshlib.engine.extras import Extras, compile_extras, header_tests
 from meshlib.engine.fault import for_clusters
-from meshlib.engine.filters import Filter, FilterStates, compile_filters
+from meshlib.engine.filter_states import FilterSite, FilterStates
+from meshlib.engine.filters import Filter, compile_filters
 from meshlib.engine.levels import compile_cors, compile_header_filters
 from meshlib.model.filters import HttpFilter, RouterFilter
 from meshlib.model.listener import HttpConnectionManager
@@ -228,11 +229,12 @@ class RoutePlan:
         first = (share,) if share else ()
         levels = [config.typed_per_filter_config for config in (rc, host, route, *first)]
         prepare, filter_response = compile_header_filters(scope.filters, levels)
+        cluster_by = _cluster_by(share, route)
         return Share(
             cluster=_cluster_name(share, route),
-            cluster_by=_cluster_by(share, route),
+            cluster_by=cluster_by,
             criteria=criteria_of(share, route),
-            filters=for_clusters(
+            filters=_filters_of(
                 compile_filters(
                     scope.listener,
                     scope.filters,
@@ -246,9 +248,11 @@ class RoutePlan:
                         ),
                     ),
                     states,
+                    FilterSite(route, host, cluster_by or _cluster_name(share, route), scope.runtime),
                 ),
                 _cluster_name(share, route),
-                _cluster_by(share, route),
+                cluster_by,
+                states,
             ),
             request_headers=compile_mutations(
                 *(s.request_headers for s in first),
@@ -275,6 +279,18 @@ class RoutePlan:
     def cluster_name(self, share: Share, head: RequestHead) -> str:
         """The cluster of a request; empty when the request was to name it and does not."""
         return share.cluster if share.cluster_by is None else share.cluster_by(head)
+
+
+def _filters_of(
+    compiled: tuple[Filter, ...],
+    cluster: str,
+    cluster_by: Callable[[RequestHead], str] | None,
+    states: FilterStates,
+) -> tuple[Filter, ...]:
+    """The filters of a way to a cluster: those of the configuration, without faults for other clusters, and then those
+    that code has put before it.
+    """
+    return (*for_clusters(compiled, cluster, cluster_by), *states.attached.get(cluster, ()))
 
 
 def _cluster_name(share: WeightedCluster | None, route: Route) -> str:

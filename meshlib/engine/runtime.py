@@ -11,7 +11,7 @@ from meshlib.engine.cluster import ClusterPlan
 from meshlib.engine.commands import Question
 from meshlib.engine.events import EndpointReturned, Event, Observer
 from meshlib.engine.faults import Faults
-from meshlib.engine.filters import FilterStates
+from meshlib.engine.filter_states import FilterStates
 from meshlib.engine.healing import HealingRecord
 from meshlib.engine.plan import Attached, Plan
 from meshlib.engine.rng import Randomness
@@ -92,6 +92,7 @@ class Runtime:
         self.faults.begin(self.emit)
         self.filters = FilterStates(self.faults)
         self.healing = HealingRecord()
+        self.filters.attached = self.attached.filters
         self.circuits = tuple(given_circuits(self.attached.breakers, self.filters))
         self.plan = self.compile(Snapshot(on_demand=True), None)
 

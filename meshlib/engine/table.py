@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from meshlib.engine.filters import FilterStates
+from meshlib.engine.filter_states import FilterStates
 from meshlib.engine.route import RoutePlan, RouteScope
 from meshlib.model.listener import HttpConnectionManager
 from meshlib.model.metadata import EMPTY_STRUCT, Struct

@@ -109,7 +109,8 @@ class Endings:
     def _tell(self, end: End) -> None:
         admitted, self._admitted = self._admitted, _TOLD
         for admit in reversed(admitted):
-            admit.on_end(end)
+            if admit.on_end is not None:
+                admit.on_end(end)
 
     def __del__(self) -> None:
         if self._admitted:

@@ -12,15 +12,15 @@ import grpc.aio
 
 from meshlib.context import serving
 from meshlib.drivers.inbound import asettle
-from meshlib.grpc.inbound import KINDS, Inbound
+from meshlib.grpc.inbound import KINDS, Inbound, added
 from meshlib.grpc.served import AioServedContext, MigratedContext
 from meshlib.grpc.server import Behaviour, Blocking
 from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
+    from meshlib.engine.request_limit import RateLimitConfig
     from meshlib.mesh import Mesh
     from meshlib.model.fault import HttpFault
-    from meshlib.model.filters import LocalRateLimit
     from meshlib.model.shedding import Shedding
     from meshlib.policy.fault import Fault
 
@@ -36,7 +36,7 @@ class AioServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  #
     def __init__(
         self,
         mesh: Mesh,
-        rate_limits: Sequence[LocalRateLimit | str] = (),
+        rate_limits: Sequence[RateLimitConfig] = (),
         faults: Sequence[Fault | HttpFault] = (),
         shed: Sequence[Shedding | str] = (),
     ) -> None:
@@ -100,7 +100,7 @@ class _Call:
             refusal = self._inbound.refusal(admission.reply, self._method, request_id)
             refused(admission, refusal.code)
             await context.abort(refusal.code, refusal.details, refusal.trailing)
-        served = AioServedContext(context, request_id)
+        served = AioServedContext(context, request_id, added(admission))
         with serving(admission.context), Watched(admission.watch, served):
             try:
                 yield served

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from grpc import aio
 
     from meshlib.drain import Draining
+    from meshlib.engine.request_limit import RateLimitConfig
     from meshlib.grpc.aio_channel import AsyncMeshChannel
     from meshlib.grpc.aio_server import AioServerInterceptor
     from meshlib.grpc.server import ServerInterceptor
     from meshlib.grpc.sync_channel import MeshChannel
     from meshlib.mesh import Mesh
     from meshlib.model.fault import HttpFault
-    from meshlib.model.filters import LocalRateLimit
     from meshlib.model.shedding import Shedding
     from meshlib.policy.fault import Fault
 
@@ -70,7 +70,7 @@ class GrpcFactory:
     def server_interceptor(
         self,
         *,
-        rate_limits: Sequence[LocalRateLimit | str] = (),
+        rate_limits: Sequence[RateLimitConfig] = (),
         faults: Sequence[Fault | HttpFault] = (),
         shed: Sequence[Shedding | str] = (),
     ) -> ServerInterceptor:
@@ -85,7 +85,7 @@ class GrpcFactory:
     def aio_server_interceptor(
         self,
         *,
-        rate_limits: Sequence[LocalRateLimit | str] = (),
+        rate_limits: Sequence[RateLimitConfig] = (),
         faults: Sequence[Fault | HttpFault] = (),
         shed: Sequence[Shedding | str] = (),
     ) -> AioServerInterceptor:

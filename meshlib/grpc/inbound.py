@@ -15,7 +15,8 @@ import grpc
 from meshlib.drivers.shedding import Shed
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import READ, REQUEST_ID, Admission, Lanes, admit_request
-from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
+from meshlib.engine.filters import Filter, LocalReply
+from meshlib.engine.request_limit import RateLimitConfig, limit_filter
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
 from meshlib.grpc import secure
@@ -23,11 +24,9 @@ from meshlib.grpc.errors import BY_HTTP, status_code
 from meshlib.grpc.metadata import CONTENT_TYPE, received
 from meshlib.grpc.served import Metadata
 from meshlib.model.fault import HttpFault
-from meshlib.model.filters import LocalRateLimit
-from meshlib.model.request import RequestHead
+from meshlib.model.request import ServedHead
 from meshlib.model.shedding import Shedding
 from meshlib.policy.fault import Fault
-from meshlib.policy.notation import local_limit
 from meshlib.security.spiffe import SpiffeIdError, sole_id
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class Inbound:
     def __init__(
         self,
         mesh: Mesh,
-        rate_limits: Sequence[LocalRateLimit | str],
+        rate_limits: Sequence[RateLimitConfig],
         faults: Sequence[Fault | HttpFault] = (),
         shed: Sequence[Shedding | str] = (),
     ) -> None:
@@ -69,7 +68,8 @@ class Inbound:
         self._shed = Shed(shed) if shed else None
         shedders = () if self._shed is None else self._shed.filters
         injected = (mesh.runtime.faults.filter(fault, "calls served") for fault in faults)
-        self._filters: tuple[Filter, ...] = (*injected, *(_filter(limit) for limit in rate_limits), *shedders)
+        limits = (limit_filter(limit, lambda: mesh.runtime.filters) for limit in rate_limits)
+        self._filters: tuple[Filter, ...] = (*injected, *limits, *shedders)
 
     def admit(self, method: str, context: Any) -> Admission:
         """Decide about a call when its handler is about to run. (Not earlier: a call may have waited for a thread until
@@ -80,7 +80,8 @@ class Inbound:
         runtime = self._mesh.runtime
         remaining, now = context.time_remaining(), time.monotonic()
         rules = runtime.plan.lanes
-        head = RequestHead("POST", "http", "", method, [CONTENT_TYPE, *received(context.invocation_metadata())])
+        metadata = [CONTENT_TYPE, *received(context.invocation_metadata())]
+        head = ServedHead("POST", "http", "", method, metadata, lambda: _address(context.peer()))
         admission = admit_request(
             head,
             now,
@@ -107,6 +108,13 @@ class Inbound:
         return Refusal(code, reply.body.decode("latin-1"), (*headers, (REQUEST_ID, request_id)))
 
 
+def added(admission: Admission) -> Metadata:
+    """What filters add to the response, as metadata."""
+    if not admission.headers:
+        return ()
+    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in admission.headers)
+
+
 def _address(peer: str) -> str:
     """The IP address in gRPC's name of a peer, `ipv4:10.0.0.1:5001` or `ipv6:[::1]:5001`; empty for others."""
     kind, _, rest = peer.partition(":")
@@ -125,7 +133,3 @@ def peer_of(auth_context: Mapping[str, Sequence[bytes]]) -> str:
         return str(sole_id(uri.decode("latin-1") for uri in auth_context.get("peer_uri") or ()))
     except SpiffeIdError:
         return ""
-
-
-def _filter(limit: LocalRateLimit | str) -> Filter:
-    return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit)

@@ -1,4 +1,5 @@
-"""What a handler gets as its context: the server's own, with the request id on what goes back to the caller.
+"""What a handler gets as its context: the server's own, with the request id, and what filters add, on what goes back to
+the caller.
 
 Initial metadata are sent with the first message or the good end, never earlier: an error must stay "trailers-only".
 """
@@ -19,18 +20,22 @@ _FINE = (None, grpc.StatusCode.OK, 0)
 class ServedContext:
     """The context of a blocking handler on `grpc.server`. Everything not named here is the server's own."""
 
-    def __init__(self, context: Any, request_id: str) -> None:
+    def __init__(self, context: Any, request_id: str, added: Metadata = ()) -> None:
         self._context = context
         self._request_id = request_id
+        self._added = added
         self._begun = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
+    def _marked(self, metadata: Any) -> Metadata:
+        return marked(metadata, self._request_id, self._added)
+
     def send_initial_metadata(self, initial_metadata: Any) -> None:
         """As the server's own."""
         self._begun = True
-        self._context.send_initial_metadata(marked(initial_metadata, self._request_id))
+        self._context.send_initial_metadata(self._marked(initial_metadata))
 
     def begin(self) -> None:
         """The first message is about to be sent."""
@@ -47,14 +52,14 @@ class ServedContext:
     def fail(self) -> None:
         """The handler has ended with an error."""
         if not self._begun:
-            self.set_trailing_metadata(marked(self.trailing_metadata(), self._request_id))
+            self.set_trailing_metadata(self._marked(self.trailing_metadata()))
 
 
 class MigratedContext(ServedContext):
     """The context of a blocking handler on `grpc.aio.server`, which does not tell what it was told."""
 
-    def __init__(self, context: Any, request_id: str) -> None:
-        super().__init__(context, request_id)
+    def __init__(self, context: Any, request_id: str, added: Metadata = ()) -> None:
+        super().__init__(context, request_id, added)
         self._code: Any = None
         self._trailing: Any = ()
 
@@ -80,24 +85,28 @@ class MigratedContext(ServedContext):
         """As the server's own: raises."""
         self._code = code
         trailing = tuple(trailing_metadata) or self._trailing
-        self._context.abort(code, details, trailing if self._begun else marked(trailing, self._request_id))
+        self._context.abort(code, details, trailing if self._begun else self._marked(trailing))
 
 
 class AioServedContext:
     """The context of an asyncio handler on `grpc.aio.server`. Everything not named here is the server's own."""
 
-    def __init__(self, context: Any, request_id: str) -> None:
+    def __init__(self, context: Any, request_id: str, added: Metadata = ()) -> None:
         self._context = context
         self._request_id = request_id
+        self._added = added
         self._begun = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
+    def _marked(self, metadata: Any) -> Metadata:
+        return marked(metadata, self._request_id, self._added)
+
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """As the server's own."""
         self._begun = True
-        await self._context.send_initial_metadata(marked(initial_metadata, self._request_id))
+        await self._context.send_initial_metadata(self._marked(initial_metadata))
 
     async def write(self, message: Any) -> None:
         """As the server's own."""
@@ -107,7 +116,7 @@ class AioServedContext:
     async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> None:
         """As the server's own: raises."""
         trailing = tuple(trailing_metadata) or tuple(self._context.trailing_metadata())
-        await self._context.abort(code, details, trailing if self._begun else marked(trailing, self._request_id))
+        await self._context.abort(code, details, trailing if self._begun else self._marked(trailing))
 
     async def abort_with_status(self, status: Any) -> None:
         """As the server's own: raises."""
@@ -128,16 +137,16 @@ class AioServedContext:
     def fail(self) -> None:
         """The handler has ended with an error."""
         if not self._begun:
-            self._context.set_trailing_metadata(marked(self._context.trailing_metadata(), self._request_id))
+            self._context.set_trailing_metadata(self._marked(self._context.trailing_metadata()))
 
 
 grpc.ServicerContext.register(ServedContext)
 grpc.aio.ServicerContext.register(AioServedContext)
 
 
-def marked(metadata: Any, request_id: str) -> Metadata:
-    """Metadata with the request id, unless the application has set one."""
-    pairs = tuple(metadata or ())
+def marked(metadata: Any, request_id: str, added: Metadata = ()) -> Metadata:
+    """Metadata with what filters add to a response, and with the request id, unless the application has set one."""
+    pairs = (*(metadata or ()), *added)
     if any(name.lower() == REQUEST_ID for name, _ in pairs):
         return pairs
     return (*pairs, (REQUEST_ID, request_id))

@@ -11,14 +11,14 @@ import grpc
 
 from meshlib.context import serving
 from meshlib.drivers.inbound import settle
-from meshlib.grpc.inbound import KINDS, Inbound
+from meshlib.grpc.inbound import KINDS, Inbound, added
 from meshlib.grpc.served import ServedContext
 from meshlib.grpc.watched import Watched, refused
 
 if TYPE_CHECKING:
+    from meshlib.engine.request_limit import RateLimitConfig
     from meshlib.mesh import Mesh
     from meshlib.model.fault import HttpFault
-    from meshlib.model.filters import LocalRateLimit
     from meshlib.model.shedding import Shedding
     from meshlib.policy.fault import Fault
 
@@ -43,7 +43,7 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio
     def __init__(
         self,
         mesh: Mesh,
-        rate_limits: Sequence[LocalRateLimit | str] = (),
+        rate_limits: Sequence[RateLimitConfig] = (),
         faults: Sequence[Fault | HttpFault] = (),
         shed: Sequence[Shedding | str] = (),
     ) -> None:
@@ -117,7 +117,7 @@ class Blocking:
             refused(admission, refusal.code)
             context.set_trailing_metadata(refusal.trailing)
             context.abort(refusal.code, refusal.details)
-        served = self._served(context, request_id)
+        served = self._served(context, request_id, added(admission))
         with serving(admission.context), Watched(admission.watch, served):
             try:
                 yield served

@@ -34,7 +34,7 @@ def make_cors(mesh: Mesh, given: CorsPolicy | bool) -> Decide | None:
         if verdict is not None and verdict.answered:
             admission.reply = LocalReply(200, list(verdict.headers), b"", None, "cors")
         elif verdict is not None:
-            admission.headers = verdict.headers
+            admission.headers = (*admission.headers, *verdict.headers)
 
     return decide
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from meshlib.model.request import RawHeaders, RequestHead
+from meshlib.model.request import RawHeaders, RequestHead, ServedHead
 
 Environ = Mapping[str, Any]
 
@@ -38,6 +38,15 @@ class EnvironHead(RequestHead):
         value = self._environ.get(_UNPREFIXED.get(name) or f"HTTP_{name.upper().replace('-', '_')}")
         return [] if value is None else [value]
 
+    @property
+    def remote_address(self) -> str:
+        """The connection's other end, as the server tells it."""
+        return str(self._environ.get("REMOTE_ADDR", ""))
+
+    def like(self, path: str, headers: RawHeaders) -> RequestHead:
+        """The same request with another path and other headers, no longer over the environ."""
+        return ServedHead(self.method, self.scheme, self.authority, path, headers, self.remote_address)
+
     def look_for(self, names: Mapping[bytes, str]) -> None:
         """There is nothing to gain: the environ finds a header at once."""
 
@@ -53,6 +62,12 @@ class EnvironHead(RequestHead):
     @headers.setter
     def headers(self, value: RawHeaders) -> None:
         """What `RequestHead` sets is not kept: the environ has them."""
+
+
+def marked_environ(head: RequestHead) -> dict[str, str]:
+    """The headers of a request that filters have changed, as an environ has them: those of one name joined."""
+    names = {name.lower().decode("latin-1") for name, _ in head.headers}
+    return {_UNPREFIXED.get(name) or f"HTTP_{name.upper().replace('-', '_')}": head.get(name) or "" for name in names}
 
 
 def raw_target(environ: Environ) -> str:

@@ -11,7 +11,8 @@ from meshlib.drivers.inbound import asettle, settle
 from meshlib.drivers.shedding import HEALTH_PATHS, Shed
 from meshlib.engine.events import RateLimited
 from meshlib.engine.exchange import READ, REQUEST_ID, Admission, Lanes, admit_request
-from meshlib.engine.filters import Filter, LocalRateLimitFilter, LocalReply
+from meshlib.engine.filters import Filter, LocalReply
+from meshlib.engine.request_limit import RateLimitConfig, limit_filter
 from meshlib.engine.watch import watch
 from meshlib.flags import ResponseFlag
 from meshlib.http.cors import make_cors
@@ -19,11 +20,9 @@ from meshlib.http.drain import Drain
 from meshlib.http.watched import makes_server_spans
 from meshlib.model.cors import CorsPolicy
 from meshlib.model.fault import HttpFault
-from meshlib.model.filters import LocalRateLimit
 from meshlib.model.request import RequestHead
 from meshlib.model.shedding import Shedding
 from meshlib.policy.fault import Fault
-from meshlib.policy.notation import local_limit
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -36,8 +35,8 @@ PLAIN_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 class Inbound:
     """What happens to requests of one application before it sees them.
 
-    `rate_limits`: local limits in order, as text (`"100/minute"`, see `local_limit`) or as Envoy's filter
-    (`LocalRateLimit`).
+    `rate_limits`: local limits in order, as text (`"100/minute"`, see `local_limit`), as Envoy's filter
+    (`LocalRateLimit`) or as one of ours (`RequestLimit`); or such as a rate limit service decides (`GlobalRateLimit`).
     `faults`: what to inject before the limits, in order: `Fault`, or Envoy's filter (`HttpFault`).
     `shed`: load shedding in order, as text (`"adaptive"`, `"bulkhead 100"`, see `meshlib.model.shedding`) or as
     policies; asked after the limits. Requests to `health_paths` are never shed.
@@ -66,7 +65,7 @@ class Inbound:
         self,
         mesh: Mesh,
         *,
-        rate_limits: Sequence[LocalRateLimit | str] = (),
+        rate_limits: Sequence[RateLimitConfig] = (),
         faults: Sequence[Fault | HttpFault] = (),
         shed: Sequence[Shedding | str] = (),
         health_paths: Sequence[str] = HEALTH_PATHS,
@@ -80,7 +79,8 @@ class Inbound:
         self.drain = drain or Drain(drain_seconds)
         self._drain_tried = False
         injected = (mesh.runtime.faults.filter(fault, "requests served") for fault in faults)
-        self._limits: tuple[Filter, ...] = (*injected, *(_filter(limit) for limit in rate_limits))
+        limits = (limit_filter(limit, lambda: mesh.runtime.filters) for limit in rate_limits)
+        self._limits: tuple[Filter, ...] = (*injected, *limits)
         self.shed = Shed(shed) if shed else None
         self._filters = self._limits if self.shed is None else (*self._limits, *self.shed.filters)
         self._health_paths = frozenset(health_paths)
@@ -165,7 +165,3 @@ class Inbound:
         """The application has ended: the mesh ends after it."""
         self.drain.uninstall()
         self.mesh.close()
-
-
-def _filter(limit: LocalRateLimit | str) -> Filter:
-    return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit)

@@ -11,6 +11,7 @@ from meshlib.context import current, serving
 from meshlib.drivers.shedding import HEALTH_PATHS
 from meshlib.engine.exchange import REQUEST_ID, Admission, inbound_context
 from meshlib.engine.filters import LocalReply
+from meshlib.engine.request_limit import RateLimitConfig
 from meshlib.http.cors import replaced
 from meshlib.http.drain import Drain
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
@@ -19,8 +20,7 @@ from meshlib.http.watched import serve_watched
 from meshlib.identity.asgi import introduce
 from meshlib.model.cors import CorsPolicy
 from meshlib.model.fault import HttpFault
-from meshlib.model.filters import LocalRateLimit
-from meshlib.model.request import RequestHead
+from meshlib.model.request import RequestHead, ServedHead
 from meshlib.model.shedding import Shedding
 from meshlib.policy.fault import Fault
 
@@ -56,7 +56,7 @@ class MeshMiddleware:
         app: ASGIApp,
         *,
         mesh: Mesh,
-        rate_limits: Sequence[LocalRateLimit | str] = (),
+        rate_limits: Sequence[RateLimitConfig] = (),
         faults: Sequence[Fault | HttpFault] = (),
         shed: Sequence[Shedding | str] = (),
         health_paths: Sequence[str] = HEALTH_PATHS,
@@ -110,6 +110,9 @@ class MeshMiddleware:
             send = SlowSend(send, admission.lasting.response_limit)
 
         status: int | None = None
+
+        if admission.head is not None:
+            scope = {**scope, "headers": list(admission.head.headers)}
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -223,6 +226,12 @@ def request_head(scope: Scope) -> RequestHead:
         if name == b"host":
             authority = value.decode("latin-1")
             break
-    return RequestHead(
-        scope.get("method", "GET"), scope.get("scheme", "http"), authority, target.decode("latin-1"), headers
+    client = scope.get("client")
+    return ServedHead(
+        scope.get("method", "GET"),
+        scope.get("scheme", "http"),
+        authority,
+        target.decode("latin-1"),
+        headers,
+        client[0] if client else "",
     )

@@ -12,15 +12,15 @@ from meshlib.context import current
 from meshlib.drivers.shedding import HEALTH_PATHS
 from meshlib.engine.exchange import REQUEST_ID, Admission
 from meshlib.engine.filters import LocalReply
+from meshlib.engine.request_limit import RateLimitConfig
 from meshlib.engine.watch import Watch
 from meshlib.http.cors import replaced_text
 from meshlib.http.drain import Drain
-from meshlib.http.environ import EnvironHead
+from meshlib.http.environ import EnvironHead, marked_environ
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
 from meshlib.http.slowed import SlowIterable
 from meshlib.model.cors import CorsPolicy
 from meshlib.model.fault import HttpFault
-from meshlib.model.filters import LocalRateLimit
 from meshlib.model.shedding import Shedding
 from meshlib.policy.fault import Fault
 
@@ -56,7 +56,7 @@ class MeshMiddleware:
         app: WSGIApp,
         *,
         mesh: Mesh,
-        rate_limits: Sequence[LocalRateLimit | str] = (),
+        rate_limits: Sequence[RateLimitConfig] = (),
         faults: Sequence[Fault | HttpFault] = (),
         shed: Sequence[Shedding | str] = (),
         health_paths: Sequence[str] = HEALTH_PATHS,
@@ -92,6 +92,8 @@ class MeshMiddleware:
         if admission.reply is not None:
             return _answer(admission.reply, start_response, admission.context.request_id)
         environ[ENVIRON_KEY] = admission.context
+        if admission.head is not None:
+            environ.update(marked_environ(admission.head))
         if admission.lasting is not None:
             return SlowIterable(admission, self._admitted(admission, environ, start_response))
         return self._admitted(admission, environ, start_response)

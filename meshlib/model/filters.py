@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from meshlib.model.headers import HeaderValueOption
 from meshlib.model.matchers import NEVER, FractionalPercent
+from meshlib.model.rate_limits import Entry, RateLimit, VhRateLimits
 
 __all__ = [
     "FilterConfig",
     "HttpFilter",
     "LocalRateLimit",
+    "LocalRateLimitDescriptor",
     "PerFilterConfig",
     "RouterFilter",
     "TokenBucket",
@@ -48,11 +50,33 @@ class TokenBucket:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalRateLimitDescriptor:
+    """Requests that have a descriptor of these entries take a token of this bucket. An entry without a value stands for
+    any: then every combination of values has a bucket of its own, of which the filter keeps the
+    `max_dynamic_descriptors` last used. With `shadow_mode` one over the limit is counted, and passes.
+    """
+
+    entries: tuple[Entry, ...]
+    token_bucket: TokenBucket
+    shadow_mode: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LocalRateLimit(FilterConfig):
     """`envoy.filters.http.local_ratelimit`. Enabled and enforced for 0 % of the requests unless set, as in Envoy.
 
     Over the limit: `status`, body `local_rate_limited`, response flag RL, and `response_headers`.
-    Without a bucket the filter does nothing. A gRPC call is refused with UNAVAILABLE, which is what 429 means to gRPC,
+    A request takes a token of every one of `descriptors` that it has, the slowest first, and then one of
+    `token_bucket`, unless `always_consume_default_token_bucket` is False and there was a descriptor. Which descriptors
+    a request has is said by `rate_limits`; without them by those of its route and virtual host (`vh_rate_limits`) that
+    are of the same `stage`. Without any bucket the filter does nothing.
+
+    `enable_x_ratelimit_headers`: responses say what is left, in `x-ratelimit-*`; `enable_retry_after_header`: those
+    with status 429 when to come back. `request_headers_to_add_when_not_enforced` go to the upstream with a request that
+    is over a limit which is not enforced. `local_cluster_rate_limit`: the limit is that of all endpoints of the local
+    cluster together, each of which takes its share.
+
+    A gRPC call is refused with UNAVAILABLE, which is what 429 means to gRPC,
     or with RESOURCE_EXHAUSTED where `rate_limited_as_resource_exhausted`.
     """
 
@@ -63,6 +87,16 @@ class LocalRateLimit(FilterConfig):
     status: int = 429
     response_headers: tuple[HeaderValueOption, ...] = ()
     rate_limited_as_resource_exhausted: bool = False
+    descriptors: tuple[LocalRateLimitDescriptor, ...] = ()
+    stage: int = 0
+    rate_limits: tuple[RateLimit, ...] = ()
+    vh_rate_limits: VhRateLimits = "OVERRIDE"
+    always_consume_default_token_bucket: bool = True
+    max_dynamic_descriptors: int = 20
+    enable_x_ratelimit_headers: bool = False
+    enable_retry_after_header: bool = False
+    request_headers_to_add_when_not_enforced: tuple[HeaderValueOption, ...] = ()
+    local_cluster_rate_limit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,33 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
+def number_field(number: int, value: int) -> bytes:
+    """A field that holds a number that is not negative; none at all for 0, as in proto3."""
+    return varint(number << 3 | VARINT) + varint(value) if value else b""
+
+
+def message_field(number: int, data: bytes) -> bytes:
+    """A field that holds a message, a text or bytes."""
+    return varint(number << 3 | LENGTH) + varint(len(data)) + data
+
+
+def numbers_in(data: bytes) -> dict[int, int]:
+    """The numbers of a message, by field; the last of each counts."""
+    return {number: value for number, kind, value in fields(data) if kind == VARINT and isinstance(value, int)}
+
+
+def messages_in(data: bytes, wanted: int) -> Iterator[bytes]:
+    """What a message has in a field of messages, texts or bytes."""
+    for number, kind, value in fields(data):
+        if number == wanted and kind == LENGTH and isinstance(value, bytes):
+            yield value
+
+
+def signed(value: int) -> int:
+    """A varint as the signed number of 64 bits that it is."""
+    return value - (1 << 64) if value >> 63 else value
+
+
 def fields(data: bytes) -> Iterator[Field]:
     """The fields of a message's top level, in the order in which they are there.
 

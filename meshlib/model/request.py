@@ -5,14 +5,14 @@ It lives beside the model because routing, balancing, policies and the engine al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar
 
 from meshlib.model.metadata import EMPTY_METADATA, Metadata
 
-__all__ = ["RawHeaders", "RequestHead"]
+__all__ = ["RawHeaders", "RequestHead", "ServedHead"]
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 _NO_STATE: Mapping[str, str] = MappingProxyType({})
@@ -66,6 +66,13 @@ class RequestHead:
     def filter_state(self) -> Mapping[str, str]:
         """The call's filter state, each object as its text: likewise."""
         return _NO_STATE
+
+    @property
+    def remote_address(self) -> str | None:
+        """The address the request comes from, empty where it has none (a unix socket); None of a call that this
+        process makes itself.
+        """
+        return None
 
     def like(self, path: str, headers: RawHeaders) -> RequestHead:
         """The same request with another path and other headers."""
@@ -163,3 +170,31 @@ class RequestHead:
 
     def __repr__(self) -> str:
         return f"RequestHead({self.method} {self.scheme}://{self.authority}{self.path})"
+
+
+class ServedHead(RequestHead):
+    """A request that this process serves. `source` is the address it comes from, or what tells it when it is asked."""
+
+    __slots__ = ("source",)
+
+    def __init__(
+        self,
+        method: str,
+        scheme: str,
+        authority: str,
+        path: str,
+        headers: RawHeaders = (),
+        source: str | Callable[[], str] = "",
+    ) -> None:
+        super().__init__(method, scheme, authority, path, headers)
+        self.source = source
+
+    @property
+    def remote_address(self) -> str:
+        """The address the request comes from."""
+        source = self.source
+        return source if isinstance(source, str) else source()
+
+    def like(self, path: str, headers: RawHeaders) -> RequestHead:
+        """The same request with another path and other headers."""
+        return ServedHead(self.method, self.scheme, self.authority, path, headers, self.source)

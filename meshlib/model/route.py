@@ -12,6 +12,7 @@ from meshlib.model.matcher_tree import Matcher
 from meshlib.model.matchers import HeaderMatcher, RegexRewrite, RouteMatch
 from meshlib.model.metadata import EMPTY_METADATA, EMPTY_STRUCT, Metadata, Struct
 from meshlib.model.mirror import RequestMirrorPolicy
+from meshlib.model.rate_limits import RateLimit
 from meshlib.model.redirect import InternalRedirectPolicy
 from meshlib.model.retry import GrpcTimeout, RetryPolicy
 
@@ -134,6 +135,7 @@ class RouteAction:
     matches by uri template), `path_rewrite` (a text with `%...%` formatters).
     `retry_policy=None` takes the virtual host's. Without `request_mirror_policies` the virtual host's count, then the
     route configuration's. `internal_redirect` None: redirect responses are the caller's.
+    `rate_limits` make the descriptors that rate limit filters ask; `include_vh_rate_limits`: beside the virtual host's.
     """
 
     cluster: ClusterSpecifier
@@ -155,6 +157,8 @@ class RouteAction:
     cluster_not_found_response_code: int = 503
     request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
     internal_redirect: InternalRedirectPolicy | None = None
+    rate_limits: tuple[RateLimit, ...] = ()
+    include_vh_rate_limits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +268,7 @@ class VirtualHost:
     request_mirror_policies: tuple[RequestMirrorPolicy, ...] = ()
     metadata: Metadata = EMPTY_METADATA
     virtual_clusters: tuple[VirtualCluster, ...] = ()
+    rate_limits: tuple[RateLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,12 @@ _NO_LOCALITY = Locality()
 class Local:
     """`locality` of this process (Envoy: `node.locality`), and the `cluster` it is an endpoint of itself (Envoy:
     `local_cluster_name`), whose endpoints say how the callers are spread over the localities. Empty: not known.
+    `service` is what the process is called (Envoy: `node.cluster`), for descriptors of rate limits.
     """
 
     locality: Locality = _NO_LOCALITY
     cluster: str = ""
+    service: str = ""
 
 
 NOWHERE = Local()

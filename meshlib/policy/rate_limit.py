@@ -1,4 +1,4 @@
-"""Local rate limit: a token bucket in this process (`envoy.filters.http.local_ratelimit`).
+"""The token bucket (`envoy.filters.http.local_ratelimit`).
 
 Envoy 1.40 fills its bucket continuously (`AtomicTokenBucketImpl`), at `tokens_per_fill / fill_interval` tokens a
 second, not in steps; so does this one.
@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
 
-from meshlib.model.filters import LocalRateLimit, TokenBucket
-from meshlib.model.headers import HeaderValueOption
-from meshlib.policy.rng import Rng, happens
+from meshlib.model.filters import TokenBucket
 
 MINIMUM_FILL_RATE = 1.0 / (365 * 24 * 3600)
 """Tokens per second below which Envoy does not go: one a year."""
@@ -34,8 +31,8 @@ class LocalTokenBucket:
         self._empty_at = -math.inf
         self._lock = threading.Lock()
 
-    def take(self, now: float, n: int = 1) -> bool:
-        """Take `n` tokens, or none and give False."""
+    def take(self, now: float, n: float = 1) -> bool:
+        """Take `n` tokens, or none and give False. A negative number gives tokens back."""
         with self._lock:
             tokens = (now - self._empty_at) * self.rate
             if tokens > self.max_tokens:  # noqa: PLR1730  min() doubles the cost of the whole call
@@ -51,57 +48,8 @@ class LocalTokenBucket:
         """The tokens in the bucket."""
         return max(0.0, min(self.max_tokens, (now - self._empty_at) * self.rate))
 
-    def next_available(self, now: float, n: int = 1) -> float:
+    def next_available(self, now: float, n: float = 1) -> float:
         """Seconds until `n` tokens are there if nobody else takes any; infinity where `n` is over `max_tokens`."""
         if n > self.max_tokens:
             return math.inf
         return max(0.0, (n - self.remaining(now)) / self.rate)
-
-
-@dataclass(frozen=True, slots=True)
-class LocalVerdict:
-    """`allowed`: let the request through. `limited`: the bucket was empty, enforced or not.
-
-    When it is not allowed, answer with `status`, the body `local_rate_limited`, flag RL, and `headers`.
-    """
-
-    allowed: bool
-    limited: bool = False
-    status: int = 200
-    headers: tuple[HeaderValueOption, ...] = ()
-
-
-_ALLOWED = LocalVerdict(True)
-_NOT_ENFORCED = LocalVerdict(True, limited=True)
-
-
-class LocalRateLimiter:
-    """The filter's decision in Envoy's order: enabled for this request? a token? enforced for this request?
-
-    A request the filter is not enabled for takes no token; one that is limited but not enforced passes. Without a
-    bucket everything passes.
-    """
-
-    __slots__ = ("_enabled", "_enforced", "_refused", "bucket")
-
-    def __init__(self, config: LocalRateLimit) -> None:
-        self._enabled = config.enabled.fraction
-        self._enforced = config.enforced.fraction
-        self._refused = LocalVerdict(False, True, config.status, config.response_headers)
-        self.bucket = LocalTokenBucket(config.token_bucket) if config.token_bucket is not None else None
-
-    @property
-    def asks_all(self) -> LocalTokenBucket | None:
-        """The bucket, where every request is to take a token: `check` without a draw. One that gets none is `over`."""
-        return self.bucket if self._enabled >= 1.0 else None
-
-    def check(self, now: float, rng: Rng) -> LocalVerdict:
-        """Decide about one request."""
-        bucket = self.bucket
-        if bucket is None or (self._enabled < 1.0 and not happens(self._enabled, rng)) or bucket.take(now):
-            return _ALLOWED
-        return self.over(rng)
-
-    def over(self, rng: Rng) -> LocalVerdict:
-        """Decide about a request that got no token."""
-        return self._refused if happens(self._enforced, rng) else _NOT_ENFORCED

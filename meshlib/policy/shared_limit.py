@@ -16,6 +16,7 @@ from typing import Literal
 from meshlib.flags import ResponseFlag
 from meshlib.model.cluster import CircuitBreaker
 from meshlib.model.filters import TokenBucket
+from meshlib.model.limiters import LimitHeaders
 from meshlib.model.request import RequestHead
 from meshlib.policy.breaker import STATE_CLOSED, STATE_HALF_OPEN, Breaker, Transition
 from meshlib.policy.limit_key import KeyFunction, bounded, compile_key
@@ -70,6 +71,9 @@ class SharedRateLimit:
     everything. A store that is gone costs `timeout` (50 ms) for three calls, then for one call a second; a synchronous
     call may cost it twice, to connect and to be answered. Each change of state is logged once.
 
+    `headers`: what a server's responses say of the limit, as of a `RequestLimit`. Unless it is none, each hit asks the
+    store twice.
+
     Raises ValueError for a limit, key or option that is not valid, ImportError without the `limits` extra.
     """
 
@@ -84,6 +88,7 @@ class SharedRateLimit:
         on_error: OnError = "local",
         timeout: float = DEFAULT_TIMEOUT,
         local_fraction: float = 1.0,
+        headers: LimitHeaders = "none",
     ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(f"strategy {strategy!r} is not one of {', '.join(STRATEGIES)}")
@@ -95,6 +100,7 @@ class SharedRateLimit:
         self.name = name or limit
         self.limit = item.amount
         self.window = float(item.get_expiry())
+        self.headers: LimitHeaders = headers
         self._on_error: OnError = on_error
         self._key = compile_key(key)
         self._store = LimitStore(item, storage, strategy, timeout)
@@ -104,7 +110,7 @@ class SharedRateLimit:
 
     def question(self, head: RequestHead) -> SharedQuestion:
         """The hit this request makes, for a driver to ask."""
-        return SharedQuestion(self, self._key(head))
+        return SharedQuestion(self, self._key(head), figures=self.headers != "none")
 
     def hit(self, key: str = "", *, figures: bool = True) -> SharedVerdict:
         """Count one hit; blocks on the store. Not for use on an event loop.
@@ -200,21 +206,22 @@ class SharedRateLimit:
 
 
 class SharedQuestion:
-    """One hit on one limit, for either kind of driver. A call only wants to know whether it may go on: no figures."""
+    """One hit on one limit, for either kind of driver. Most only want to know whether they may go on: no `figures`."""
 
-    __slots__ = ("_key", "_limit")
+    __slots__ = ("_figures", "_key", "_limit")
 
-    def __init__(self, limit: SharedRateLimit, key: str) -> None:
+    def __init__(self, limit: SharedRateLimit, key: str, *, figures: bool = False) -> None:
         self._limit = limit
         self._key = key
+        self._figures = figures
 
     def ask(self) -> SharedVerdict:
         """Hit, blocking."""
-        return self._limit.hit(self._key, figures=False)
+        return self._limit.hit(self._key, figures=self._figures)
 
     async def aask(self) -> SharedVerdict:
         """Hit, on the running event loop."""
-        return await self._limit.ahit(self._key, figures=False)
+        return await self._limit.ahit(self._key, figures=self._figures)
 
 
 def _local_bucket(limit: int, window: float, fraction: float) -> TokenBucket:

@@ -66,7 +66,7 @@ class FilterStatePredicate:
     def __init__(self, matcher: FilterStateMatcher) -> None:
         self.matcher = matcher
         match = matcher.match
-        self._test = compile_string(match) if isinstance(match, StringMatcher) else _compile_ranges(match)
+        self._test = compile_string(match) if isinstance(match, StringMatcher) else compile_ranges(match)
 
     def __call__(self, head: RequestHead) -> bool:
         """Whether the object is there and fits."""
@@ -153,7 +153,8 @@ def _below(metadata: Metadata, matcher: MetadataMatcher) -> tuple[bool, Value]:
     return True, value
 
 
-def _compile_ranges(matcher: IpRanges) -> StringTest:
+def compile_ranges(matcher: IpRanges) -> StringTest:
+    """Whether a text is an address in one of the ranges, or with `invert` in none."""
     try:
         networks = [ipaddress.ip_network(each, strict=False) for each in matcher.ranges]
     except ValueError as error:

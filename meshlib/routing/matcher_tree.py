@@ -87,7 +87,7 @@ class _Compiler(Generic[T]):
         return find
 
     def _exact(self, tree: model.MatcherTree[T]) -> Find[T]:
-        read = _reader(tree.input)
+        read = compile_input(tree.input)
         entries = {as_wire(key): self._on_match(then) for key, then in tree.entries}
 
         def find(head: RequestHead) -> T | None:
@@ -99,7 +99,7 @@ class _Compiler(Generic[T]):
 
     def _prefixes(self, tree: model.MatcherTree[T]) -> Find[T]:
         """The longest prefix first, then shorter ones, until one leads somewhere."""
-        read = _reader(tree.input)
+        read = compile_input(tree.input)
         entries = {as_wire(key): self._on_match(then) for key, then in tree.entries}
         nothing: tuple[Find[T], ...] = ()
         trie = PrefixTrie(entries, lambda key, above: (entries[key], *above), nothing)
@@ -122,7 +122,7 @@ def _nowhere(head: RequestHead) -> None:
 def _predicate(predicate: model.Predicate) -> Holds:
     match predicate:
         case model.SinglePredicate(input=source, match=match):
-            return _test(_reader(source), compile_string(match))
+            return _test(compile_input(source), compile_string(match))
         case model.Not(predicate=inner):
             holds = _predicate(inner)
             return lambda head: not holds(head)
@@ -142,7 +142,8 @@ def _test(read: Read, test: Callable[[str], bool]) -> Holds:
     return holds
 
 
-def _reader(source: model.Input) -> Read:
+def compile_input(source: model.Input) -> Read:
+    """What reads an input of a request, None where it is not there."""
     name = as_wire(source.name)
     match source.kind:
         case "header":

@@ -205,9 +205,10 @@ def bootstrap(
     filters: Sequence[Json] = (),
     router: Json | None = None,
     runtime: Json | None = None,
+    top: Json | None = None,
     **manager: Any,
 ) -> Json:
-    """A sidecar's egress: one listener, one manager, clusters."""
+    """A sidecar's egress: one listener, one manager, clusters; `top` are fields of the bootstrap itself."""
     connection_manager = {
         "@type": f"{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "out",
@@ -222,7 +223,8 @@ def bootstrap(
         "filter_chains": [{"filters": [{"name": "http", "typed_config": connection_manager}]}],
     }
     layers = {"layered_runtime": {"layers": [{"name": "static", "static_layer": runtime}]}} if runtime else {}
-    return {"static_resources": {"listeners": [listener], "clusters": list(clusters)}, **layers}
+    resources = {"listeners": [listener], "clusters": list(clusters)}
+    return {"node": {"id": "twin", "cluster": "twins"}, "static_resources": resources, **layers, **(top or {})}
 
 
 def virtual_host(routes: Sequence[Json], **more: Any) -> Json:

@@ -5,7 +5,9 @@ import socket
 import struct
 import urllib.error
 
+import grpc
 import pytest
+from envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 
 from parts.fast_backend import Reply, Request
 from parts.process import Process, ServerError
@@ -186,3 +188,22 @@ def test_go_control_plane_refuses_a_bad_folder_with_the_reason(go_control_plane)
         server.write([bad])
     good = server.write([{"@type": bad["@type"], "name": "a"}])
     assert good == 2
+
+
+def test_ratelimit_counts_on_redis_and_comes_back_on_its_port(ratelimit_server, redis_server):
+    limit = {"key": "user", "rate_limit": {"unit": "day", "requests_per_unit": 2}}
+    server = ratelimit_server({"shop": [limit]})
+
+    def codes(count: int) -> list[int]:
+        request = rls_pb2.RateLimitRequest(domain="shop")
+        request.descriptors.add().entries.add(key="user", value="ada")
+        with grpc.insecure_channel(server.address) as channel:
+            ask = rls_pb2_grpc.RateLimitServiceStub(channel).ShouldRateLimit
+            return [ask(request, timeout=10, wait_for_ready=True).overall_code for _ in range(count)]
+
+    assert codes(3) == [1, 1, 2]
+    server.kill()
+    server.restart()
+    assert codes(1) == [2]
+    redis_server.flush()
+    assert codes(1) == [1]

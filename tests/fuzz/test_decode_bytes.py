@@ -13,6 +13,7 @@ from meshlib.sources.xds.types import CLUSTER, CLUSTER_LOAD_ASSIGNMENT, LISTENER
 from parts import xds_resources as xds
 
 for _module in (  # the types that stand in an Any below
+    "envoy.extensions.filters.http.ratelimit.v3.rate_limit_pb2",
     "envoy.config.route.v3.route_components_pb2",
     "envoy.extensions.path.match.uri_template.v3.uri_template_match_pb2",
     "envoy.type.matcher.v3.http_inputs_pb2",
@@ -27,6 +28,27 @@ _LIMIT = {
         "stat_prefix": "x",
         "token_bucket": {"max_tokens": 5, "fill_interval": "2s"},
         "filter_enabled": {"default_value": {"numerator": 50, "denominator": "MILLION"}},
+    },
+}
+_GLOBAL = {
+    "name": "global",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+        "domain": "shop",
+        "timeout": "0.02s",
+        "failure_mode_deny_percent": {"default_value": {"numerator": 50}},
+        "rate_limit_service": {
+            "grpc_service": {
+                "google_grpc": {
+                    "target_uri": "limits:8081",
+                    "stat_prefix": "l",
+                    "channel_credentials": {"ssl_credentials": {"root_certs": {"inline_string": "x"}}},
+                },
+                "initial_metadata": [{"key": "a", "value": "b"}],
+            },
+            "transport_api_version": "V3",
+        },
+        "rate_limits": [{"actions": [{"generic_key": {"descriptor_value": "k"}}], "hits_addend": {"number": 2}}],
     },
 }
 _ACTION = {
@@ -117,7 +139,7 @@ _CHECKED_ENDPOINT = {
     "endpoint": {**xds.endpoint()["endpoint"], "health_check_config": {"port_value": 1, "hostname": "h"}}
 }
 SEEDS: list[tuple[str, Json]] = [
-    (LISTENER, xds.api_listener(http_filters=[_LIMIT, xds.ROUTER])),
+    (LISTENER, xds.api_listener(http_filters=[_LIMIT, _GLOBAL, xds.ROUTER])),
     (LISTENER, xds.socket_listener("0.0.0.0_80", 80, "routes")),
     (ROUTE_CONFIGURATION, xds.route_configuration("routes", {"match": _MATCH, "route": _ACTION}, xds.route())),
     (ROUTE_CONFIGURATION, xds.route_configuration("routes", {"match": _TEMPLATE, "route": {"cluster": "a"}})),

@@ -13,6 +13,7 @@ from parts.envoy_server import EnvoyServer
 from parts.fast_backend import FastBackend, Reply, Request
 from parts.go_control_plane import GoControlPlane
 from parts.istio_server import IstioServer
+from parts.ratelimit_server import RateLimitServer
 from parts.redis_server import RedisServer
 
 
@@ -135,5 +136,16 @@ def redis_factory(servers: Servers) -> Callable[[], RedisServer]:
 
     def start() -> RedisServer:
         return servers.keep(RedisServer(servers.folder("redis")))
+
+    return start
+
+
+@pytest.fixture
+def ratelimit_server(servers: Servers, redis_server: RedisServer) -> Callable[..., RateLimitServer]:
+    """``ratelimit_server({"domain": [descriptors]})``: envoyproxy/ratelimit with these limits, on an empty Redis."""
+
+    def start(limits: Mapping[str, Any], **environment: str) -> RateLimitServer:
+        folder = servers.folder("ratelimit")
+        return servers.keep(RateLimitServer(folder, redis_server.address, limits, environment))
 
     return start

@@ -19,6 +19,7 @@ PART_OF_FIXTURE = {
     "envoy": "envoy",
     "redis_server": "redis",
     "redis_factory": "redis",
+    "ratelimit_server": "ratelimit",
     "go_control_plane": "go_control_plane",
     "istio_generator": "istio_generator",
 }

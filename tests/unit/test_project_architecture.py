@@ -98,11 +98,13 @@ ACTING = {
     "urllib.request",
 }
 MAY_ACT: dict[str, set[str]] = {
-    "policy/rate_limit.py": {"threading"},  # a lock over a few float operations, never over a call; so the next four
+    "policy/rate_limit.py": {"threading"},  # a lock over a few float operations, never over a call; so the next five
     "policy/admission.py": {"threading"},
     "policy/bulkhead.py": {"threading"},
     "policy/codel.py": {"threading"},
     "policy/concurrency.py": {"threading"},
+    "policy/limiters.py": {"threading"},
+    "policy/keyed.py": {"threading"},  # a lock over a few steps of a dict
     "policy/limit_store.py": {"asyncio", "time"},  # the client of a store on the network: a shared limit is I/O
     "policy/remote_storage.py": {"threading", "time"},  # asks a breaker's store on the network, beside the calls
     "policy/shared_limit.py": {"time"},  # measures that store, to stop asking it when it is gone

@@ -49,7 +49,8 @@ def _runtime(layer: Any) -> Message:
 def local(bootstrap: Any) -> Local:
     """Where the process is, and of which cluster it is an endpoint."""
     place = bootstrap.node.locality
-    return Local(Locality(place.region, place.zone, place.sub_zone), bootstrap.cluster_manager.local_cluster_name)
+    where = Locality(place.region, place.zone, place.sub_zone)
+    return Local(where, bootstrap.cluster_manager.local_cluster_name, bootstrap.node.cluster)
 
 
 def not_applied(bootstrap: Message) -> Iterator[Problem]:

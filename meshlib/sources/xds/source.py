@@ -125,7 +125,7 @@ class XdsSource:
         self._names = ListenerNames(template, with_port=bootstrap.node.id.startswith("sidecar~"))
         self._sniffed = SniffedServices.of_node(bootstrap.node.id)
         place = bootstrap.node.locality
-        self._local = Local(Locality(place.region, place.zone, place.sub_zone))
+        self._local = Local(Locality(place.region, place.zone, place.sub_zone), service=bootstrap.node.cluster)
         self._client = XdsClient(bootstrap, self._accept, self._on_events, delta=self._delta)
         for layer in self._layers.names:
             self._client.subscribe(RUNTIME, layer)

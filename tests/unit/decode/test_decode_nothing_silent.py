@@ -158,6 +158,21 @@ def _fault(message: Any, edit: Edit) -> None:
     _manager(message, insert)
 
 
+def _global_rate_limit(message: Any, edit: Edit) -> None:
+    from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2 as pb
+
+    def insert(manager: Any) -> None:
+        config = pb.RateLimit(domain="shop")
+        config.rate_limit_service.grpc_service.envoy_grpc.cluster_name = "limits"
+        config.rate_limit_service.transport_api_version = 2
+        edit(config)
+        router = manager.http_filters.pop()
+        manager.http_filters.add(name="limit").typed_config.Pack(config)
+        manager.http_filters.append(router)
+
+    _manager(message, insert)
+
+
 FAULT_PARTS = {
     "delay": {"fixed_delay": "1s"},
     "abort": {"http_status": 503},
@@ -171,6 +186,30 @@ def _part_of_fault(name: str) -> Place:
         edit(getattr(fault, name))
 
     return LISTENER, lambda message, edit: _fault(message, lambda fault: with_part(fault, edit))
+
+
+def _asked(name: str) -> Callable[[Any, Edit], None]:
+    """The service that the filter asks, and what is below `name` of it."""
+
+    def edit_inside(message: Any, edit: Edit) -> None:
+        def inside(config: Any) -> None:
+            service = config.rate_limit_service.grpc_service
+            if name == "google_grpc":
+                service.google_grpc.target_uri = "limits:8081"
+                service.google_grpc.stat_prefix = "limits"
+            edit(getattr(service, name) if name else service)
+
+        _global_rate_limit(message, inside)
+
+    return edit_inside
+
+
+def _limit_of_route(message: Any, edit: Edit) -> None:
+    from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2 as pb
+
+    config = pb.RateLimitPerRoute()
+    edit(config)
+    _route(message).typed_per_filter_config["limit"].Pack(config)
 
 
 def _tls(message: Any, edit: Edit) -> None:
@@ -326,6 +365,11 @@ PLACES: dict[str, Place] = {
     "FaultDelay": _part_of_fault("delay"),
     "FaultAbort": _part_of_fault("abort"),
     "FaultRateLimit": _part_of_fault("response_rate_limit"),
+    "GlobalRateLimit": (LISTENER, _global_rate_limit),
+    "GrpcService": (LISTENER, _asked("")),
+    "EnvoyGrpc": (LISTENER, _asked("envoy_grpc")),
+    "GoogleGrpc": (LISTENER, _asked("google_grpc")),
+    "RateLimitPerRoute": (ROUTE_CONFIGURATION, _limit_of_route),
     "ClusterLoadAssignment": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m),
     "Policy": _at(CLUSTER_LOAD_ASSIGNMENT, _touch("policy")),
     "LocalityLbEndpoints": _at(CLUSTER_LOAD_ASSIGNMENT, lambda m: m.endpoints[0]),
@@ -359,17 +403,20 @@ EMPTY = {
     "HeaderMatcher": {"present_match"},
     "VirtualHost": {"hedge_policy"},
     "HttpConnectionManager": {"common_http_protocol_options"},
-    "LocalRateLimit": {"filter_enabled", "filter_enforced"},
     "AdaptiveConcurrency": {"enabled"},
     "AdmissionControl": {"aggression", "enabled", "rps_threshold"},
     "FaultDelay": {"percentage"},
     "FaultAbort": {"percentage"},
     "FaultRateLimit": {"percentage"},
+    "LocalRateLimit": {"always_consume_default_token_bucket", "filter_enabled", "filter_enforced"},
     "ClusterLoadAssignment": {"named_endpoints", "policy"},
     "LocalityLbEndpoints": {"locality"},
 }
 # Harmless by nature; the tables of the decoders give the reason of each.
 HARMLESS = {
+    "GrpcService": {"timeout"},
+    "EnvoyGrpc": {"max_receive_message_length", "skip_envoy_headers"},
+    "GoogleGrpc": {"per_stream_buffer_limit_bytes", "stat_prefix"},
     "Cluster": {
         "alt_stat_name",
         "cleanup_interval",
@@ -432,7 +479,6 @@ HARMLESS = {
         "use_remote_address",
         "xff_num_trusted_hops",
     },
-    "LocalRateLimit": {"stage"},
     "LocalityLbEndpoints": {"metadata"},
     "SocketAddress": {"ipv4_compat"},  # about listening sockets
 }

@@ -12,6 +12,7 @@ from meshlib.context import NO_CONTEXT, current
 from meshlib.engine.ends import End
 from meshlib.engine.events import Event, RequestServed
 from meshlib.integrations import django as mesh_django
+from meshlib.model.limiters import Bucket, RequestLimit
 from meshlib.model.request import RequestHead
 from parts.flow import Dice
 
@@ -78,6 +79,16 @@ def test_what_is_refused_never_reaches_a_view(kind: str, configured: Any) -> Non
     dead = ask(kind, "/sync", **{"x-envoy-expected-rq-timeout-ms": "0"})
     assert (dead.status_code, dead.content) == (504, b"the request's deadline had passed on arrival")
     assert [ask(kind, "/sync").status_code for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_responses_say_what_is_left_of_a_limit(kind: str, configured: Any) -> None:
+    limit = RequestLimit("user", Bucket(0.001, burst=2), key="header:x-user", headers="ratelimit")
+    configured(MESHLIB={"STATIC": {"a": ["1.2.3.4:1"]}, "RATE_LIMITS": [limit]})
+    answers = [ask(kind, "/sync", **{"x-user": user}) for user in ("ann", "ann", "bob", "ann")]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["1", "0", "1", "0"]
+    assert answers[3].headers["retry-after"] == "1000"
 
 
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])

@@ -7,15 +7,15 @@ import random
 import pytest
 
 from meshlib import local_limit
+from meshlib.engine.local_limit import LocalRateLimitFilter
 from meshlib.model.filters import TokenBucket
-from meshlib.policy.rate_limit import LocalRateLimiter
+from meshlib.model.request import RequestHead
 
 
 def test_a_limit_from_code_holds_for_every_request() -> None:
-    limiter = LocalRateLimiter(local_limit("3/minute"))
-    rng = random.Random(1)
-    assert [limiter.check(1.0, rng).allowed for _ in range(5)] == [True, True, True, False, False]
-    assert limiter.check(21.0, rng).allowed, "a third of a minute later one token is back"
+    limit, rng, head = LocalRateLimitFilter(local_limit("3/minute")), random.Random(1), RequestHead("GET", "", "", "/")
+    assert [limit.on_request(head, 1.0, rng) is None for _ in range(5)] == [True, True, True, False, False]
+    assert limit.on_request(head, 21.0, rng) is None, "a third of a minute later one token is back"
 
 
 @pytest.mark.parametrize(

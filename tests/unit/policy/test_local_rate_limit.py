@@ -1,4 +1,4 @@
-"""The token bucket (filled continuously, as Envoy 1.40 was seen to do) and the local_ratelimit decision."""
+"""The token bucket, filled continuously, as Envoy 1.40 was seen to do."""
 
 import math
 import threading
@@ -6,18 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from meshlib.model.filters import LocalRateLimit, TokenBucket
-from meshlib.model.headers import HeaderValueOption
-from meshlib.model.matchers import FractionalPercent
-from meshlib.policy.rate_limit import LocalRateLimiter, LocalTokenBucket
-
-
-class Draw:
-    def __init__(self, *values: float) -> None:
-        self.values = list(values)
-
-    def random(self) -> float:
-        return self.values.pop(0)
+from meshlib.model.filters import TokenBucket
+from meshlib.policy.rate_limit import LocalTokenBucket
 
 
 def test_it_starts_full_whatever_the_clock_says() -> None:
@@ -77,45 +67,10 @@ def test_eight_threads_take_exactly_what_is_there() -> None:
         assert sum(pool.map(work, range(8))) == 1000
 
 
-def limiter(enabled: int = 100, enforced: int = 100, tokens: int = 1) -> LocalRateLimiter:
-    return LocalRateLimiter(
-        LocalRateLimit(
-            "inbound",
-            TokenBucket(tokens, 1, 60.0),
-            FractionalPercent(enabled),
-            FractionalPercent(enforced),
-            503,
-            (HeaderValueOption("x-limited", "yes"),),
-        )
-    )
-
-
-def test_over_the_limit_the_answer_is_the_configured_one() -> None:
-    limit = limiter()
-    assert limit.check(0.0, Draw()).allowed
-    verdict = limit.check(0.0, Draw())
-    assert (verdict.allowed, verdict.limited, verdict.status) == (False, True, 503)
-    assert verdict.headers == (HeaderValueOption("x-limited", "yes"),)
-
-
-def test_a_request_it_is_not_enabled_for_takes_no_token() -> None:
-    limit = limiter(enabled=50)
-    assert limit.check(0.0, Draw(0.5)).allowed
-    assert limit.check(0.0, Draw(0.49)).allowed
-    assert not limit.check(0.0, Draw(0.49)).allowed
-
-
-def test_without_enforcement_it_only_notes() -> None:
-    limit = limiter(enforced=50)
-    limit.check(0.0, Draw())
-    noted = limit.check(0.0, Draw(0.5))
-    assert (noted.allowed, noted.limited) == (True, True)
-    assert not limit.check(0.0, Draw(0.49)).allowed
-
-
-def test_as_in_envoy_it_does_nothing_unless_enabled_and_without_a_bucket() -> None:
-    unset = LocalRateLimiter(LocalRateLimit("inbound", TokenBucket(1)))
-    assert all(unset.check(0.0, Draw()).allowed for _ in range(5))
-    everything = FractionalPercent(100)
-    bucketless = LocalRateLimiter(LocalRateLimit("inbound", None, everything, everything))
-    assert all(bucketless.check(0.0, Draw()).allowed for _ in range(5))
+def test_tokens_that_are_given_back_fill_it_no_further_than_full() -> None:
+    bucket = LocalTokenBucket(TokenBucket(3, 1, 60.0))
+    assert bucket.take(0.0, 2)
+    assert bucket.take(0.0, -1)
+    assert bucket.remaining(0.0) == pytest.approx(2.0)
+    assert bucket.take(0.0, -5)
+    assert bucket.remaining(0.0) == 3.0

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from meshlib import ConfigurationError, Fault, Mesh, local_limit
+from meshlib import ConfigurationError, Fault, Mesh, SharedRateLimit, local_limit
 from meshlib.model.endpoint import Locality
+from meshlib.model.limiters import ConcurrencyLimit, RequestLimit
 from meshlib.model.shedding import Bulkhead
 from meshlib.model.zones import Local
 from meshlib.settings import SETTINGS, SOURCES, configuration_issues, mesh_from_settings, mistakes, server_options
@@ -175,8 +176,9 @@ def test_a_path_that_leads_nowhere(path: str, words: str, module: None) -> None:
         mesh_from_settings({"MESH": path})
 
 
-def test_limits_of_both_kinds() -> None:
-    assert mistakes({**STATIC, "RATE_LIMITS": ["1/second", local_limit("2/hour")]}) == ()
+def test_limits_of_every_kind() -> None:
+    limits = ["1/second", local_limit("2/hour"), RequestLimit("few", ConcurrencyLimit(1))]
+    assert mistakes({**STATIC, "RATE_LIMITS": [*limits, SharedRateLimit("3/hour", "memory://")]}) == ()
 
 
 def test_files_are_checked_as_the_command_does(tmp_path: Path) -> None:

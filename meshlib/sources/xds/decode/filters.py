@@ -8,18 +8,22 @@ from typing import Any
 from meshlib.model.filters import (
     FilterConfig,
     HttpFilter,
-    LocalRateLimit,
     PerFilterConfig,
     RouterFilter,
-    TokenBucket,
     UnsupportedFilter,
 )
-from meshlib.model.matchers import FractionalPercent
 from meshlib.model.report import ResourceError
-from meshlib.sources.xds.decode.common import duration, header_options, runtime_fraction, type_name, unpack, wrapped
+from meshlib.sources.xds.decode.common import type_name, unpack
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.cors import CORS_MODULES, CORS_POLICY_TYPE, CORS_TYPE, cors_filter, cors_policy
 from meshlib.sources.xds.decode.fault import FAULT_MODULES, FAULT_TYPE, fault_filter
+from meshlib.sources.xds.decode.global_rate_limit import (
+    GLOBAL_RATE_LIMIT_MODULES,
+    GLOBAL_RATE_LIMIT_TYPE,
+    global_rate_limit,
+    global_rate_limit_per_route,
+)
+from meshlib.sources.xds.decode.global_rate_limit import PER_ROUTE_TYPE as GLOBAL_PER_ROUTE_TYPE
 from meshlib.sources.xds.decode.header_mutation import (
     HEADER_MUTATION_MODULES,
     HEADER_MUTATION_TYPE,
@@ -27,6 +31,14 @@ from meshlib.sources.xds.decode.header_mutation import (
     header_mutation,
     header_mutation_per_route,
 )
+from meshlib.sources.xds.decode.local_rate_limit import (
+    LOCAL_RATE_LIMIT_MODULE,
+    LOCAL_RATE_LIMIT_TYPE,
+    check_per_route,
+    local_rate_limit,
+)
+from meshlib.sources.xds.decode.rate_limit_quota import QUOTA_DECODERS, QUOTA_MODULES
+from meshlib.sources.xds.decode.request_limit import REQUEST_LIMIT_TYPE, request_limit
 from meshlib.sources.xds.decode.session import (
     SESSION_MODULE,
     SESSION_PER_ROUTE_TYPE,
@@ -43,15 +55,16 @@ from meshlib.sources.xds.decode.shedding import (
 )
 
 _ROUTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
-_LOCAL_RATE_LIMIT_TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _MODULES = {
     **CORS_MODULES,
     **FAULT_MODULES,
+    **GLOBAL_RATE_LIMIT_MODULES,
     **HEADER_MUTATION_MODULES,
+    **QUOTA_MODULES,
     **SHEDDING_MODULES,
     SESSION_TYPE: SESSION_MODULE,
     _ROUTER_TYPE: "envoy.extensions.filters.http.router.v3.router_pb2",
-    _LOCAL_RATE_LIMIT_TYPE: "envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2",
+    LOCAL_RATE_LIMIT_TYPE: LOCAL_RATE_LIMIT_MODULE,
 }
 _PER_ROUTE_MODULES = {
     **_MODULES,
@@ -76,23 +89,8 @@ _ROUTER = fields(
     ),
     instead={"upstream_http_filters": "upstream filters are not run"},
 )
-_LOCAL_RATE_LIMIT = fields(
-    "stat_prefix",
-    "status",
-    "token_bucket",
-    "filter_enabled",
-    "filter_enforced",
-    "response_headers_to_add",
-    "rate_limited_as_resource_exhausted",
-    harmless={"stage": "orders rate-limit actions, which are not in this version"},
-    instead={
-        "descriptors": "the default token bucket applies to every request",
-        "local_rate_limit_per_downstream_connection": "one bucket is shared by all connections",
-    },
-)
 _NOTHING_TO_DO = frozenset({"envoy.extensions.filters.http.on_demand.v3.OnDemand"})
 """Filters that say nothing where they are empty: virtual hosts come on demand with this filter or without."""
-_MIN_FILL_INTERVAL = 0.05
 _HTTP_FILTER = fields("name", "typed_config", "is_optional", "disabled")
 
 
@@ -105,38 +103,9 @@ def _router(ctx: Context, message: Any, path: str) -> FilterConfig:
     )
 
 
-def _token_bucket(message: Any, path: str) -> TokenBucket:
-    interval = duration(message, "fill_interval") or 0.0
-    if interval < _MIN_FILL_INTERVAL:
-        raise ResourceError(join(path, "fill_interval"), f"must be at least 0.05s, is {interval:g}s")
-    return TokenBucket(message.max_tokens, wrapped(message, "tokens_per_fill", 1), interval)
-
-
-def _local_rate_limit(ctx: Context, message: Any, path: str) -> FilterConfig:
-    ctx.check_fields(message, path, _LOCAL_RATE_LIMIT)
-
-    def share(name: str) -> FractionalPercent:
-        if not message.HasField(name):
-            return FractionalPercent(0)
-        return runtime_fraction(ctx, getattr(message, name), join(path, name))
-
-    bucket = None
-    if message.HasField("token_bucket"):
-        bucket = _token_bucket(message.token_bucket, join(path, "token_bucket"))
-    return LocalRateLimit(
-        stat_prefix=message.stat_prefix,
-        token_bucket=bucket,
-        enabled=share("filter_enabled"),
-        enforced=share("filter_enforced"),
-        status=message.status.code if message.status.code >= 400 else 429,  # as Envoy: only error codes are taken
-        response_headers=header_options(ctx, message.response_headers_to_add, join(path, "response_headers_to_add")),
-        rate_limited_as_resource_exhausted=message.rate_limited_as_resource_exhausted,
-    )
-
-
 _DECODERS: dict[str, Callable[[Context, Any, str], FilterConfig]] = {
     _ROUTER_TYPE: _router,
-    _LOCAL_RATE_LIMIT_TYPE: _local_rate_limit,
+    LOCAL_RATE_LIMIT_TYPE: local_rate_limit,
     ADAPTIVE_CONCURRENCY_TYPE: adaptive_concurrency,
     ADMISSION_CONTROL_TYPE: admission_control,
     SESSION_TYPE: stateful_session,
@@ -145,11 +114,16 @@ _DECODERS: dict[str, Callable[[Context, Any, str], FilterConfig]] = {
     CORS_POLICY_TYPE: cors_policy,
     HEADER_MUTATION_TYPE: header_mutation,
     PER_ROUTE_TYPE: header_mutation_per_route,
+    GLOBAL_RATE_LIMIT_TYPE: global_rate_limit,
+    GLOBAL_PER_ROUTE_TYPE: global_rate_limit_per_route,
+    **QUOTA_DECODERS,
 }
 
 
 def _config(ctx: Context, typed_config: Any, path: str) -> FilterConfig:
     name, message = unpack(typed_config, _MODULES, path)
+    if name == REQUEST_LIMIT_TYPE:
+        return request_limit(ctx, typed_config, path)
     if message is not None:
         return _DECODERS[name](ctx, message, path)
     ctx.degraded(path, f"filter {name or 'without a type'} is not supported; requests skip it")
@@ -190,7 +164,7 @@ def _per_filter(ctx: Context, name: str, typed_config: Any, path: str) -> PerFil
         session, disabled = session_per_route(ctx, message, path)
         return PerFilterConfig(name, session, disabled)
     if kind != "envoy.config.route.v3.FilterConfig":
-        return PerFilterConfig(name, _config(ctx, typed_config, path))
+        return PerFilterConfig(name, check_per_route(_config(ctx, typed_config, path), path))
     ctx.check_fields(message, path, _FILTER_CONFIG)
     if message is None or not message.HasField("config"):
         return PerFilterConfig(name, None, disabled=bool(message and message.disabled))

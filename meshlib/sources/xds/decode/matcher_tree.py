@@ -115,15 +115,22 @@ class _Decoder(Generic[T]):
         return MatcherTree(self._input(message.input, join(path, "input")), kind, tuple(found), otherwise)
 
     def _input(self, message: Any, path: str) -> Input:
-        where = join(path, "typed_config")
-        name, found = unpack(message.typed_config, _INPUTS, where)
-        if found is None:
-            raise UnsupportedError(where, f"the input {name!r} is not supported")
-        if name not in self._inputs:
-            raise ResourceError(where, f"the input {name!r} has no place here")
-        match name:
-            case "envoy.type.matcher.v3.HttpRequestHeaderMatchInput":
-                return Input("header", found.header_name.lower())
-            case "envoy.type.matcher.v3.HttpRequestQueryParamMatchInput":
-                return Input("query_parameter", found.query_param)
-        return Input("filter_state", found.key)
+        return match_input(message, path, self._inputs)
+
+
+def match_input(message: Any, path: str, inputs: frozenset[str] = REQUEST_INPUTS) -> Input:
+    """What a `TypedExtensionConfig` says to look at, which is among `inputs`. Raises `UnsupportedError` for what is not
+    supported at all.
+    """
+    where = join(path, "typed_config")
+    name, found = unpack(message.typed_config, _INPUTS, where)
+    if found is None:
+        raise UnsupportedError(where, f"the input {name!r} is not supported")
+    if name not in inputs:
+        raise ResourceError(where, f"the input {name!r} has no place here")
+    match name:
+        case "envoy.type.matcher.v3.HttpRequestHeaderMatchInput":
+            return Input("header", found.header_name.lower())
+        case "envoy.type.matcher.v3.HttpRequestQueryParamMatchInput":
+            return Input("query_parameter", found.query_param)
+    return Input("filter_state", found.key)

@@ -76,7 +76,8 @@ def header_matcher(ctx: Context, message: Any, path: str) -> HeaderMatcher:
     return HeaderMatcher(message.name.lower(), match, message.invert_match, message.treat_missing_header_as_empty)
 
 
-def _query_matcher(ctx: Context, message: Any, path: str) -> QueryParameterMatcher:
+def query_matcher(ctx: Context, message: Any, path: str) -> QueryParameterMatcher:
+    """`envoy.config.route.v3.QueryParameterMatcher`."""
     match message.WhichOneof("query_parameter_match_specifier"):
         case "string_match":
             found: StringMatcher | Present = string_matcher(ctx, message.string_match, join(path, "string_match"))
@@ -129,7 +130,7 @@ def route_match(ctx: Context, message: Any, path: str) -> RouteMatch:
     return RouteMatch(
         path=_path_matcher(ctx, message, path),
         headers=tuple(header_matcher(ctx, m, f"{join(path, 'headers')}[{i}]") for i, m in headers),
-        query_parameters=tuple(_query_matcher(ctx, m, f"{join(path, 'query_parameters')}[{i}]") for i, m in parameters),
+        query_parameters=tuple(query_matcher(ctx, m, f"{join(path, 'query_parameters')}[{i}]") for i, m in parameters),
         grpc=message.HasField("grpc"),
         runtime_fraction=fraction,
         cookies=tuple(cookie_matchers(ctx, message, path)),

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import ClusterLoadAssignment
-from meshlib.model.listener import Listener
+from meshlib.model.global_rate_limit import GlobalRateLimit
+from meshlib.model.grpc_service import GrpcService
+from meshlib.model.listener import HttpConnectionManager, Listener
 from meshlib.model.matcher_tree import actions
+from meshlib.model.rate_limit_quota import RateLimitQuota
 from meshlib.model.route import (
     ClusterSpecifier,
     MatchedCluster,
@@ -80,6 +83,7 @@ def _of_listener(listener: Listener) -> References:
     routes: set[str] = set()
     clusters: set[str] = set()
     for manager in listener.managers:
+        clusters |= {service.cluster for service in _asked(manager) if service.cluster}
         for found in _of_routes(manager.routes):
             if isinstance(found, str):
                 routes.add(found)
@@ -87,6 +91,13 @@ def _of_listener(listener: Listener) -> References:
                 clusters |= _clusters(found)
     by_srds = any(isinstance(m.routes, ScopedRoutes) and m.routes.scopes is None for m in listener.managers)
     return References(frozenset(routes), frozenset(clusters), scopes=by_srds)
+
+
+def _asked(manager: HttpConnectionManager) -> Iterator[GrpcService]:
+    """The services that the manager's filters ask."""
+    for entry in manager.http_filters:
+        if isinstance(entry.config, GlobalRateLimit | RateLimitQuota):
+            yield entry.config.service
 
 
 def _of_routes(routes: RouteConfiguration | str | ScopedRoutes) -> Iterator[RouteConfiguration | str]:

@@ -30,6 +30,7 @@ from meshlib.sources.xds.decode.filters import per_filter_configs
 from meshlib.sources.xds.decode.matcher_tree import ROUTE_INPUTS, matcher
 from meshlib.sources.xds.decode.matchers import header_matcher, route_match
 from meshlib.sources.xds.decode.mirror import mirror_policies
+from meshlib.sources.xds.decode.rate_limits import rate_limits
 from meshlib.sources.xds.decode.retry import BODY_LIMIT_FIELDS, body_buffer_limit, hedges, retry_policy
 from meshlib.sources.xds.decode.route_action import route_action
 from meshlib.sources.xds.decode.route_answers import direct_response, redirect
@@ -72,6 +73,7 @@ _VIRTUAL_HOST = fields(
     "typed_per_filter_config",
     "cors",
     "request_mirror_policies",
+    "rate_limits",
     "metadata",
     *MUTATION_FIELDS,
     instead={
@@ -221,6 +223,7 @@ def _virtual_host(ctx: Context, message: Any, path: str, max_body: int) -> Virtu
         response_headers=mutations(ctx, message, "response", path),
         typed_per_filter_config=(*legacy_cors(ctx, message, path), *per_filter_configs(ctx, message, path)),
         request_mirror_policies=mirror_policies(ctx, message, path),
+        rate_limits=rate_limits(ctx, message.rate_limits, join(path, "rate_limits")),
         virtual_clusters=tuple(
             _virtual_cluster(ctx, each, where)
             for each, where in _each(message.virtual_clusters, path, "virtual_clusters")

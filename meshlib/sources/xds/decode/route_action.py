@@ -6,11 +6,12 @@ from typing import Any
 
 from meshlib.model.route import RouteAction
 from meshlib.sources.xds.decode.cluster_specifier import cluster_specifier, metadata_match
-from meshlib.sources.xds.decode.common import enum_name
+from meshlib.sources.xds.decode.common import enum_name, wrapped
 from meshlib.sources.xds.decode.context import Context, fields, join
 from meshlib.sources.xds.decode.hash_policy import hash_policies
 from meshlib.sources.xds.decode.internal_redirect import INTERNAL_REDIRECT_FIELDS, internal_redirect
 from meshlib.sources.xds.decode.mirror import mirror_policies
+from meshlib.sources.xds.decode.rate_limits import rate_limits
 from meshlib.sources.xds.decode.retry import hedges, retry_policy
 from meshlib.sources.xds.decode.rewrites import HOST_REWRITE_FIELDS, PATH_REWRITE_FIELDS, host_rewrite, path_rewrites
 from meshlib.sources.xds.decode.timeouts import FLUSH_TIMEOUT, TIMEOUT_FIELDS, timeouts
@@ -33,6 +34,8 @@ _ROUTE_ACTION = fields(
     "priority",
     "hash_policy",
     "request_mirror_policies",
+    "rate_limits",
+    "include_vh_rate_limits",
     *INTERNAL_REDIRECT_FIELDS,
     instead={"upgrade_configs": "upgrades are not proxied", **FLUSH_TIMEOUT},
 )
@@ -64,5 +67,7 @@ def route_action(ctx: Context, message: Any, path: str) -> RouteAction:
         cluster_not_found_response_code=_NOT_FOUND_CODES[message.cluster_not_found_response_code],
         request_mirror_policies=mirror_policies(ctx, message, path),
         internal_redirect=internal_redirect(ctx, message, path),
+        rate_limits=rate_limits(ctx, message.rate_limits, join(path, "rate_limits")),
+        include_vh_rate_limits=wrapped(message, "include_vh_rate_limits", default=False),
         **timeouts(ctx, message, path),
     )

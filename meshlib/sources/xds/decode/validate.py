@@ -14,6 +14,7 @@ from typing import Any
 from meshlib.model.report import ResourceError
 from meshlib.sources.xds.decode.context import join
 from meshlib.sources.xds.decode.rules import Check, field_checks
+from meshlib.sources.xds.decode.unknown import unknown_fields
 
 _WRAPPERS = frozenset(
     f"google.protobuf.{name}Value"
@@ -25,11 +26,13 @@ _NOT_ASKED = frozenset(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stat_prefix",
         "envoy.config.route.v3.VirtualHost.name",
         f"{_TLS}.CombinedCertificateValidationContext.validation_context_sds_secret_config",
+        "envoy.config.route.v3.RateLimit.Action.MetaData.source",
     }
 )
 """What istiod leaves out for gRPC clients and servers, who do not ask for it: names for metrics, and a secret by SDS
-where a certificate provider stands in for it.
+where a certificate provider stands in for it. And an enum that has more values than xds-protos knows.
 """
+_GROWING = frozenset({"envoy.config.route.v3.RateLimit.Action", "envoy.config.route.v3.RateLimit.Override"})
 _MAX_DURATION_SECONDS = 315_576_000_000
 
 
@@ -61,7 +64,7 @@ def validate(message: Any, path: str = "") -> None:
         if not message.HasField(name):
             raise ResourceError(join(path, name), "is required")
     for name, members in plan.oneofs:
-        if message.WhichOneof(name) is None:
+        if message.WhichOneof(name) is None and not _is_newer(message):
             raise ResourceError(path, f"one of {members} is required")
     for name, checks in plan.always:
         _apply(checks, getattr(message, name), join(path, name))
@@ -69,6 +72,11 @@ def validate(message: Any, path: str = "") -> None:
         field = plan.fields.get(descriptor.name)
         if field is not None:
             _validate_field(field, value, join(path, descriptor.name))
+
+
+def _is_newer(message: Any) -> bool:
+    """Whether a member of its oneof may be one that xds-protos does not have yet: for its decoder to tell."""
+    return message.DESCRIPTOR.full_name in _GROWING and any(unknown_fields(message))
 
 
 def _validate_field(field: _Field, value: Any, path: str) -> None:
