@@ -279,9 +279,11 @@ class Attempts:
         if self.deadline is not None and now >= self.deadline:
             self.info.attempts -= 1  # a back-off that took longer than it should have: this one is never made
             return ResponseFlag.UT, "the deadline had passed before the attempt", False
-        if cluster.breaker is not None or self.extras is not None:
-            refused = take(self, start, now)
-            if refused is not None:
+        breaker = cluster.breaker
+        if breaker is not None or self.extras is not None:
+            if breaker is not None and self.extras is None and (permit := breaker.permit(now)) is not None:
+                start.permits = (*start.permits, (breaker, permit)) if start.permits else ((breaker, permit),)
+            elif (refused := take(self, start, now)) is not None:
                 return refused
         limit = self.thresholds.max_requests
         if not admit(self.load.requests, limit, start):

@@ -231,7 +231,9 @@ _NOT_REFUSED: Refused = (ResponseFlag.UO, "", False)
 
 
 def take(call: Attempts, start: Start, now: float) -> Refused | None:
-    """Permits of the route's breaker and the cluster's, for one attempt."""
+    """Permits of the route's breaker and the cluster's, for one attempt. (`Attempts.admit` asks a closed breaker of the
+    cluster's by itself, where there is no other.)
+    """
     extras, cluster = call.extras, call.cluster
     if extras is not None and extras.circuit is not None:
         circuit = extras.circuit
@@ -258,7 +260,8 @@ def settle(start: Start, outcome: Outcome, verdict: Classification) -> None:
             breaker.release(permit)
         else:
             breaker.record(permit, not verdict.counts_as_5xx, outcome.at, outcome.error)
-    _followed(start, outcome.at)
+    if start.cluster.circuits is not None:
+        _followed(start, start.cluster.circuits, outcome.at)
 
 
 def give_back(start: Start) -> None:
@@ -266,13 +269,12 @@ def give_back(start: Start) -> None:
     permits, start.permits = start.permits, ()
     for breaker, permit in permits:
         breaker.release(permit)
-    _followed(start, _BEFORE)
+    if start.cluster.circuits is not None:
+        _followed(start, start.cluster.circuits, _BEFORE)
 
 
-def _followed(start: Start, now: float) -> None:
-    circuits = start.cluster.circuits
-    if circuits is not None:
-        cell = start.host.cell
-        breaker = circuits.of(cell)
-        if cell.tripped or breaker.current_state != STATE_CLOSED:
-            circuits.follow(cell, breaker, now, start.cluster)
+def _followed(start: Start, circuits: EndpointCircuits, now: float) -> None:
+    cell = start.host.cell
+    breaker = circuits.of(cell)
+    if cell.tripped or breaker.current_state != STATE_CLOSED:
+        circuits.follow(cell, breaker, now, start.cluster)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count as steps
 from typing import TYPE_CHECKING
 
 from meshlib.engine.circuits import settle
@@ -14,7 +15,6 @@ from meshlib.model.outcome import Outcome
 from meshlib.policy.classify import PENDING, Classification, classify
 from meshlib.policy.outlier import Change, OutlierDetector
 from meshlib.state.cells import EndpointState
-from meshlib.state.outliers import step
 
 if TYPE_CHECKING:
     from meshlib.engine.attempt import Attempts
@@ -33,8 +33,15 @@ def judge(call: Attempts, start: Start, outcome: Outcome, *, was_slow: bool = Fa
         cluster.observe(start, outcome, verdict)
     if verdict is PENDING:  # judged by its status, when the stream has ended; a breaker's permit is kept until then
         return verdict
-    if start.permits:
-        settle(start, outcome, verdict)
+    permits = start.permits
+    if permits:
+        period = permits[0][1].period
+        # A success after a success tells a breaker nothing that only counts failures in a row.
+        nothing_new = verdict.success and period.plain and not period.failures and period.window is None
+        if nothing_new and len(permits) == 1 and cluster.circuits is None:
+            start.permits = ()
+        else:
+            settle(start, outcome, verdict)
     detector = cluster.detector
     if detector is not None and not was_slow:
         now, state, cell = outcome.at, cluster.state, start.host.cell
@@ -42,8 +49,9 @@ def judge(call: Attempts, start: Start, outcome: Outcome, *, was_slow: bool = Fa
             sweep(call.runtime, cluster, now)
         # A success that ends no streak of failures, which is what nearly all attempts are, is only counted.
         if verdict.success and cluster.errors is None and cell not in state.streaks:
-            if detector.counts:
-                step(state.window.successes, cell)
+            if detector.counts:  # `step`, written out because it is run for nearly every attempt
+                successes = state.window.successes
+                next(successes.get(cell) or successes.setdefault(cell, steps()))
         else:
             detect(call, start, as_told(cluster.errors, outcome, verdict), now)
     count(cluster.stats, outcome)

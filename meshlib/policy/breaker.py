@@ -90,7 +90,7 @@ class Period:
         self.probes: dict[Permit, Permit | None] = {}
         self.successor: dict[str, Period] = {}
         self.permit = Permit(self)  # shared by all calls of a closed period, so that a permit costs no allocation
-        self.plain = True  # while closed: every call passes, and nobody asks how long it takes
+        self.plain = state == STATE_CLOSED  # every call passes, and nobody asks how long it takes, or is told of it
         self.window: Window | None = None
         self.ramp_end = since
         self.asked = counting()  # who has asked during the ramp

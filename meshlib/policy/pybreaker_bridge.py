@@ -65,6 +65,7 @@ class _View(Period):
 
     def __init__(self, state: State, since: float, number: int, slots: int, opened_at: datetime | None) -> None:
         super().__init__(state, since, number, slots)
+        self.plain = False  # listeners are told of every call
         self.opened_at = opened_at
         self.changing: dict[str, object] = {}
 
