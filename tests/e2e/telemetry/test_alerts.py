@@ -100,6 +100,10 @@ CASES: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
         [of_cluster("upstream_rq_active_overflow", level(0)), of_cluster("upstream_rq_pending_overflow", rising(1))],
         [of_cluster("upstream_rq_active_overflow", level(9)), of_cluster("upstream_rq_pending_overflow", level(9))],
     ),
+    "MeshLoadShed": (
+        [of_process("meshlib_load_shed_total", rising(1), ', meshlib_shed="adaptive"')],
+        [of_process("meshlib_load_shed_total", level(90), ', meshlib_shed="adaptive"')],
+    ),
     "MeshUpstreamErrors": (
         [of_cluster("upstream_rq_xx", rising(60), FIVE), of_cluster("upstream_rq_completed", rising(600))],
         [of_cluster("upstream_rq_xx", rising(24), FIVE), of_cluster("upstream_rq_completed", rising(600))],
