@@ -22,6 +22,7 @@ from meshlib.errors import NotReadyError
 from meshlib.mesh_breakers import breakers_of, event_of
 from meshlib.mesh_doors import Doors
 from meshlib.mesh_health import Checked
+from meshlib.mesh_limits import filters_of, shared_of
 from meshlib.mesh_names import FirstLookup, Named, local_of, positive
 from meshlib.mesh_sources import FromSources
 from meshlib.mesh_telemetry import Instrumented
@@ -308,6 +309,7 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         self.runtime.state.seed = random.Random(self._seed).getrandbits(64)  # noqa: S311  nor does this
         self.runtime.first_lookup = partial(FirstLookup, self)
         self.runtime.filters.services, self.runtime.filters.quotas = self._rate_limit_services, self._quotas
+        self.runtime.filters.attached = filters_of(self._limits, lambda: self.runtime.filters)
         parents_reach: Reach | None = self.__dict__.get("_reach")
         if parents_reach is not None:
             parents_reach.keep()
@@ -329,16 +331,8 @@ class Mesh(Doors, FromSources, Instrumented, Named, Checked):
         return Reach(self.runtime, self._failover_timeout, rng)
 
     def _attached(self) -> Attached:
-        from meshlib.engine.request_limit import limit_filter
-        from meshlib.policy.shared_limit import SharedRateLimit
-
-        breakers = breakers_of(self._breakers, self._breaker_changed)
-        shared, own = {}, {}
-        for name, limits in self._limits.items():
-            shared[name] = [limit for limit in limits if isinstance(limit, SharedRateLimit)]
-            own[name] = [limit_filter(limit) for limit in limits if not isinstance(limit, SharedRateLimit)]
-        changed = self._breaker_changed
-        return Attached(shared, breakers, changed, self._local, take_out=self._take_out, filters=own)
+        breakers, changed = breakers_of(self._breakers, self._breaker_changed), self._breaker_changed
+        return Attached(shared_of(self._limits), breakers, changed, self._local, take_out=self._take_out)
 
     def _settled(self, authority: str) -> bool:
         """Whether nothing is to be waited for; what turns out to be missing on the way is asked for."""

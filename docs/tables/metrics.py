@@ -16,7 +16,15 @@ def measured() -> str:
 
 def clusters() -> str:
     """Counters and gauges of clusters."""
-    return _table((catalogue.RESPONSES, *catalogue.CLUSTER_STATS.values(), *catalogue.GAUGES))
+    return _table(
+        (
+            catalogue.RESPONSES,
+            *catalogue.CLUSTER_STATS.values(),
+            catalogue.FILTER_STATS,
+            catalogue.ACTIVE_FAULTS,
+            *catalogue.GAUGES,
+        )
+    )
 
 
 def control() -> str:

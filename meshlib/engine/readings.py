@@ -13,6 +13,7 @@ from meshlib.state.cells import ClusterState, PriorityState
 from meshlib.telemetry.metrics import catalogue
 from meshlib.telemetry.metrics.metric import Sample
 
+ACTIVE_FAULTS = "fault.active_faults"
 BREAKER_STATES = {"closed": 0, "half-open": 1, "open": 2}
 
 
@@ -25,8 +26,20 @@ def read(runtime: Runtime) -> Iterator[Sample]:
         if state is not None:
             yield from _counters(state)
             yield from _gauges(cluster, state)
+    yield from _filters(runtime)
     yield Sample(catalogue.PLAN_VERSION, (), crc32(plan.snapshot.version.encode()))
     yield Sample(catalogue.PLAN_CLUSTERS, (), len(plan.clusters))
+
+
+def _filters(runtime: Runtime) -> Iterator[Sample]:
+    for name, value in runtime.filters.counts():
+        yield Sample(catalogue.FILTER_STATS, (name,), value)
+    faults = runtime.faults.stats()
+    active = faults.pop(ACTIVE_FAULTS, None)
+    for name, value in faults.items():
+        yield Sample(catalogue.FILTER_STATS, (name,), value)
+    if active is not None:
+        yield Sample(catalogue.ACTIVE_FAULTS, (), active)
 
 
 def _counters(state: ClusterState) -> Iterator[Sample]:

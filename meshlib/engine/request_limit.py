@@ -148,4 +148,4 @@ def limit_filter(limit: RateLimitConfig, states: Callable[[], FilterStates] = Fi
         return RequestLimitFilter(limit)
     if isinstance(limit, SharedRateLimit):
         return SharedLimitFilter(limit)
-    return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit)
+    return LocalRateLimitFilter(local_limit(limit) if isinstance(limit, str) else limit, states())

@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mesh_breakers": EVERYTHING,
     "mesh_doors": EVERYTHING,
     "mesh_health": EVERYTHING,
+    "mesh_limits": EVERYTHING,
     "mesh_names": EVERYTHING,
     "mesh_sources": EVERYTHING,
     "mesh_telemetry": EVERYTHING,

@@ -172,6 +172,16 @@ CLUSTER_STATS = {
 }
 
 
+FILTER_STATS = Metric(
+    "meshlib.filter.stats",
+    "counter",
+    "meshlib_filter_stats_total",
+    "What filters have done (limits, faults, quotas), by Envoy's name of the counter: `shop.http_local_rate_limit.ok`.",
+    labels=("meshlib.stat",),
+)
+ACTIVE_FAULTS = Metric("meshlib.fault.active", "gauge", "meshlib_fault_active", "Faults in force now.")
+
+
 def _cluster_gauge(name: str, text: str) -> Metric:
     return Metric(f"meshlib.cluster.{name}", "gauge", f"envoy_cluster_{name.replace('.', '_')}", text, labels=_CLUSTER)
 
@@ -286,4 +296,12 @@ CONTROL = (
     *(CONSUL_FAILING, CONSUL_STALE, CONSUL_QUERIES),
 )
 
-ALL: tuple[Metric, ...] = (*MEASURED, RESPONSES, *CLUSTER_STATS.values(), *GAUGES, *CONTROL)
+ALL: tuple[Metric, ...] = (
+    *MEASURED,
+    RESPONSES,
+    *CLUSTER_STATS.values(),
+    FILTER_STATS,
+    ACTIVE_FAULTS,
+    *GAUGES,
+    *CONTROL,
+)

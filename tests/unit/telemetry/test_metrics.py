@@ -15,6 +15,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshlib import Mesh
+from meshlib.engine.call import call_flow
 from meshlib.engine.commands import CallInfo
 from meshlib.engine.events import (
     AttemptEnded,
@@ -28,11 +29,13 @@ from meshlib.engine.events import (
 from meshlib.engine.stats import count
 from meshlib.flags import ResponseFlag
 from meshlib.model.outcome import Failure, Outcome
+from meshlib.model.request import RequestHead
 from meshlib.sources.xds.stats import ServerStats, SessionStats, TypeStats
 from meshlib.state.cells import STAT_NAMES, ClusterState
 from meshlib.telemetry.metrics import catalogue
 from meshlib.telemetry.metrics.cells import MAX_LENGTH, MAX_SERIES, OTHER, Cells
 from meshlib.telemetry.metrics.metric import Distribution, Metric
+from meshlib.testing import faults
 
 
 def ended(authority: str = "payments", status: int | None = 200, **fields: Any) -> CallEnded:
@@ -147,6 +150,26 @@ def test_clusters_are_counted_under_envoys_names(mesh: Mesh) -> None:
     assert seen.value("meshlib_ready") == 1
     assert seen.value("meshlib_plan_version") == crc32(mesh.plan.snapshot.version.encode())
     assert (seen.value("meshlib_plan_age_seconds") or 0.0) < 60
+
+
+def test_what_filters_have_done_is_counted_by_name() -> None:
+    limits = {"payments": ["2/hour"]}
+    mesh = Mesh.static({"payments": ["10.0.0.1:80"]}, rate_limits=limits, seed=1).start().wait_ready()
+    seen = Scraped(mesh)
+    assert seen.value("meshlib_fault_active") is None
+    for _ in range(3):
+        flow = call_flow(mesh.runtime, RequestHead("GET", "http", "payments", "/", []), 0.0)
+        next(flow)
+        flow.close()
+    stat = "2/hour.http_local_rate_limit"
+    assert seen.value("meshlib_filter_stats_total", meshlib_stat=f"{stat}.ok") == 2
+    assert seen.value("meshlib_filter_stats_total", meshlib_stat=f"{stat}.enforced") == 1
+    with faults(mesh, "payments", abort=503):
+        flow = call_flow(mesh.runtime, RequestHead("GET", "http", "payments", "/", []), 0.0)
+        next(flow)
+        assert seen.value("meshlib_filter_stats_total", meshlib_stat="fault.aborts_injected") == 1
+        assert seen.value("meshlib_fault_active") == 0
+        flow.close()
 
 
 def test_what_the_control_plane_says_is_read_when_asked(mesh: Mesh) -> None:
