@@ -124,8 +124,7 @@ class Runtime:
         if change is None:
             return
         what = f"endpoint {change.endpoint} of {change.cluster}" if change.endpoint else change.cluster
-        level = logging.INFO if change.new == "healthy" else logging.WARNING
-        log.log(level, "%s: %s -> %s by %s (%s)", what, change.old, change.new, change.by, change.reason)
+        log.info("%s: %s -> %s by %s (%s)", what, change.old, change.new, change.by, change.reason)
         if self.tracing is not None:
             self.tracing.happened(change)
         self.emit(lambda: change)

@@ -46,7 +46,7 @@ def test_every_script_is_run_here() -> None:
     scripts = {path.stem for path in EXAMPLES.glob("*.py")} | {
         path.parent.name for path in EXAMPLES.glob("*/__main__.py")
     }
-    assert scripts - {"tiny_server", "demo", "demo_consul"} == set(SAYS)
+    assert scripts - {"tiny_server", "tiny_limits", "demo", "demo_consul"} == set(SAYS)
 
 
 def test_examples_are_short() -> None:
