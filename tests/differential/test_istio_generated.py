@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,10 +16,6 @@ from parts.istio_server import IstioServer
 needs_istio = pytest.mark.needs("istio_generator")
 SEEDS = range(1, 13)
 MORE_SEEDS = range(100, 200)
-NOT_UNDERSTOOD = (107, 165)
-"""Worlds whose caller has a Sidecar that does not name a service which a VirtualService leads to: istiod brings the
-service in, but not all subsets of its DestinationRule; we bring them all. Which ones it takes is not understood yet.
-"""
 SEEDS_OF_PROXYLESS = range(20, 26)
 MET = {
     *("balancing", "pass_through", "response_flag", "retry_policy"),
@@ -42,14 +37,8 @@ def make_twin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Call
         server.stop()
 
 
-def _soaked(seed: int) -> Any:
-    """A seed of a soak."""
-    open_question = pytest.mark.xfail(strict=True, reason="istiod leaves out subsets of a service that a Sidecar hides")
-    return pytest.param(seed, marks=[pytest.mark.slow, *([open_question] if seed in NOT_UNDERSTOOD else ())])
-
-
 @needs_istio
-@pytest.mark.parametrize("seed", [*SEEDS, *map(_soaked, MORE_SEEDS)])
+@pytest.mark.parametrize("seed", [*SEEDS, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE_SEEDS)])
 def test_the_same_objects_lead_to_the_same_decisions(seed: int, make_twin: Callable[..., IstioTwin]) -> None:
     world = generate(seed)
     twin = make_twin(world)

@@ -148,8 +148,12 @@ def _reached(service: Service, virtual: Iterable[VirtualService], caller: Caller
 
 
 def _is_for(route: dict[str, Any], caller: Caller) -> bool:
-    matched = route.get("match")
-    return not matched or any(match.get("sourceNamespace") in {None, "", caller.namespace} for match in matched)
+    """Whether a route counts for what is imported. As in istiod, one match that names another namespace rules the route
+    out, unless another one names the caller's; a match that names none does not speak for it
+    (`virtualServiceDestinationsFilteredBySourceNamespace`).
+    """
+    named = {match.get("sourceNamespace") for match in route.get("match") or ()} - {None, ""}
+    return not named or caller.namespace in named
 
 
 def _port(destination: dict[str, Any]) -> int:

@@ -274,6 +274,20 @@ def test_routes_lead_to_services_that_are_not_imported() -> None:
     assert hosts == {f"{HOST}:9080", "allow_any"}
 
 
+@pytest.mark.parametrize(
+    ("matches", "brought_in"),
+    [("", True), ("{port: 9080}", True), ("{sourceNamespace: default}", True), ("{sourceNamespace: other}", False),
+     ("{sourceNamespace: other}, {sourceNamespace: default}", True), ("{sourceNamespace: other}, {port: 9080}", False)],
+)  # fmt: skip
+def test_a_match_for_another_namespace_keeps_a_route_from_bringing_its_services_in(
+    matches: str, brought_in: bool
+) -> None:
+    leading = obj("VirtualService", "v", f"{{hosts: [front.test], http: [{{match: [{matches}], route: [{{destination: "
+                  "{host: other.test, port: {number: 9080}}}]}]}")  # fmt: skip
+    found = resources(entry(), OTHER, leading, sidecar("{egress: [{hosts: ['./*']}]}"))
+    assert ("Cluster outbound|9080||other.test" in found) is brought_in
+
+
 def test_registry_only_refuses_what_nobody_speaks_for() -> None:
     found = resources(entry(), sidecar("{outboundTrafficPolicy: {mode: REGISTRY_ONLY}}"))
     (last,) = found["RouteConfiguration 9080"]["virtual_hosts"][1:]
