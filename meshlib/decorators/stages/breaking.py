@@ -9,8 +9,9 @@ from meshlib.decorators.errors import of_refusal
 from meshlib.decorators.live import Settings
 from meshlib.decorators.modes import mode
 from meshlib.decorators.pipeline import Decorator
+from meshlib.decorators.stages.retrying import REFUSED
 from meshlib.decorators.steps import Below, ExpiredError, Running, Steps
-from meshlib.errors import CallFailure, RateLimitedError, UpstreamOverflowError
+from meshlib.errors import CallFailure
 from meshlib.flags import ResponseFlag
 from meshlib.model.cluster import CircuitBreaker
 from meshlib.policy.breaker import Breaker, Listener
@@ -18,8 +19,6 @@ from meshlib.policy.breaker import Breaker, Listener
 if TYPE_CHECKING:
     from meshlib.engine.circuits import BreakerLike
     from meshlib.mesh import Mesh
-
-_SAYS_NOTHING = (UpstreamOverflowError, RateLimitedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class circuit_breaker(Decorator):  # noqa: N801
         try:
             result: Any = yield from below(call)
         except (Exception, ExpiredError) as error:
-            if isinstance(error, _SAYS_NOTHING):
+            if isinstance(error, REFUSED):
                 self.breaker.release(permit)
             else:
                 self.breaker.record(permit, isinstance(error, self._exclude), call.clock(), error)
