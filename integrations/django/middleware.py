@@ -125,8 +125,6 @@ def _answering(admission: Any) -> Iterator[None]:
             served = isinstance(error, Exception)
             admission.watch.ended(time.monotonic(), 500 if served else None, whole=served)
         raise
-    finally:
-        admission.ended()  # the response is Django's to send, and goes at its own pace
 
 
 @contextlib.contextmanager

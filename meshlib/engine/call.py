@@ -44,7 +44,7 @@ from meshlib.engine.ends import Admit, Admitted, followed
 from meshlib.engine.events import CallEnded, RateLimited
 from meshlib.engine.filters import LocalReply, Verdict
 from meshlib.engine.lanes import entered
-from meshlib.engine.pauses import Consult, Delay, Lasting, Pause
+from meshlib.engine.pauses import Consult, Delay, Pause
 from meshlib.engine.plan import Plan
 from meshlib.engine.requested import attempts_for
 from meshlib.engine.runtime import Runtime
@@ -108,7 +108,7 @@ def _copy(runtime: Runtime, mirror: Mirror, head: RequestHead, now: float) -> Fl
     yield from attempts_for(decision)(runtime, decision, head, info, now, deadline, True, "").flow()
 
 
-def _stages(  # noqa: C901, PLR0912, PLR0915  the stages in their order: a function for each would cost as much
+def _stages(  # noqa: C901, PLR0912  the stages in their order: a function for each would cost as much
     runtime: Runtime,
     head: RequestHead,
     now: float,
@@ -138,60 +138,50 @@ def _stages(  # noqa: C901, PLR0912, PLR0915  the stages in their order: a funct
         yield _failed(runtime, head, now, decision.flag, decision.reason, info, decision.status)
         return
     # 3 Filters, before the answer and before balancing: a refused request must cost no upstream anything.
-    filters, lasting = decision.share.filters if admitted is None else admitted.filters, None
+    filters = decision.share.filters if admitted is None else admitted.filters
     if runtime.faults.added and admitted is None:  # from code, whatever the configuration says
         filters = runtime.faults.before(filters, head.authority, decision.cluster_name)
-    try:
-        for index, item in enumerate(filters) if filters else _NONE:
-            verdict = item.on_request(head, now, runtime.rng)
-            if verdict is not None:
-                refusal, now = yield from _settled(verdict, runtime, head, now, deadline, info)
-                if isinstance(refusal, Lasting):
-                    lasting = refusal.beside(lasting)
-                    info.response_limit = lasting.response_limit
-                elif isinstance(refusal, Admit):  # it follows the rest of the call from outside
-                    left = Admitted(host, decision, info, filters[index + 1 :])
-                    head = refusal.head or head
-                    rest = _stages(
-                        runtime, head, now, deadline, replayable, source_ip, stand_in, redirected, admitted=left
-                    )
-                    yield from followed(refusal, rest, head, now)
-                    return
-                elif refusal is not None:
-                    if isinstance(refusal, LocalReply):
-                        yield _local_reply(runtime, decision, head, now, refusal, info)
-                    else:
-                        yield refusal
-                    return
-        if decision.share.prepare is not None:
-            head = prepared(decision, head, runtime.wall_clock)
-        # 4 Redirects and direct responses: the router's own answers, the last filter of the chain.
-        if isinstance(decision, Answer) or decision.cluster.passthrough:
-            yield _reply(runtime, decision, head, now, info) if isinstance(decision, Answer) else PassThrough(head)
-            return
-        # 5 What protects the cluster, whatever route led to it: limits from code, then the control plane's drops.
-        attempts_of: type[Attempts] = Attempts
-        if decision.cluster.guarded:
-            refused, now, decision = yield from _protect(runtime, decision, head, now, deadline, info)
-            if refused is not None:
-                yield refused
+    for index, item in enumerate(filters) if filters else _NONE:
+        verdict = item.on_request(head, now, runtime.rng)
+        if verdict is not None:
+            refusal, now = yield from _settled(verdict, runtime, head, now, deadline, info)
+            if isinstance(refusal, Admit):  # it follows the rest of the call from outside
+                left = Admitted(host, decision, info, filters[index + 1 :])
+                head = refusal.head or head
+                info.response_limit = refusal.slowest(info.response_limit)
+                rest = _stages(runtime, head, now, deadline, replayable, source_ip, stand_in, redirected, admitted=left)
+                yield from followed(refusal, rest, head, now)
                 return
-            attempts_of = attempts_for(decision)
-        # 6 Attempts, and what few routes do with them: sticky sessions, copies, redirects (which begin at the route).
-        actions = decision.share.actions
-        if actions is None and redirected is None:
-            attempts = attempts_of(
-                runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in
-            )
-            yield from attempts.run() if attempts.extras is None and not attempts.hedges else attempts.flow()
+            if refusal is not None:
+                if isinstance(refusal, LocalReply):
+                    yield _local_reply(runtime, decision, head, now, refusal, info)
+                else:
+                    yield refusal
+                return
+    if decision.share.prepare is not None:
+        head = prepared(decision, head, runtime.wall_clock)
+    # 4 Redirects and direct responses: the router's own answers, the last filter of the chain.
+    if isinstance(decision, Answer) or decision.cluster.passthrough:
+        yield _reply(runtime, decision, head, now, info) if isinstance(decision, Answer) else PassThrough(head)
+        return
+    # 5 What protects the cluster, whatever route led to it: limits from code, then the control plane's drops.
+    attempts_of: type[Attempts] = Attempts
+    if decision.cluster.guarded:
+        refused, now, decision = yield from _protect(runtime, decision, head, now, deadline, info)
+        if refused is not None:
+            yield refused
             return
-        actions = actions or NO_ACTIONS
-        attempts_of = StickyAttempts if actions.sessions else attempts_of
+        attempts_of = attempts_for(decision)
+    # 6 Attempts, and what few routes do with them: sticky sessions, copies, redirects (which begin at the route).
+    actions = decision.share.actions
+    if actions is None and redirected is None:
         attempts = attempts_of(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
-        yield from _acted(attempts, actions, plan, host, redirected, deadline, source_ip)
-    finally:
-        if lasting is not None:  # a fault that is in force to the end
-            lasting.ended()
+        yield from attempts.run() if attempts.extras is None and not attempts.hedges else attempts.flow()
+        return
+    actions = actions or NO_ACTIONS
+    attempts_of = StickyAttempts if actions.sessions else attempts_of
+    attempts = attempts_of(runtime, decision, head, info, now, deadline, replayable, source_ip, stand_in=stand_in)
+    yield from _acted(attempts, actions, plan, host, redirected, deadline, source_ip)
 
 
 def _acted(
@@ -249,7 +239,7 @@ def _protect(
 
 def _settled(
     verdict: Verdict, runtime: Runtime, head: RequestHead, now: float, deadline: float | None, info: CallInfo
-) -> Generator[Command, Any, tuple[LocalReply | Fail | Lasting | Admit | None, float]]:
+) -> Generator[Command, Any, tuple[LocalReply | Fail | Admit | None, float]]:
     """A filter's verdict after the pauses it wanted, and what time it is then. A deadline that passes meanwhile ends
     the call: whoever waits for a filter has not been balanced yet.
     """

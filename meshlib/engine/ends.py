@@ -53,10 +53,11 @@ class Admit:
     each time.
 
     `head` is the request as whoever comes after this filter is to see it, None where it stays as it is. `on_response`
-    is given the time of the response, if there is one, and gives headers that are added to it.
+    is given the time of the response, if there is one, and gives headers that are added to it. `response_limit`: bytes
+    a second of the response's body (None: no limit).
     """
 
-    __slots__ = ("head", "on_end", "on_response")
+    __slots__ = ("head", "on_end", "on_response", "response_limit")
 
     def __init__(
         self,
@@ -64,10 +65,17 @@ class Admit:
         *,
         head: RequestHead | None = None,
         on_response: Callable[[float], list[tuple[bytes, bytes]]] | None = None,
+        response_limit: int | None = None,
     ) -> None:
         self.on_end = on_end
         self.head = head
         self.on_response = on_response
+        self.response_limit = response_limit
+
+    def slowest(self, limit: int | None) -> int | None:
+        """Its `response_limit` beside that of filters before it."""
+        own = self.response_limit
+        return limit if own is None or (limit is not None and limit < own) else own
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from meshlib.context import CallContext
 from meshlib.engine.ends import Admit
 from meshlib.engine.filters import Filter, LocalReply
 from meshlib.engine.lanes import handed_on
-from meshlib.engine.pauses import Lasting, Pause
+from meshlib.engine.pauses import Pause
 from meshlib.engine.rng import Randomness
 from meshlib.engine.watch import Endings, RequestWatch, Watch
 from meshlib.flags import ResponseFlag
@@ -49,11 +49,11 @@ class Admission:
     see it, None where no filter changed it.
 
     While there is a `pause` neither is known: a driver (`meshlib.drivers.inbound`) does what it asks for, and tells
-    `go_on`. `decided` is called when it is known. `lasting`: what is in force until the request is over, of which
-    `ended` is to be told.
+    `go_on`. `decided` is called when it is known. `response_limit`: bytes a second that filters leave of the response's
+    body.
     """
 
-    __slots__ = ("_rest", "context", "decided", "head", "headers", "lasting", "pause", "reply", "watch")
+    __slots__ = ("_rest", "context", "decided", "head", "headers", "pause", "reply", "response_limit", "watch")
 
     def __init__(self, context: CallContext, reply: LocalReply | None) -> None:
         self.context = context
@@ -63,7 +63,7 @@ class Admission:
         self.head: RequestHead | None = None
         self.pause: Pause | None = None
         self.decided: Callable[[], None] | None = None
-        self.lasting: Lasting | None = None
+        self.response_limit: int | None = None
         self._rest: Callable[[float], None] | None = None
 
     def begin(self, filters: Sequence[Filter], head: RequestHead, now: float, rng: Randomness) -> None:
@@ -72,9 +72,7 @@ class Admission:
             verdict = item.on_request(head, now, rng)
             if verdict is None:
                 continue
-            if isinstance(verdict, Lasting):
-                self.lasting = verdict.beside(self.lasting)
-            elif isinstance(verdict, Admit):
+            if isinstance(verdict, Admit):
                 self._hear(verdict, now)
                 head = verdict.head or head
             else:
@@ -92,13 +90,10 @@ class Admission:
         self.pause = self._rest = None
         if deadlines.expired(self.context.deadline, now):
             pause.give_up()
-            self.ended()
             self.reply = _late(b"the request's deadline passed while a filter held it")
         else:
             verdict = pause.then(answer, now)
-            if isinstance(verdict, Lasting):
-                self.lasting, verdict = verdict.beside(self.lasting), None
-            elif isinstance(verdict, Admit):
+            if isinstance(verdict, Admit):
                 self._hear(verdict, now)
                 verdict = None
             if verdict is not None:
@@ -116,15 +111,8 @@ class Admission:
         pause, self.pause = self.pause, None
         if pause is not None:
             pause.give_up()
-        self.ended()
         if self.watch is not None:
             self.watch.ended(now, None)
-
-    def ended(self) -> None:
-        """The request is over: nothing is in force for it any more. Idempotent."""
-        lasting, self.lasting = self.lasting, None
-        if lasting is not None:
-            lasting.ended()
 
     def watched_by(self, watch: RequestWatch | None) -> None:
         """Telemetry looks on, or does not."""
@@ -134,6 +122,7 @@ class Admission:
             self.watch = watch
 
     def _hear(self, admit: Admit, now: float) -> None:
+        self.response_limit = admit.slowest(self.response_limit)
         if admit.head is not None:
             self.head = admit.head
         if admit.on_response is not None:
@@ -158,7 +147,6 @@ class Admission:
             if self.headers:  # of filters before it, which see every response
                 verdict.headers = [*verdict.headers, *self.headers]
             self.reply = verdict
-            self.ended()
 
 
 def _late(body: bytes) -> LocalReply:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from meshlib.engine.ends import Admit, End
 from meshlib.engine.faults import Faults
 from meshlib.engine.filters import Filter, LocalReply, Verdict
-from meshlib.engine.pauses import Delay, Lasting
+from meshlib.engine.pauses import Delay
 from meshlib.flags import ResponseFlag
 from meshlib.model.durations import LONGEST
 from meshlib.model.fault import HttpFault
@@ -86,7 +87,7 @@ class _Injection:
             return Delay(seconds, self._waited, self.release, injected=True)
         return self._abort(now) or self._lasting()
 
-    def release(self) -> None:
+    def release(self, _: End | None = None) -> None:
         """Not active any more."""
         self._faults.active.pop(self, None)
 
@@ -100,8 +101,8 @@ class _Injection:
         self.release()
         return reply
 
-    def _lasting(self) -> Lasting | None:
-        return Lasting(self.release, self._limit) if self._active else None
+    def _lasting(self) -> Admit | None:
+        return Admit(self.release, response_limit=self._limit) if self._active else None
 
     def _activate(self) -> bool:
         """Whether one more fault may be under way; a request counts once."""

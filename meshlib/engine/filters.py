@@ -12,7 +12,7 @@ from typing import Protocol
 
 from meshlib.engine.ends import Admit
 from meshlib.engine.filter_states import FilterSite, FilterStates
-from meshlib.engine.pauses import Lasting, Pause
+from meshlib.engine.pauses import Pause
 from meshlib.engine.session import SessionFilter
 from meshlib.flags import ResponseFlag
 from meshlib.model.fault import HttpFault
@@ -40,7 +40,7 @@ class LocalReply:
     grpc_status: int | None = None
 
 
-Verdict = LocalReply | Pause | Lasting | Admit | None
+Verdict = LocalReply | Pause | Admit | None
 
 
 class Filter(Protocol):

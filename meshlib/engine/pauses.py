@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from meshlib.engine.ends import Admit
     from meshlib.engine.filters import LocalReply
 
-Then = Callable[[Any, float], "LocalReply | Pause | Lasting | Admit | None"]
+Then = Callable[[Any, float], "LocalReply | Pause | Admit | None"]
 
 
 class Pause:
@@ -53,31 +53,6 @@ class Consult(Pause):
     def __init__(self, question: Question, then: Then, give_up: Callable[[], None] | None = None) -> None:
         super().__init__(then, give_up)
         self.question = question
-
-
-class Lasting:
-    """Go on, with something in force until the request is over, which `ended` is told once. `response_limit`: bytes a
-    second of the response's body (None: no limit).
-    """
-
-    __slots__ = ("ended", "response_limit")
-
-    def __init__(self, ended: Callable[[], None], response_limit: int | None = None) -> None:
-        self.ended = ended
-        self.response_limit = response_limit
-
-    def beside(self, other: Lasting | None) -> Lasting:
-        """Both of them, as one."""
-        if other is None:
-            return self
-        limits = [limit for limit in (self.response_limit, other.response_limit) if limit is not None]
-        mine, theirs = self.ended, other.ended
-
-        def both() -> None:
-            mine()
-            theirs()
-
-        return Lasting(both, min(limits, default=None))
 
 
 def _nothing() -> None:

@@ -145,7 +145,7 @@ class Exchange:
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         stream = self.library.ByteStream(reply.body)
         if reply.info.response_limit is not None:
-            stream = self.core.slowed(stream, reply.info.response_limit, nothing)
+            stream = self.core.slowed(stream, reply.info.response_limit)
         return self.library.Response(
             reply.status,
             headers=headers,
@@ -181,7 +181,3 @@ def head_of(request: Any, context: CallContext = NO_CONTEXT) -> RequestHead:
         headers = context.added_to(headers)
     target = request.extensions.get("target") or url.raw_path
     return CallHead(request.method, url.scheme, authority, target.decode("latin-1"), headers)
-
-
-def nothing() -> None:
-    """Nobody has to be told."""

@@ -106,8 +106,8 @@ class MeshMiddleware:
         if admission.reply is not None:
             await self._answer(admission.reply, scope, send, request_id)
             return
-        if admission.lasting is not None and admission.lasting.response_limit is not None:
-            send = SlowSend(send, admission.lasting.response_limit)
+        if admission.response_limit is not None:
+            send = SlowSend(send, admission.response_limit)
 
         status: int | None = None
 
@@ -143,8 +143,6 @@ class MeshMiddleware:
         finally:
             with contextlib.suppress(ValueError):
                 current.reset(token)
-            if admission.lasting is not None:
-                admission.ended()
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         head, peer = request_head(scope), introduce(scope)

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
-from meshlib.engine.exchange import Admission
 from meshlib.policy.throttle import INTERVAL, Throttle
 
 
@@ -60,36 +59,14 @@ class SlowSend:
         await self._send({**message, "body": bytes(left)})
 
 
-class SlowIterable:
-    """The response of a WSGI application, slow; a fault is over with it."""
-
-    def __init__(self, admission: Admission, body: Iterable[bytes]) -> None:
-        lasting = admission.lasting
-        limit = None if lasting is None else lasting.response_limit
-        self._admission = admission
-        self._body = body
-        self._pieces = iter(body) if limit is None else slowly(body, limit)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._pieces)
-
-    def close(self) -> None:
-        """The server is done with the response."""
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            self._admission.ended()
+def _nothing() -> None:
+    pass
 
 
 class _Slowed:
-    """The body of a client's response; `done` is told once, when nobody wants any more of it."""
+    """The body of a response; `done` is told once, when nobody wants any more of it."""
 
-    def __init__(self, body: Any, rate: int, done: Callable[[], None]) -> None:
+    def __init__(self, body: Any, rate: int, done: Callable[[], None] = _nothing) -> None:
         self._body = body
         self._rate = rate
         self._done = done
@@ -106,7 +83,7 @@ class _Slowed:
 
 
 class SlowedBody(_Slowed):
-    """Of a blocking client."""
+    """Of a blocking client, or of a WSGI application."""
 
     def __iter__(self) -> Iterator[bytes]:
         try:

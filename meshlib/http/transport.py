@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.context import current
 from meshlib.engine.commands import Commit
-from meshlib.http.exchange import NO_TIMEOUT, Exchange, nothing
+from meshlib.http.exchange import NO_TIMEOUT, Exchange
 from meshlib.http.library import Library
 from meshlib.http.responses import response_type
 
@@ -75,7 +75,7 @@ class TransportCore:
         wire = commit.outcome.response
         if body is None:
             wire.on_done = exchange.finish
-            stream = self.slowed(self._stream(exchange, wire, commit.info), rate, nothing)
+            stream = self.slowed(self._stream(exchange, wire, commit.info), rate)
         else:
             stream = self.slowed(self._whole(body), rate, lambda: exchange.finish(None))
         return exchange.committed(commit, stream)

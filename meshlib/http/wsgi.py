@@ -18,7 +18,7 @@ from meshlib.http.cors import replaced_text
 from meshlib.http.drain import Drain
 from meshlib.http.environ import EnvironHead, marked_environ
 from meshlib.http.inbound import PLAIN_TEXT, Inbound
-from meshlib.http.slowed import SlowIterable
+from meshlib.http.slowed import SlowedBody
 from meshlib.model.cors import CorsPolicy
 from meshlib.model.fault import HttpFault
 from meshlib.model.shedding import Shedding
@@ -94,8 +94,6 @@ class MeshMiddleware:
         environ[ENVIRON_KEY] = admission.context
         if admission.head is not None:
             environ.update(marked_environ(admission.head))
-        if admission.lasting is not None:
-            return SlowIterable(admission, self._admitted(admission, environ, start_response))
         return self._admitted(admission, environ, start_response)
 
     def _admitted(self, admission: Admission, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -108,11 +106,13 @@ class MeshMiddleware:
             if watch is not None:
                 watch.ended(time.monotonic(), 500, whole=isinstance(error, Exception))
             raise
-        if isinstance(result, (list, tuple)) or _is_file(result, environ):
+        slow = admission.response_limit
+        if slow is None and (isinstance(result, (list, tuple)) or _is_file(result, environ)):
             if watch is not None:
                 watch.ended(time.monotonic(), environ.get(_STATUS))
             return result  # nothing of the application's runs any more; the server may send a file its own way
-        return _Body(result, context, environ, watch)
+        body = _Body(result, context, environ, watch)
+        return body if slow is None else SlowedBody(body, slow)
 
     def _serve(self, admission: Admission, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         request_id, watch = admission.context.request_id, admission.watch
